@@ -1,0 +1,49 @@
+# make demo, make test, make lint: each builds .venv first where it is missing or older than the project files.
+SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+  $$p -c '$(SUPPORTED)' 2>/dev/null && break; p=python3; done; echo $$p)
+VENV := .venv
+PY := $(VENV)/bin/python
+STAMP := $(VENV)/.installed
+PIP := $(PY) -m pip install --quiet --disable-pip-version-check
+TORCH := $(shell sed -n 's/^\(torch==[^ ]*\).*/\1/p' constraints.txt)
+PYTEST_ARGS ?=
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help install demo test lint clean
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+
+install: $(STAMP)  ## build .venv with the tested versions
+
+demo: $(STAMP)  ## train a tiny sparse model on built-in data and write report.html
+	@$(PY) -m limoe train experiment=demo
+
+test: $(STAMP)  ## run the fast tests
+	@$(PY) -m pytest -m "not slow" $(PYTEST_ARGS)
+
+lint: $(STAMP)  ## check format, style and types
+	@$(PY) -m ruff format --check .
+	@$(PY) -m ruff check .
+	@$(PY) -m mypy
+
+clean:  ## remove .venv and the caches; logs stay
+	rm -rf $(VENV) build dist .cache .hypothesis .mypy_cache .pytest_cache .ruff_cache .coverage
+	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# A usable environment is kept and updated; torch goes first and alone, so that the build on offer for this machine
+# (CPU only, where there is one) stays when the other packages ask for torch.
+$(STAMP): pyproject.toml constraints.txt
+	@rm -f $@
+	@$(PY) -c '$(SUPPORTED)' 2>/dev/null && $(PY) -m pip --version >/dev/null 2>&1 || { \
+	  command -v $(PYTHON) >/dev/null \
+	    || { echo "limoe needs Python 3.11, 3.12 or 3.13: '$(PYTHON)' was not found; try: make PYTHON=python3.12" >&2; exit 1; }; \
+	  $(PYTHON) -c '$(SUPPORTED)' \
+	    || { echo "limoe needs Python 3.11, 3.12 or 3.13, but $(PYTHON) is $$($(PYTHON) -V 2>&1); try: make PYTHON=python3.12" >&2; exit 1; }; \
+	  rm -rf $(VENV) && $(PYTHON) -m venv $(VENV); }
+	@start=$$(date +%s); echo "limoe: installing into $(VENV) (first time: some minutes)"; \
+	  echo "limoe: 1/2 $(TORCH)" && $(PIP) -c constraints.txt '$(TORCH)' && \
+	  echo "limoe: 2/2 limoe and the tested versions of its dependencies" && $(PIP) -c constraints.txt -e '.[dev]' && \
+	  touch $@ && echo "limoe: installed in $$(( $$(date +%s) - start )) s"

@@ -1,0 +1,61 @@
+"""The words after `limoe <verb>`: Hydra's options, overrides, and positional arguments."""
+
+from collections.abc import Sequence
+
+from limoe.config_errors import did_you_mean
+from limoe.errors import ConfigError
+
+_FLAGS = {"--help", "-h", "--resolve", "--multirun", "-m", "--run", "-r", "--hydra-help", "--shell-completion", "-sc"}
+_WITH_VALUE = {"--cfg", "-c", "--package", "-p", "--config-name", "-cn", "--config-dir", "-cd"}
+_INFO, _INFO_KINDS = {"--info", "-i"}, {"all", "config", "defaults", "defaults-tree", "plugins", "searchpath"}
+
+
+def split(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """(options with their values, everything else), each in order: Hydra wants options before overrides.
+
+    Raises:
+        ConfigError: an option Hydra does not have, or one without its value.
+    """
+    options: list[str] = []
+    others: list[str] = []
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        if not word.startswith("-") or word == "-":
+            others.append(word)
+            continue
+        name, equals, _ = word.partition("=")
+        options.append(word)
+        if name in _WITH_VALUE and not equals:
+            if not rest:
+                raise ConfigError(f"option {name} needs a value")
+            options.append(rest.pop(0))
+        elif name in _INFO:
+            options += [rest.pop(0)] if rest and rest[0] in _INFO_KINDS else []
+        elif name not in _FLAGS | _WITH_VALUE:
+            raise ConfigError(f"unknown option {name!r}{did_you_mean(name, _FLAGS | _WITH_VALUE | _INFO)}")
+    return options, others
+
+
+def overrides(words: Sequence[str], *, positional: str | list[str] | None) -> list[str]:
+    """Words with `=` (or `~`) as they are; the others become the value of the verb's positional key.
+
+    Raises:
+        ConfigError: more words without `=` than the verb takes.
+    """
+    values = [word for word in words if "=" not in word and not word.startswith("~")]
+    kept = [word for word in words if "=" in word or word.startswith("~")]
+    if not values:
+        return kept
+    if isinstance(positional, list):
+        return [f"{positional[0]}=[{','.join(_quote(value) for value in values)}]", *kept]
+    if positional is not None and len(values) == 1:
+        return [f"{positional}={_quote(values[0])}", *kept]
+    surplus = values[0] if positional is None else values[1]
+    raise ConfigError(f"cannot read {surplus!r}: an override is key=value, such as seed=1")
+
+
+def _quote(value: str) -> str:
+    """A string in Hydra's override grammar, whatever it holds."""
+    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"

@@ -1,0 +1,1 @@
+"""Lightning callbacks: schedules, switches, router health and evaluation during training."""

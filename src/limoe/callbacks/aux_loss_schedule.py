@@ -1,0 +1,83 @@
+"""Weights of auxiliary losses as functions of the training step."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import lightning as L
+
+from limoe.errors import ConfigError, require
+from limoe.schedules import Schedule
+
+
+def constant(*, value: float) -> Schedule:
+    """The same factor at every step."""
+    return lambda step: value
+
+
+def linear(*, start: int, end: int, start_value: float = 0.0, end_value: float = 1.0) -> Schedule:
+    """A straight ramp between two steps, flat outside."""
+    return lambda step: start_value + (end_value - start_value) * _progress(step, start, end)
+
+
+def cosine(*, start: int, end: int, start_value: float = 0.0, end_value: float = 1.0) -> Schedule:
+    """A ramp in the shape of half a cosine between two steps, flat outside."""
+
+    def factor(step: int) -> float:
+        return start_value + (end_value - start_value) * 0.5 * (1 - math.cos(math.pi * _progress(step, start, end)))
+
+    return factor
+
+
+def window(*, on: int = 0, off: int | None = None) -> Schedule:
+    """1 from step `on` until before step `off` (None: to the end), 0 outside."""
+    return lambda step: float(on <= step and (off is None or step < off))
+
+
+_KINDS = {"constant": constant, "linear": linear, "cosine": cosine, "window": window}
+
+
+def _progress(step: int, start: int, end: int) -> float:
+    return min(1.0, max(0.0, (step - start) / (end - start)))
+
+
+def build_schedule(name: str, spec: Mapping[str, Any]) -> Schedule:
+    """A schedule from `{kind: linear, start: 0, end: 1000, ...}`.
+
+    Raises:
+        ConfigError: unknown kind, unknown or missing argument, `end` not after `start`.
+    """
+    key = f"callbacks.aux_loss_schedule.schedules.{name}"
+    arguments = {**spec}
+    kind = arguments.pop("kind", None)
+    require(kind in _KINDS, f"{key}.kind", f"one of {', '.join(_KINDS)}", kind)
+    if "start" in arguments and "end" in arguments:
+        require(arguments["end"] > arguments["start"], f"{key}.end", f"> start={arguments['start']}", arguments["end"])
+    try:
+        return _KINDS[kind](**arguments)
+    except TypeError as error:
+        raise ConfigError(f"{key}: {error}") from None
+
+
+class AuxLossSchedule(L.Callback):
+    """Sets the factor on each scheduled atom's weight before every training batch.
+
+    The factor multiplies the configured weight; the number of losses averaged over stays as configured.
+
+    Args:
+        schedules: atom name -> `{kind: constant | linear | cosine | window, ...}`, steps are optimizer steps.
+    """
+
+    def __init__(self, *, schedules: Mapping[str, Mapping[str, Any]]) -> None:
+        self.schedules = {name: build_schedule(name, spec) for name, spec in schedules.items()}
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._apply(trainer, pl_module)  # an unknown atom fails before the first batch is read
+
+    def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int) -> None:
+        self._apply(trainer, pl_module)
+        pl_module.log_dict({f"train/aux_factor/{n}": f(trainer.global_step) for n, f in self.schedules.items()})
+
+    def _apply(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        for name, schedule in self.schedules.items():
+            pl_module.aux_losses.set_factor(name, schedule(trainer.global_step))

@@ -1,0 +1,119 @@
+"""Test pictures with the captions the model gives them, written into the run folder when training is done."""
+
+import json
+import os
+import random
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_only
+
+from limoe.errors import require
+from limoe.evaluation.encode import EvaluationData, encode_pictures, encode_texts, evaluating
+from limoe.evaluation.zero_shot import class_embeddings, classify
+from limoe.types import Pair, PairDataset, RetrievalTask, ZeroShotTask
+
+_TOP = 3
+_SIDE = 160  # pixels of the longer side of a saved picture
+
+
+class SamplePredictions(Callback):
+    """Writes `samples/samples.json` and its pictures for the first `ZeroShotTask`.
+
+    The `count` pictures are spread over the classes; the choice depends on the labels alone, so runs show the same.
+    Probabilities are the softmax over all classes at the learned temperature. `batch_size` counts prompts.
+    """
+
+    def __init__(
+        self, tasks: Mapping[str, ZeroShotTask | RetrievalTask], *, count: int = 24, batch_size: int = 256
+    ) -> None:
+        require(count >= 1, "count", ">= 1 (pictures)", count)
+        require(batch_size >= 1, "batch_size", ">= 1 (texts)", batch_size)
+        self.tasks = {name: task for name, task in tasks.items() if isinstance(task, ZeroShotTask)}
+        self.count = count
+        self.batch_size = batch_size
+
+    @rank_zero_only
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        for name, task in list(self.tasks.items())[:1]:
+            picked = spread(task.labels, count=self.count)
+            data: Any = trainer.datamodule  # type: ignore[attr-defined]
+            top = predictions(pl_module.model, data, task, picked=picked, batch_size=self.batch_size)
+            write_samples(Path(trainer.default_root_dir) / "samples", name=name, task=task, picked=picked, top=top)
+
+
+def spread(labels: Sequence[int], *, count: int) -> list[int]:
+    """Up to `count` positions, in order: no class gives its second picture before every class has given one."""
+    order = list(range(len(labels)))
+    random.Random(0).shuffle(order)
+    taken: Counter[int] = Counter()
+    rounds = {}
+    for index in order:
+        rounds[index] = taken[labels[index]]
+        taken[labels[index]] += 1
+    return sorted(sorted(order, key=rounds.__getitem__)[:count])
+
+
+def predictions(
+    model: Any, data: EvaluationData, task: ZeroShotTask, *, picked: Sequence[int], batch_size: int
+) -> list[list[tuple[str, float]]]:
+    """For each picked picture the three likeliest class names with their probabilities."""
+    with evaluating(model):
+        class_features = class_embeddings(
+            partial(encode_texts, model, data.tokenizer),
+            class_names=task.class_names,
+            templates=task.templates,
+            batch_size=batch_size,
+        )
+        features = torch.cat(list(encode_pictures(model, data, _Picked(task.pictures, picked))))
+        logits = model.logit_scale.exp().float().cpu() * classify(features, class_features)
+    best = logits.softmax(-1).topk(min(_TOP, len(task.class_names)))
+    return [
+        [(task.class_names[i], p) for i, p in zip(indices, values, strict=True)]
+        for indices, values in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+    ]
+
+
+def write_samples(
+    folder: Path,
+    *,
+    name: str,
+    task: ZeroShotTask,
+    picked: Sequence[int],
+    top: Sequence[Sequence[tuple[str, float]]],
+) -> None:
+    """Pictures first and the list last, so that a list never names a picture that isn't there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    items = []
+    for number, (index, guesses) in enumerate(zip(picked, top, strict=True)):
+        file = f"{number:03d}.png"
+        picture = task.pictures[index].image.copy()
+        picture.thumbnail((_SIDE, _SIDE))
+        picture.save(folder / file)
+        items.append({"image": file, "truth": task.class_names[task.labels[index]], "top": [list(g) for g in guesses]})
+    temporary = folder / "samples.json.tmp"
+    temporary.write_text(json.dumps({"task": name, "items": items}, indent=1), encoding="utf-8")
+    os.replace(temporary, folder / "samples.json")
+
+
+@dataclass(frozen=True)
+class _Picked:
+    """The chosen pictures of a dataset, as a dataset."""
+
+    pictures: PairDataset
+    indices: Sequence[int]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> Pair:
+        return self.pictures[self.indices[index]]
+
+    def captions(self) -> Iterator[str]:
+        return iter(())

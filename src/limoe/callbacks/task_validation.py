@@ -1,0 +1,60 @@
+"""What the zero-shot and the retrieval callback share: evaluate tasks after validations and log the numbers."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
+
+from limoe.errors import require
+from limoe.evaluation.tasks import evaluate_task, task_chance
+from limoe.types import RetrievalTask, ZeroShotTask
+
+Task = ZeroShotTask | RetrievalTask
+
+
+class TaskValidation(Callback):
+    """Logs `val/<task>/<metric>` after every `every_n_val`-th validation, and after the last step of training.
+
+    `batch_size` counts texts (prompts) per forward pass. The sanity check is skipped. With several ranks each one
+    evaluates all pictures; the mean over ranks that is logged only evens out rounding. `chance` holds what guessing
+    reaches under the logged keys.
+    """
+
+    kind: type
+    shown: tuple[str, ...] = ()  # metrics that belong in the progress bar
+
+    def __init__(self, tasks: Mapping[str, Task], *, every_n_val: int = 1, batch_size: int = 256) -> None:
+        require(every_n_val >= 1, "every_n_val", ">= 1 (validations)", every_n_val)
+        require(batch_size >= 1, "batch_size", ">= 1 (texts)", batch_size)
+        self.tasks: dict[str, Any] = {name: task for name, task in tasks.items() if isinstance(task, self.kind)}
+        self.every_n_val = every_n_val
+        self.batch_size = batch_size
+        self.chance = {
+            f"val/{name}/{metric}": value
+            for name, task in self.tasks.items()
+            for metric, value in task_chance(task).items()
+        }
+        self._validations = 0
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.sanity_checking or not self._due(trainer):
+            return
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        for name, task in self.tasks.items():
+            metrics = evaluate_task(pl_module.model, data, task, batch_size=self.batch_size, progress=name)
+            for metric, value in metrics.items():
+                pl_module.log(f"val/{name}/{metric}", value, prog_bar=metric in self.shown, sync_dist=True)
+
+    def _due(self, trainer: Trainer) -> bool:
+        if trainer.state.fn != TrainerFn.FITTING:
+            return True
+        self._validations += 1
+        last = trainer.should_stop or trainer.global_step >= trainer.estimated_stepping_batches
+        return last or self._validations % self.every_n_val == 0
+
+    def state_dict(self) -> dict[str, int]:
+        return {"validations": self._validations}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        self._validations = state_dict["validations"]

@@ -1,0 +1,176 @@
+"""The command `limoe`: finds the verb, lets Hydra compose its config, runs it, and says in one line what is wrong.
+
+Exit codes: 0 done, 1 a fault of ours (with traceback), 2 something the user can mend (one line; LIMOE_TRACEBACK=1
+shows where), 130 interrupted, 143 terminated.
+"""
+
+import contextlib
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
+from hydra.plugins.search_path_plugin import SearchPathPlugin
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+import limoe
+from limoe import arguments
+from limoe.config import config_dir, register_resolvers
+from limoe.config_errors import did_you_mean, explain, one_line
+from limoe.errors import ConfigError
+from limoe.verbs import Verb, all_verbs
+
+FAULT, USER, INTERRUPTED, TERMINATED = 1, 2, 130, 143
+_VERSION_BASE = "1.3"
+
+
+class JobFailed(Exception):
+    """A job of a sweep failed and has said so; the first argument is its exit code."""
+
+
+def main() -> None:
+    """Entry point of `limoe` and `python -m limoe`."""
+    try:
+        _dispatch(sys.argv[1:])
+    except JobFailed as error:
+        sys.exit(error.args[0])
+    except KeyboardInterrupt:
+        print("limoe: interrupted", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+    except SystemExit as error:
+        sys.exit(_exit_code(error))
+    except Exception as error:  # the verb's own errors were reported by its job: this one is about its arguments
+        sys.exit(_report(error, is_ours=not isinstance(error, (ValueError, OSError))))
+
+
+def _dispatch(words: list[str]) -> None:
+    verbs = all_verbs()
+    if not words or words[0] in ("--help", "-h", "help"):
+        print(_overview(verbs.values()))
+    elif words[0] in ("--version", "-V"):
+        print(f"limoe {limoe.__version__}")
+    elif words[0] in verbs:
+        _run_verb(verbs[words[0]], words[1:])
+    else:
+        has_no_verb = "=" in words[0] or words[0].startswith("-")
+        hint = "; the verb comes first: limoe train ..." if has_no_verb else did_you_mean(words[0], verbs)
+        raise ConfigError(f"unknown verb {words[0]!r}{hint} (verbs: {', '.join(verbs)})")
+
+
+def _overview(verbs: Iterable[Verb]) -> str:
+    listed = "\n".join(f"  {verb.name:<8} {verb.summary}" for verb in verbs)
+    return f"""limoe {limoe.__version__}: one sparse transformer for images and texts.
+
+limoe <verb> [key=value ...] [options]
+
+{listed}
+
+limoe <verb> --help shows its groups and keys."""
+
+
+def _run_verb(verb: Verb, words: list[str]) -> None:
+    options, others = arguments.split(words)
+    overrides = arguments.overrides(others, positional=verb.positional)
+    configs = config_dir(verb.name)
+    register_resolvers(help_text=verb.help)
+    _add_to_search_path(configs.parent / "experiments")
+    job = _job(verb, argv=list(sys.argv))
+    app = hydra.main(version_base=_VERSION_BASE, config_path=str(configs), config_name=verb.name)(job)
+    try:
+        with _seen_by_hydra([sys.argv[0], *options, *overrides]):
+            app()
+    except Exception as error:
+        if isinstance(error, JobFailed):
+            raise
+        message = explain(error, keys=lambda: _known_keys(configs, name=verb.name, overrides=overrides))
+        if message is None:
+            raise
+        raise ConfigError(message) from error
+
+
+def _job(verb: Verb, *, argv: list[str]) -> Callable[[DictConfig], Any]:
+    """What Hydra runs. It restores `sys.argv`, which Lightning repeats to start the other ranks.
+
+    Errors end the process here; in a sweep the other jobs go on, and the first failure decides the exit code.
+    """
+
+    def job(cfg: DictConfig) -> Any:
+        sys.argv = argv
+        try:
+            return verb.load()(cfg)
+        except Exception as error:
+            code = _report(error)
+            if HydraConfig.get().mode == RunMode.MULTIRUN:
+                raise JobFailed(code) from error
+            raise SystemExit(code) from error
+
+    return job
+
+
+@contextlib.contextmanager
+def _seen_by_hydra(argv: list[str]) -> Iterator[None]:
+    """Hydra reads `sys.argv`, and hands errors on instead of printing them where HYDRA_FULL_ERROR is set."""
+    before, full_error = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
+    sys.argv = argv
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        yield
+    finally:
+        sys.argv = before
+        if full_error is None:
+            os.environ.pop("HYDRA_FULL_ERROR", None)
+
+
+def _add_to_search_path(folder: Path) -> None:
+    if not folder.is_dir():
+        return
+
+    class Experiments(SearchPathPlugin):
+        def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+            search_path.append("limoe-experiments", f"file://{folder}")
+
+    Plugins.instance().register(Experiments)
+
+
+def _known_keys(configs: Path, *, name: str, overrides: list[str]) -> list[str]:
+    """Dotted keys of the config, composed with the chosen groups where that is possible."""
+    groups = [o for o in overrides if "." not in o.partition("=")[0]]
+    for chosen in (groups, []):
+        with contextlib.suppress(Exception), hydra.initialize_config_dir(str(configs), version_base=_VERSION_BASE):
+            cfg = hydra.compose(name, overrides=chosen)
+            return list(_flat(OmegaConf.to_container(cfg, resolve=False)))
+    return []
+
+
+def _flat(content: Any, prefix: str = "") -> Iterator[str]:
+    if isinstance(content, dict):
+        for key, value in content.items():
+            yield f"{prefix}{key}"
+            yield from _flat(value, f"{prefix}{key}.")
+
+
+def _report(error: Exception, *, is_ours: bool = True) -> int:
+    """Print one line, or the traceback of a fault of ours; returns the exit code."""
+    message = explain(error)
+    if message is None and not is_ours:
+        message = one_line(str(error))
+    if message is None or os.environ.get("LIMOE_TRACEBACK") == "1":
+        traceback.print_exception(error)
+    if message is None:
+        return FAULT
+    print(f"limoe: error: {message}", file=sys.stderr)
+    return USER
+
+
+def _exit_code(error: SystemExit) -> int | str | None:
+    """Lightning ends an interrupted fit with exit code 1, a terminated one with 0: scripts must see the difference."""
+    if isinstance(error.__context__, KeyboardInterrupt):
+        return INTERRUPTED
+    return TERMINATED if type(error).__name__ == "SIGTERMException" else error.code

@@ -1,0 +1,125 @@
+"""What Hydra, OmegaConf and YAML say about a config, as one line that names the key or file and what to do."""
+
+import difflib
+import re
+from collections.abc import Callable, Iterable, Iterator
+
+import yaml
+from hydra.errors import (
+    ConfigCompositionException,
+    HydraException,
+    InstantiationException,
+    MissingConfigException,
+    OverrideParseException,
+)
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+
+from limoe.errors import LimoeError
+
+Keys = Callable[[], Iterable[str]]
+
+
+def explain(error: BaseException, *, keys: Keys = tuple) -> str | None:
+    """One line for an error the user can mend; None for any other, which deserves its traceback.
+
+    `keys()` gives the dotted keys a mistyped one is compared with.
+    """
+    for cause in _causes(error):
+        if isinstance(cause, LimoeError):
+            return one_line(str(cause))
+    message = _explain_known(error, keys)
+    return None if message is None else one_line(message)
+
+
+def one_line(text: str) -> str:
+    """White space runs become one blank, control characters their escapes: a message cannot forge a second line."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(text.split()))
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """`; did you mean 'x'?` for the nearest known word, empty where nothing is near."""
+    near = difflib.get_close_matches(word, sorted(known), n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__
+
+
+def _explain_known(error: BaseException, keys: Keys) -> str | None:
+    match error:
+        case InstantiationException():
+            return _instantiation(error)
+        case MissingConfigException():
+            return _missing_option(error)
+        case OverrideParseException():
+            return f"cannot read the override {error.override!r}: {_first_line(error, skip='Error parsing')}"
+        case ConfigCompositionException():
+            return _composition(error, keys)
+        case MissingMandatoryValue():
+            return f"{error.full_key} needs a value: add {error.full_key}=..."
+        case OmegaConfBaseException():
+            return f"{error.full_key}: {_first_line(error)}" if error.full_key else _first_line(error)
+        case yaml.MarkedYAMLError():
+            return _yaml(error)
+        case HydraException() | yaml.YAMLError():
+            return str(error)
+    return None
+
+
+def _first_line(error: BaseException, *, skip: str = "\0") -> str:
+    lines = [line for line in str(error).splitlines() if line and not line.startswith(skip)]
+    return lines[0] if lines else type(error).__name__
+
+
+def _missing_option(error: MissingConfigException) -> str:
+    group, _, option = (error.missing_cfg_file or "").rpartition("/")
+    if not error.options:
+        return _first_line(error).partition(": ")[2] or _first_line(error)
+    near = did_you_mean(option, error.options)
+    return f"{group} has no option {option!r}{near} (options: {', '.join(sorted(error.options))})"
+
+
+def _composition(error: ConfigCompositionException, keys: Keys) -> str:
+    text = str(error)
+    unknown = re.search(r"Could not (?:override|delete from config\.) '([^']+)'", text)
+    if unknown:
+        return f"unknown key {unknown[1]!r}{_nearest_key(unknown[1], list(keys()))}"
+    if text.startswith("Ambiguous value"):
+        return f"{_first_line(error)}: add -m to sweep over the values, or write a list: key=[a,b]"
+    if not text and error.__cause__ is not None:
+        return _explain_known(error.__cause__, keys) or str(error.__cause__)
+    return text
+
+
+def _nearest_key(key: str, known: list[str]) -> str:
+    """Nearest by the whole dotted key, else by its last word: `num_experts` finds `model.num_experts`."""
+    by_last_word = {k.rpartition(".")[2]: k for k in reversed(known)}
+    near = difflib.get_close_matches(key.rpartition(".")[2], by_last_word, n=1)
+    return did_you_mean(key, known) or (f"; did you mean {by_last_word[near[0]]!r}?" if near else "")
+
+
+def _yaml(error: yaml.MarkedYAMLError) -> str:
+    mark = error.problem_mark or error.context_mark
+    where = f"{mark.name}, line {mark.line + 1}: " if mark else ""
+    return f"{where}{error.problem or error.context}"
+
+
+def _instantiation(error: InstantiationException) -> str | None:
+    """The constructor's own words behind the key, where the fault lies in what the config gives it."""
+    cause = error.__cause__
+    text = str(error)
+    key = re.search(r"full_key: (\S+)", text)
+    where = f"{key[1]}: " if key else ""
+    if cause is None or text.startswith("Error locating"):
+        return where + _first_line(cause or error)
+    by_config = isinstance(cause, (ValueError, OSError)) or type(cause).__name__ == "MisconfigurationException"
+    return f"{where}{cause}" if by_config or _is_signature_error(cause) else None
+
+
+def _is_signature_error(cause: BaseException) -> bool:
+    """A TypeError of the call itself (missing, unexpected argument) has no frame inside the callee."""
+    frame = cause.__traceback__
+    return isinstance(cause, TypeError) and frame is not None and frame.tb_next is None

@@ -1,0 +1,47 @@
+"""The order of training samples, as a pure function of seed, epoch, rank and world size."""
+
+from collections.abc import Iterator
+
+import torch
+from torch.utils.data import Sampler
+
+from limoe.errors import DataError
+
+
+class EpochSampler(Sampler[tuple[int, int]]):
+    """Yields (epoch, index) for one rank: whole batches only, equally many on every rank.
+
+    Rank r takes every `world_size`-th place of one permutation, so the b-th joint batch holds the same samples for
+    any number of ranks with the same joint batch size. The epoch travels with the index because workers that stay
+    alive would not see it change. `start` counts batches to leave out at the next iteration, once.
+    """
+
+    def __init__(self, size: int, *, batch_size: int, seed: int, rank: int = 0, world_size: int = 1) -> None:
+        self.batches = size // (batch_size * world_size)
+        if self.batches == 0:
+            raise DataError(
+                f"training data: {size} samples are fewer than one batch of {batch_size} on each of {world_size} "
+                "processes; lower data.batch_size"
+            )
+        self.size = size
+        self.batch_size = batch_size
+        self.seed = seed
+        self.rank = rank
+        self.world_size = world_size
+        self.epoch = 0
+        self.start = 0
+
+    def __len__(self) -> int:
+        """Samples of a whole epoch on this rank, whatever `start` is."""
+        return self.batches * self.batch_size
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+        order = torch.randperm(self.size, generator=generator)[self.rank :: self.world_size]
+        first, self.start = self.start * self.batch_size, 0
+        epoch = self.epoch
+        return iter([(epoch, index) for index in order[first : len(self)].tolist()])
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by Lightning before every epoch."""
+        self.epoch = epoch

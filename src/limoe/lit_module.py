@@ -1,0 +1,73 @@
+"""One training step, shared by every model: contrastive loss plus what the routers should do."""
+
+from collections.abc import Callable
+from typing import Any
+
+import lightning as L
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from limoe.aux_losses.base import AuxLossSet
+from limoe.contrastive import SoftmaxContrastive
+from limoe.schedules import Schedule
+from limoe.types import Batch, ModelOutput
+
+
+class LIMoEModule(L.LightningModule):
+    """Total loss = contrastive + auxiliary. Receives its parts, builds nothing.
+
+    Args:
+        model: (images, text_ids, text_mask) -> ModelOutput, with `clamp_logit_scale`.
+        contrastive: loss on features.
+        aux_losses: losses on the routers.
+        optimizer: factory, `optimizer(model)`.
+        scheduler: step -> factor of the learning rate.
+        config: the resolved run config as plain containers; saved as the checkpoint's hyper-parameters.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        contrastive: SoftmaxContrastive,
+        aux_losses: AuxLossSet,
+        optimizer: Callable[[nn.Module], Optimizer],
+        scheduler: Schedule,
+        config: dict[str, Any],
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.contrastive, self.aux_losses = contrastive, aux_losses
+        self._optimizer, self._scheduler = optimizer, scheduler
+        self.save_hyperparameters(config)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
+        output: ModelOutput = self.model(batch.images, batch.text_ids, batch.text_mask)
+        contrastive = self._contrastive(output)
+        aux = self.aux_losses(output.routing)
+        loss = contrastive + aux.total.to(contrastive.device)
+        self.log("train/loss", loss.detach(), prog_bar=True)
+        scalars = {"train/contrastive": contrastive, "train/logit_scale": output.logit_scale}
+        scalars |= {f"train/aux/{name}": value for name, value in aux.raw.items()}
+        if aux.raw:
+            scalars["train/aux_total"] = aux.total
+        self.log_dict({key: value.detach() for key, value in scalars.items()})
+        return {"loss": loss, "output": output}
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        output = self.model(batch.images, batch.text_ids, batch.text_mask)
+        self.log("val/loss", self._contrastive(output), batch_size=len(batch.images), sync_dist=True)
+
+    def _contrastive(self, output: ModelOutput) -> Tensor:
+        return self.contrastive(output.image_features, output.text_features, output.logit_scale)
+
+    def on_train_batch_end(self, *args: Any) -> None:
+        self.model.clamp_logit_scale()
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        optimizer = self._optimizer(self.model)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": LambdaLR(optimizer, self._scheduler), "interval": "step"},
+        }

@@ -1,0 +1,1 @@
+"""Networks: one tower that embeds images and texts, dense or with sparse layers."""

@@ -1,0 +1,118 @@
+"""The dense parts: attention inside each modality, the pre-LN block, embeddings, and the reference's initialisation.
+
+Values where PyTorch's defaults differ from the reference (vmoe): LayerNorm eps 1e-6, tanh GELU, xavier-uniform per
+attention projection, MLP biases N(0, 1e-6), lecun-normal patch convolution and heads.
+"""
+
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from timm.layers import Mlp as TimmMlp
+from timm.layers import PatchEmbed, lecun_normal_
+from torch import Tensor, nn
+
+from limoe.types import RouterOutput, Stream
+
+LayerNorm = partial(nn.LayerNorm, eps=1e-6)
+
+
+class Mlp(TimmMlp):
+    """D -> H -> D with tanh GELU. Takes and ignores the stream, so that it stands where a sparse layer can."""
+
+    def __init__(self, dim: int, hidden_dim: int) -> None:
+        super().__init__(dim, hidden_dim, act_layer=partial(nn.GELU, approximate="tanh"))
+        for layer in (self.fc1, self.fc2):
+            nn.init.xavier_uniform_(layer.weight)
+            nn.init.normal_(layer.bias, std=1e-6)
+
+    def forward(self, x: Float[Tensor, "T D"], stream: Stream) -> tuple[Float[Tensor, "T D"], None]:
+        return super().forward(x), None
+
+
+class Attention(nn.Module):
+    """Multi-head attention inside each sequence of each modality; the linear maps see the whole packed stream."""
+
+    def __init__(self, dim: int, *, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.proj = nn.Linear(dim, dim)
+        for projection in (*self.qkv.weight.chunk(3), self.proj.weight):
+            nn.init.xavier_uniform_(projection)
+        nn.init.zeros_(self.qkv.bias)
+        nn.init.zeros_(self.proj.bias)
+
+    def forward(self, x: Float[Tensor, "T D"], stream: Stream) -> Float[Tensor, "T D"]:
+        parts = []
+        for qkv, segment in zip(stream.split(self.qkv(x)), stream.segments, strict=True):
+            heads = qkv.unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+            mask = None if segment.mask is None else attention_mask(segment.mask)
+            out = F.scaled_dot_product_attention(*heads.unbind(0), attn_mask=mask)
+            parts.append(out.transpose(1, 2).reshape(segment.num_tokens, -1))
+        return self.proj(torch.cat(parts))
+
+
+def attention_mask(valid: Bool[Tensor, "B n"]) -> Bool[Tensor, "B 1 1 n"]:
+    """Keys that may be attended; a sequence without any real token attends to all, so that no softmax is empty."""
+    return (valid | ~valid.any(-1, keepdim=True))[:, None, None, :]
+
+
+class Block(nn.Module):
+    """x + attention(LN(x)), then x + mlp(LN(x)); `mlp` is dense or sparse and says what its router did."""
+
+    def __init__(self, dim: int, *, num_heads: int, mlp: nn.Module) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = LayerNorm(dim), LayerNorm(dim)
+        self.attn = Attention(dim, num_heads=num_heads)
+        self.mlp = mlp
+
+    def forward(self, x: Float[Tensor, "T D"], stream: Stream) -> tuple[Float[Tensor, "T D"], RouterOutput | None]:
+        x = x + self.attn(self.norm1(x), stream)
+        y, routed = self.mlp(self.norm2(x), stream)
+        return x + y, routed
+
+
+class ImageEmbed(nn.Module):
+    """Patches of `patch_size` pixels (timm's PatchEmbed) plus learned positions; no class token."""
+
+    def __init__(self, dim: int, *, image_size: int, patch_size: int) -> None:
+        super().__init__()
+        self.patch_embed = PatchEmbed(img_size=image_size, patch_size=patch_size, embed_dim=dim)
+        lecun_normal_(self.patch_embed.proj.weight)
+        nn.init.zeros_(self.patch_embed.proj.bias)
+        self.pos_embed = nn.Parameter(torch.randn(self.patch_embed.num_patches, dim) * 0.02)
+
+    def forward(self, images: Float[Tensor, "B 3 h w"]) -> Float[Tensor, "B n_i D"]:
+        return self.patch_embed(images) + self.pos_embed
+
+
+class TextEmbed(nn.Module):
+    """A learned table plus learned positions."""
+
+    def __init__(self, dim: int, *, vocab_size: int, length: int) -> None:
+        super().__init__()
+        self.token_embed = nn.Embedding(vocab_size, dim)
+        nn.init.normal_(self.token_embed.weight, std=dim**-0.5)
+        self.pos_embed = nn.Parameter(torch.randn(length, dim) * 0.02)
+
+    def forward(self, text_ids: Int[Tensor, "B n_t"]) -> Float[Tensor, "B n_t D"]:
+        return self.token_embed(text_ids) + self.pos_embed[: text_ids.shape[1]]
+
+
+def masked_mean(x: Float[Tensor, "B n D"], mask: Bool[Tensor, "B n"] | None) -> Float[Tensor, "B D"]:
+    """Mean over the real tokens of each sequence; 0 for a sequence without any."""
+    if mask is None:
+        return x.mean(1)
+    weight = mask.to(x.dtype)[..., None]
+    return (x * weight).sum(1) / weight.sum(1).clamp_min(1)
+
+
+def linear_head(dim: int, out_dim: int) -> nn.Linear:
+    """A bias-free linear map, lecun-normal."""
+    head = nn.Linear(dim, out_dim, bias=False)
+    lecun_normal_(head.weight)
+    return head
+
+

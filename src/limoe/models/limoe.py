@@ -1,0 +1,125 @@
+"""LIMoE: one tower that embeds images and texts (PAPER section 1)."""
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from limoe.errors import require
+from limoe.models.layers import ImageEmbed, TextEmbed, linear_head, masked_mean
+from limoe.models.tower import Tower
+from limoe.types import IMAGE, TEXT, ModelOutput, Segment, Stream
+
+
+class LIMoE(nn.Module):
+    """One transformer for both modalities; only the embedding in front and the head behind know which is which.
+
+    Images and texts are separate sequences: attention never crosses. They meet in the MLPs, in the routers, in the seats
+    of the experts, and in the loss. `moe_layers=[]` makes the same model dense.
+
+    Args:
+        width: D.
+        depth: blocks.
+        num_heads: attention heads.
+        mlp_dim: hidden width H of every MLP and expert.
+        image_size: side of the square input, pixels.
+        patch_size: side of a patch, pixels; n_i = (image_size / patch_size)^2.
+        vocab_size: rows of the token table.
+        text_length: n_t.
+        moe_layers: which blocks are sparse, numbered from 0.
+        num_experts: E.
+        router: factory of the routers, `router(dim, num_experts=E)`.
+        expert_init: "identical" or "independent".
+        out_dim: width of the joint space; None = D.
+        init_logit_scale: what cosines are multiplied with at the start.
+        max_logit_scale: upper clamp of that factor, applied by `clamp_logit_scale`.
+
+    Raises:
+        ConfigError: a size breaks its rule.
+    """
+
+    def __init__(
+        self,
+        *,
+        width: int,
+        depth: int,
+        num_heads: int,
+        mlp_dim: int,
+        image_size: int,
+        patch_size: int,
+        vocab_size: int,
+        text_length: int,
+        moe_layers: Sequence[int] = (),
+        num_experts: int = 1,
+        router: Callable[..., nn.Module] | None = None,
+        expert_init: str = "identical",
+        out_dim: int | None = None,
+        init_logit_scale: float = 10.0,
+        max_logit_scale: float = 100.0,
+    ) -> None:
+        super().__init__()
+        require(image_size % patch_size == 0, "model.image_size", f"a multiple of model.patch_size={patch_size}", image_size)
+        in_range = 0 < init_logit_scale <= max_logit_scale
+        require(in_range, "model.init_logit_scale", f"in (0, {max_logit_scale}]", init_logit_scale)
+        self.max_logit_scale = max_logit_scale
+        self.image_embed = ImageEmbed(width, image_size=image_size, patch_size=patch_size)
+        self.text_embed = TextEmbed(width, vocab_size=vocab_size, length=text_length)
+        self.tower = Tower(
+            width,
+            depth=depth,
+            num_heads=num_heads,
+            mlp_dim=mlp_dim,
+            moe_layers=moe_layers,
+            num_experts=num_experts,
+            router=router,
+            expert_init=expert_init,
+        )
+        out_dim = width if out_dim is None else out_dim
+        self.image_head, self.text_head = linear_head(width, out_dim), linear_head(width, out_dim)
+        self.logit_scale = nn.Parameter(torch.tensor(math.log(init_logit_scale)))
+
+    def forward(
+        self,
+        images: Float[Tensor, "B 3 h w"],
+        text_ids: Int[Tensor, "B n_t"],
+        text_mask: Bool[Tensor, "B n_t"],
+    ) -> ModelOutput:
+        image_tokens, text_tokens = self.image_embed(images), self.text_embed(text_ids)
+        x = torch.cat([image_tokens.flatten(0, 1), text_tokens.flatten(0, 1)])
+        stream = Stream.of([_segment(IMAGE, image_tokens), _segment(TEXT, text_tokens, text_mask)], device=x.device)
+        x, routing = self.tower(x, stream)
+        image_tokens, text_tokens = stream.split(x)
+        return ModelOutput(
+            image_features=F.normalize(self.image_head(image_tokens.mean(1)), dim=-1),
+            text_features=F.normalize(self.text_head(masked_mean(text_tokens, text_mask)), dim=-1),
+            logit_scale=self.logit_scale.exp(),
+            routing=routing,
+        )
+
+    def encode_image(self, images: Float[Tensor, "B 3 h w"]) -> Float[Tensor, "B d_out"]:
+        """Unit-length features of images alone."""
+        tokens = self.image_embed(images)
+        stream = Stream.of([_segment(IMAGE, tokens)], device=tokens.device)
+        x, _ = self.tower(tokens.flatten(0, 1), stream)
+        return F.normalize(self.image_head(x.view_as(tokens).mean(1)), dim=-1)
+
+    def encode_text(
+        self, text_ids: Int[Tensor, "B n_t"], text_mask: Bool[Tensor, "B n_t"]
+    ) -> Float[Tensor, "B d_out"]:
+        """Unit-length features of texts alone."""
+        tokens = self.text_embed(text_ids)
+        stream = Stream.of([_segment(TEXT, tokens, text_mask)], device=tokens.device)
+        x, _ = self.tower(tokens.flatten(0, 1), stream)
+        return F.normalize(self.text_head(masked_mean(x.view_as(tokens), text_mask)), dim=-1)
+
+    @torch.no_grad()
+    def clamp_logit_scale(self) -> None:
+        """Keep exp(logit_scale) at or below `max_logit_scale`; call after each optimizer step."""
+        self.logit_scale.clamp_(max=math.log(self.max_logit_scale))
+
+
+def _segment(modality: int, tokens: Float[Tensor, "B n D"], mask: Bool[Tensor, "B n"] | None = None) -> Segment:
+    return Segment(modality, size=tokens.shape[0], length=tokens.shape[1], mask=mask)

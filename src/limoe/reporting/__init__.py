@@ -1,0 +1,1 @@
+"""Reads finished run folders and writes what people look at."""

@@ -1,0 +1,116 @@
+"""One self-contained HTML page about one run, built from the files of its run folder alone."""
+
+import base64
+import io
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from PIL import Image
+
+from limoe.reporting import figures
+from limoe.reporting.findings import duration, headline, health_rows, last_health, metric_rows
+from limoe.reporting.run_folder import RunFolder, Sample, read_run
+
+_TEMPLATE = "report.html.j2"
+_SIDE = 160  # pixels of the longer side of a test picture
+_FACTS = ("command", "overrides", "seed", "git_commit", "config_hash", "started")
+
+
+@dataclass(frozen=True)
+class Guess:
+    caption: str
+    percent: str
+    right: bool
+
+
+@dataclass(frozen=True)
+class Card:
+    """A test picture (data URI, None if it can't be read) with its class and what the model says."""
+
+    picture: str | None
+    truth: str
+    guesses: tuple[Guess, ...]
+
+    @property
+    def right(self) -> bool:
+        return bool(self.guesses) and self.guesses[0].right
+
+
+def build(run_dir: Path, *, out: Path | None = None) -> Path:
+    """Write the page, by default to `<run_dir>/report.html`, and return where it lies.
+
+    Missing or broken parts become visible lines of the page. Raises `DataError` if `run_dir` is no run folder.
+    """
+    run = read_run(Path(run_dir))
+    target = Path(out) if out is not None else run.path / "report.html"
+    page = render(run)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(target.name + ".tmp")
+    temporary.write_text(page, encoding="utf-8", errors="replace")  # a lone surrogate in a caption becomes "?"
+    os.replace(temporary, target)
+    return target
+
+
+def render(run: RunFolder) -> str:
+    """The page as text. Everything from the run is escaped, and the page forbids itself scripts and addresses."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    cards = [_card(run, sample) for sample in run.samples]  # first: it may add to run.problems
+    return environment.get_template(_TEMPLATE).render(
+        name=run.path.resolve().name,
+        status=str(run.record.get("status", "unknown")),
+        headline=headline(run),
+        problems=run.problems,
+        results=metric_rows(run, evaluation=True),
+        other_metrics=metric_rows(run, evaluation=False),
+        curves=figures.learning_figures(run),
+        shares=figures.share_figures(run),
+        health=health_rows(last_health(run)),
+        router_curves=figures.router_figures(run),
+        aux=figures.aux_figures(run),
+        sample_task=run.sample_task,
+        cards=cards,
+        facts=list(_facts(run)),
+        config=run.config,
+    )
+
+
+def _facts(run: RunFolder) -> Iterator[tuple[str, str]]:
+    """How the run was made, as name and value."""
+    for name in _FACTS:
+        if (value := run.record.get(name)) is not None:
+            yield name.replace("_", " "), " ".join(map(str, value)) if isinstance(value, list) else str(value)
+    if took := duration(run.record.get("seconds")):
+        yield "time", took
+    versions: Any = run.record.get("versions")
+    if versions:
+        yield "versions", yaml.safe_dump(versions, default_flow_style=False).strip()
+
+
+def _card(run: RunFolder, sample: Sample) -> Card:
+    guesses = tuple(Guess(caption, f"{p:.0%}", right=caption == sample.truth) for caption, p in sample.top)
+    return Card(_picture(run, sample.image), sample.truth, guesses)
+
+
+def _picture(run: RunFolder, name: str) -> str | None:
+    """Decoded and encoded again, so that nothing but pixels travels into the page."""
+    try:
+        with Image.open(run.path / "samples" / name) as opened:
+            picture = opened.convert("RGB")
+        picture.thumbnail((_SIDE, _SIDE))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        run.problems.append(f"samples/{name}: {error}")
+        return None
+    buffer = io.BytesIO()
+    picture.save(buffer, format="PNG", optimize=True)
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -1,0 +1,215 @@
+"""Read a run folder, whole or broken: every part that is missing or torn becomes a line in `problems`.
+
+Nothing here trusts the files: numbers are parsed one by one, of repeated steps (a resumed run) the last one counts.
+"""
+
+import csv
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from limoe.errors import DataError
+from limoe.types import MODALITIES
+
+Curve = dict[int, float]  # step -> value
+
+_MARKS = ("run.json", "config.yaml", "csv/metrics.csv")
+
+
+@dataclass(frozen=True)
+class Health:
+    """One line of `routing/health.jsonl`: what one router did with one modality. Entropies are in nats."""
+
+    step: int
+    layer: int
+    modality: str
+    success_rate: float
+    load: tuple[float, ...]  # share of the modality's assignments per expert, before drops
+    local_entropy: float
+    global_entropy: float
+    dead_experts: int
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> "Health":
+        """Raises KeyError, TypeError or ValueError on anything that doesn't fit."""
+        if row["modality"] not in MODALITIES:
+            raise ValueError(row["modality"])
+        return cls(
+            step=int(row["step"]),
+            layer=int(row["layer"]),
+            modality=row["modality"],
+            success_rate=float(row["success_rate"]),
+            load=tuple(float(share) for share in row["load"]),
+            local_entropy=float(row["local_entropy"]),
+            global_entropy=float(row["global_entropy"]),
+            dead_experts=int(row["dead_experts"]),
+        )
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A test picture (a file name inside `samples/`), its class, and the likeliest captions with probabilities."""
+
+    image: str
+    truth: str
+    top: tuple[tuple[str, float], ...]
+
+    @classmethod
+    def of(cls, item: Mapping[str, Any]) -> "Sample":
+        """Raises KeyError, TypeError or ValueError on anything that doesn't fit."""
+        top = tuple((str(caption), float(probability)) for caption, probability in item["top"])
+        return cls(image=Path(str(item["image"])).name, truth=str(item["truth"]), top=top)
+
+
+@dataclass
+class RunFolder:
+    """What a run left behind. `record` is run.json; `curves` are the logged metrics by key."""
+
+    path: Path
+    record: dict[str, Any] = field(default_factory=dict)
+    config: str = ""
+    curves: dict[str, Curve] = field(default_factory=dict)
+    health: list[Health] = field(default_factory=list)
+    sample_task: str = ""
+    samples: list[Sample] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Final values: those of run.json, else the last logged ones."""
+        final = numbers(self.record.get("metrics"))
+        return final or {key: curve[max(curve)] for key, curve in self.curves.items()}
+
+    @property
+    def chance(self) -> dict[str, float]:
+        return numbers(self.record.get("chance"))
+
+
+def numbers(mapping: Any) -> dict[str, float]:
+    """The entries of a mapping that are numbers; nothing if it is no mapping."""
+    if not isinstance(mapping, dict):
+        return {}
+    return {
+        str(key): float(value)
+        for key, value in mapping.items()
+        if isinstance(value, float) or (type(value) is int and abs(value) < 2**63)
+    }
+
+
+def read_run(path: Path) -> RunFolder:
+    """Raises `DataError` if the folder is no run folder at all."""
+    if not any((path / mark).is_file() for mark in _MARKS):
+        raise DataError(
+            f"{path} is not a run folder (none of {', '.join(_MARKS)}): give the folder that training printed"
+        )
+    run = RunFolder(path)
+    _read_record(run)
+    _read_config(run)
+    _read_curves(run)
+    _read_health(run)
+    _read_samples(run)
+    return run
+
+
+def _text(run: RunFolder, name: str, *, consequence: str) -> str | None:
+    """The text of a file; None, and a problem, if it can't be read."""
+    try:
+        return (run.path / name).read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        run.problems.append(f"{name}: {error.strerror or error}; {consequence}")
+        return None
+
+
+def _json(run: RunFolder, name: str, *, consequence: str) -> dict[str, Any]:
+    text = _text(run, name, consequence=consequence)
+    try:
+        value = json.loads(text) if text is not None else {}
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        run.problems.append(f"{name}: not a JSON object; {consequence}")
+        return {}
+    return value
+
+
+def _read_record(run: RunFolder) -> None:
+    run.record = _json(run, "run.json", consequence="status, command, versions and chance levels are unknown")
+    status, error = run.record.get("status"), run.record.get("error")
+    if status == "running":
+        run.problems.append("the run has not ended, or was killed: the numbers are the last ones written")
+    if status in ("failed", "stopped"):
+        run.problems.append(
+            f"the run {'failed' if status == 'failed' else 'was stopped'}{f': {error}' if error else ''}"
+        )
+
+
+def _read_config(run: RunFolder) -> None:
+    run.config = _text(run, "config.yaml", consequence="the resolved config is unknown") or ""
+
+
+def _read_curves(run: RunFolder) -> None:
+    name = "csv/metrics.csv"
+    try:
+        with open(run.path / name, encoding="utf-8", errors="replace", newline="") as file:
+            for key, step, value in _cells(csv.reader(file)):
+                run.curves.setdefault(key, {})[step] = value
+    except OSError as error:
+        run.problems.append(f"{name}: {error.strerror or error}; there are no curves")
+    except csv.Error as error:
+        run.problems.append(f"{name}: {error}; the curves end there")
+    else:
+        if not run.curves:
+            run.problems.append(f"{name}: holds no numbers; there are no curves")
+
+
+def _cells(rows: Iterator[list[str]]) -> Iterator[tuple[str, int, float]]:
+    """(key, step, value) of every cell that is a number, in the order written."""
+    header = next(rows, [])
+    if "step" not in header:
+        return
+    at = header.index("step")
+    keys = [(i, key) for i, key in enumerate(header) if key not in ("step", "epoch", "")]
+    for row in rows:
+        try:
+            step = int(row[at])
+        except (IndexError, ValueError):
+            continue
+        for i, key in keys:
+            if i < len(row) and row[i]:
+                try:
+                    yield key, step, float(row[i])
+                except ValueError:
+                    continue
+
+
+def _read_health(run: RunFolder) -> None:
+    name = "routing/health.jsonl"
+    if not (run.path / name).exists():
+        run.problems.append(f"{name}: missing; a dense run has no routing to show")
+        return
+    lines = (_text(run, name, consequence="there is no routing to show") or "").splitlines()
+    rows: dict[tuple[int, int, str], Health] = {}
+    bad = 0
+    for line in lines:
+        try:
+            row = Health.of(json.loads(line))
+            rows[row.step, row.layer, row.modality] = row
+        except (KeyError, TypeError, ValueError, RecursionError, OverflowError):
+            bad += 1
+    if bad:
+        run.problems.append(f"{name}: {bad} of {len(lines)} lines can't be read and are left out")
+    run.health = [rows[key] for key in sorted(rows)]
+
+
+def _read_samples(run: RunFolder) -> None:
+    name = "samples/samples.json"
+    content = _json(run, name, consequence="there are no pictures to show")
+    run.sample_task = str(content.get("task", ""))
+    items = content.get("items", [])
+    for item in items if isinstance(items, list) else []:
+        try:
+            run.samples.append(Sample.of(item))
+        except (KeyError, TypeError, ValueError):
+            run.problems.append(f"{name}: an entry can't be read and is left out")

@@ -1,0 +1,58 @@
+"""Who sits first when an expert has fewer seats than candidates.
+
+A priority is a function (top_gate [T], stream) -> score [T]; the higher score sits first. Scores are compared as float32
+inside one expert, group and choice; equal scores keep the order of the stream (images before texts, pair by pair).
+"""
+
+import importlib
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from limoe.errors import ConfigError
+from limoe.types import IMAGE, TEXT, Stream
+
+Priority = Callable[[Float[Tensor, "T"], Stream], Float[Tensor, "T"]]
+
+
+def bpr(top_gate: Float[Tensor, "T"], stream: Stream) -> Float[Tensor, "T"]:
+    """Batch priority routing: the largest (noisy) gate first, both modalities together (paper section 2; V-MoE 3.3)."""
+    return top_gate
+
+
+def first_come(top_gate: Float[Tensor, "T"], stream: Stream) -> Float[Tensor, "T"]:
+    """Order of the stream: all image tokens of a group come before its text tokens."""
+    return torch.zeros_like(top_gate)
+
+
+def random(top_gate: Float[Tensor, "T"], stream: Stream) -> Float[Tensor, "T"]:
+    """A fresh random order at every call (torch's global generator)."""
+    return torch.rand_like(top_gate)
+
+
+def image_first(top_gate: Float[Tensor, "T"], stream: Stream) -> Float[Tensor, "T"]:
+    """Image tokens before text tokens."""
+    return (stream.modality == IMAGE).to(top_gate.dtype)
+
+
+def text_first(top_gate: Float[Tensor, "T"], stream: Stream) -> Float[Tensor, "T"]:
+    """Text tokens before image tokens."""
+    return (stream.modality == TEXT).to(top_gate.dtype)
+
+
+def get_priority(name: str) -> Priority:
+    """A priority by the name of a function in this file, or by its full dotted path.
+
+    Raises:
+        ConfigError: there is no such function.
+    """
+    module, _, function = name.rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module or __name__), function)
+    except (ImportError, AttributeError, TypeError):
+        found = None
+    if not callable(found):
+        raise ConfigError(f"priority must be bpr, first_come, random, image_first, text_first or a dotted path, got {name!r}")
+    return found

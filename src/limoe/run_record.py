@@ -1,0 +1,162 @@
+"""run.json: what a run was, how it ended, what came out. Replaced in one step: a crash never leaves half of it."""
+
+import json
+import math
+import os
+import platform
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+import limoe
+from limoe.config_errors import one_line
+from limoe.errors import ConfigError
+
+FILE = "run.json"
+_OWN = (FILE, "config.yaml", "tokenizer.json", "checkpoints", "csv", "tensorboard", "routing", "samples")
+_PACKAGES = ("torch", "lightning", "hydra-core", "timm", "tokenizers", "torchmetrics", "numpy")
+
+
+class RunRecord:
+    """Context manager around a run; `metrics` and `chance` may be filled at any time inside.
+
+    `status` is `running` inside, then `done`, `failed` (with `error` in one line), or `stopped` (Ctrl-C, SIGTERM).
+    Only rank 0 writes. A SIGTERM before Lightning handles it, or after, ends the process with exit code 143.
+
+    Args:
+        folder: the run folder; made where it is missing.
+        config_hash: see `limoe.config.config_hash`.
+        seed: the run's seed.
+        overrides: what was changed on the command line.
+
+    Raises:
+        ConfigError: on entering, where the folder already holds a run, or cannot be written.
+    """
+
+    def __init__(self, folder: Path, *, config_hash: str, seed: int, overrides: Sequence[str]) -> None:
+        self.folder = Path(folder)
+        self.metrics: dict[str, float] = {}
+        self.chance: dict[str, float] = {}
+        self._fixed = {
+            "command": shlex.join(["limoe", *sys.argv[1:]]),
+            "overrides": list(overrides),
+            "config_hash": config_hash,
+            "git_commit": git_commit(Path(limoe.__file__)),
+            "versions": versions(),
+            "seed": seed,
+            "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        self._clock = time.monotonic()
+        self._sigterm: Any = None
+
+    def __enter__(self) -> "RunRecord":
+        if _is_writer():
+            self._claim()
+        self.write("running")
+        with suppress(ValueError):  # not the main thread: then nobody but the main thread can handle signals
+            self._sigterm = signal.signal(signal.SIGTERM, self._terminate)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        if self._sigterm is not None:
+            signal.signal(signal.SIGTERM, self._sigterm)
+        if error is None:
+            self.write("done")
+        elif isinstance(error, Exception):
+            self.write("failed", error=one_line(f"{type(error).__name__}: {error}"))
+        else:  # KeyboardInterrupt, or the SystemExit that Lightning makes of it and of SIGTERM
+            self.write("stopped", error=type(error.__context__ or error).__name__)
+
+    def write(self, status: str, *, error: str | None = None) -> None:
+        """Replace run.json in one step."""
+        if not _is_writer():
+            return
+        content = {
+            "status": status,
+            **self._fixed,
+            "seconds": round(time.monotonic() - self._clock, 1),
+            "metrics": _finite(self.metrics),
+            "chance": _finite(self.chance),
+            "error": error,
+        }
+        write_json(self.folder / FILE, content)
+
+    def _claim(self) -> None:
+        """Make run.json exist, or refuse: of two runs in one folder only the first may go on."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            taken = [name for name in _OWN if (self.folder / name).exists()]
+            if not taken:
+                (self.folder / FILE).touch(exist_ok=False)
+        except FileExistsError as error:
+            taken = [FILE] if self.folder.is_dir() else []
+            if not taken:
+                raise ConfigError(f"hydra.run.dir={self.folder} cannot be a folder: {error}") from error
+        except OSError as error:
+            raise ConfigError(f"hydra.run.dir={self.folder} cannot be written: {error}") from error
+        if taken:
+            raise ConfigError(
+                f"output folder {self.folder} already holds a run ({taken[0]}); nothing was changed; "
+                "choose another hydra.run.dir"
+            )
+
+    def _terminate(self, *_: Any) -> None:
+        """Lightning calls the handler it found as well; then it has its own way to stop between two batches."""
+        if signal.getsignal(signal.SIGTERM) == self._terminate:
+            raise SystemExit(128 + signal.SIGTERM)
+
+
+def _is_writer() -> bool:
+    """Lightning knows the rank from the environment before there is a process group."""
+    return getattr(rank_zero_only, "rank", 0) == 0
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Strict JSON, written beside `path` and renamed: a reader sees the old or the new file, never half of one."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            json.dump(content, file, indent=2, allow_nan=False)
+            file.write("\n")
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def versions() -> dict[str, str]:
+    """Of Python, limoe and what a result depends on."""
+    return {"python": platform.python_version(), "limoe": limoe.__version__} | {
+        name: version(name) for name in _PACKAGES
+    }
+
+
+def git_commit(file: Path) -> str | None:
+    """Commit of the checkout that tracks `file`, plus `-dirty` where tracked files differ; None without a commit."""
+
+    def git(*words: str) -> str:
+        command = ["git", "-C", str(file.parent), *words]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+
+    try:
+        git("ls-files", "--error-unmatch", file.name)
+        return git("rev-parse", "HEAD") + ("-dirty" if git("status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _finite(values: dict[str, float]) -> dict[str, float | None]:
+    """Plain floats; null stands for NaN and infinity, which JSON does not have."""
+    return {key: float(value) if math.isfinite(value) else None for key, value in values.items()}

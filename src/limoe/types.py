@@ -1,0 +1,184 @@
+"""The words every part of limoe shares.
+
+Legend of shapes, used in every public signature:
+B pairs in the batch, T tokens routed together (both modalities), D width, E experts, K experts per token,
+C seats per expert and group, G routing groups, H hidden width of an MLP, S rows of one expert's buffer,
+N assignments in expert order, n_i / n_t tokens of one image / text.
+Shapes are jaxtyping annotations: checked in the tests, inert in production.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple, Protocol
+
+import torch
+from jaxtyping import Bool, Float, Int
+from PIL.Image import Image
+from torch import Tensor
+
+IMAGE, TEXT = 0, 1
+MODALITIES = ("image", "text")  # position = modality id
+
+
+class Pair(NamedTuple):
+    """One sample of a dataset: a decoded RGB picture, the captions that fit it, its labels by field, its key."""
+
+    image: Image
+    captions: list[str]
+    labels: dict[str, str]
+    key: str
+
+
+class PairDataset(Protocol):
+    """What a data source must offer. `captions` must not touch the pictures (a tokenizer is trained on it)."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int) -> Pair: ...
+    def captions(self) -> Iterator[str]: ...
+
+
+class Batch(NamedTuple):
+    """One training batch. `text_mask` is True on real tokens; `index` is each pair's position in its dataset."""
+
+    images: Float[Tensor, "B 3 h w"]
+    text_ids: Int[Tensor, "B n_t"]
+    text_mask: Bool[Tensor, "B n_t"]
+    index: Int[Tensor, "B"]
+
+
+@dataclass(frozen=True)
+class ZeroShotTask:
+    """Pictures, the class of each (`labels[i]` indexes `class_names`), and prompt templates with one `{}`."""
+
+    pictures: PairDataset
+    labels: Sequence[int]
+    class_names: Sequence[str]
+    templates: Sequence[str]
+
+
+@dataclass(frozen=True)
+class RetrievalTask:
+    """Pictures, texts, and every pair (picture, text) that counts as a hit."""
+
+    pictures: PairDataset
+    texts: Sequence[str]
+    positives: Sequence[tuple[int, int]]
+
+
+@dataclass(frozen=True)
+class Segment:
+    """The part of the packed stream that one modality fills: `size` sequences of `length` tokens each."""
+
+    modality: int
+    size: int
+    length: int
+    mask: Bool[Tensor, "size length"] | None = None  # True on real tokens; None = all are
+
+    @property
+    def num_tokens(self) -> int:
+        return self.size * self.length
+
+
+@dataclass(frozen=True)
+class Stream:
+    """What is known about the T tokens of a packed stream beside their values."""
+
+    segments: tuple[Segment, ...]
+    modality: Int[Tensor, "T"]
+    valid: Bool[Tensor, "T"]  # False on padding
+    pair: Int[Tensor, "T"]  # which of the B pairs a token belongs to
+
+    @classmethod
+    def of(cls, segments: Sequence[Segment], device: torch.device) -> "Stream":
+        """Lay the segments out one after the other, each sequence by sequence."""
+        modality, valid, pair = [], [], []
+        for s in segments:
+            modality.append(torch.full((s.num_tokens,), s.modality, device=device))
+            mask = s.mask if s.mask is not None else torch.ones(s.size, s.length, dtype=torch.bool, device=device)
+            valid.append(mask.reshape(-1))
+            pair.append(torch.arange(s.size, device=device).repeat_interleave(s.length, output_size=s.num_tokens))
+        return cls(tuple(segments), torch.cat(modality), torch.cat(valid), torch.cat(pair))
+
+    @property
+    def num_pairs(self) -> int:
+        return max(s.size for s in self.segments)
+
+    @property
+    def tokens_per_pair(self) -> int:
+        """Tokens one pair puts in the stream, padding included (a constant of the model, never of the data)."""
+        return sum(s.length for s in self.segments)
+
+    def split(self, x: Float[Tensor, "T ..."]) -> list[Float[Tensor, "size length ..."]]:
+        """One view per segment, sequences apart."""
+        parts = x.split([s.num_tokens for s in self.segments])
+        return [p.view(s.size, s.length, *x.shape[1:]) for p, s in zip(parts, self.segments, strict=True)]
+
+
+class DispatchPlan(Protocol):
+    """How tokens move to their experts and back. `counts` is None where every expert has the same number of rows."""
+
+    counts: list[int] | None
+
+    def dispatch(self, x: Float[Tensor, "T D"]) -> Float[Tensor, "..."]: ...
+    def combine(self, rows: Float[Tensor, "..."]) -> Float[Tensor, "T D"]: ...
+
+
+@dataclass(frozen=True)
+class RouterOutput:
+    """All that one router decided about T tokens: what losses, statistics, plots and callbacks read.
+
+    `logits` are clean and at least float32; `noisy_logits` select and weigh (equal to `logits` without noise);
+    `gates` is their softmax. `expert_index[t, k]` is the k-th choice of a token, `gate[t, k]` its weight, `kept[t, k]`
+    whether it got a seat. `capacity` counts seats per expert and group (None: no limit). `noise_std` is in logits.
+    """
+
+    logits: Float[Tensor, "T E"]
+    noisy_logits: Float[Tensor, "T E"]
+    gates: Float[Tensor, "T E"]
+    expert_index: Int[Tensor, "T K"]
+    gate: Float[Tensor, "T K"]
+    kept: Bool[Tensor, "T K"]
+    modality: Int[Tensor, "T"]
+    valid: Bool[Tensor, "T"]
+    capacity: int | None
+    noise_std: float
+    plan: DispatchPlan
+
+    @property
+    def num_experts(self) -> int:
+        return self.logits.shape[-1]
+
+    @cached_property
+    def log_probs(self) -> Float[Tensor, "T E"]:
+        """Clean log-softmax over the experts, computed once for all losses that read it.
+
+        Whoever asks first may do so under `no_grad` (statistics); the cached value must still carry the graph.
+        """
+        with torch.enable_grad():
+            return self.logits.log_softmax(-1)
+
+    def weight_of(self, modality: int | None) -> Float[Tensor, "T"]:
+        """1 for each real token of the modality (None: of any), else 0."""
+        mask = self.valid if modality is None else self.valid & (self.modality == modality)
+        return mask.to(self.logits.dtype)
+
+
+class ModelOutput:
+    """Unit-length features [B, d_out], the temperature factor exp(logit_scale), and each sparse layer's RouterOutput.
+
+    A plain class on purpose: Lightning rebuilds dataclasses and tuples on their way to callbacks, which would break
+    the frozen RouterOutput.
+    """
+
+    def __init__(
+        self,
+        image_features: Float[Tensor, "B d_out"],
+        text_features: Float[Tensor, "B d_out"],
+        logit_scale: Float[Tensor, ""],
+        routing: dict[int, RouterOutput],
+    ) -> None:
+        self.image_features = image_features
+        self.text_features = text_features
+        self.logit_scale = logit_scale
+        self.routing = routing  # layer number -> what its router decided

@@ -1,0 +1,43 @@
+"""The verbs of the command: one file each, found by listing this folder.
+
+A verb is `<verb>.py` with a docstring (its first line in the list of verbs, all of it in `limoe <verb> --help`) and
+`run(cfg: DictConfig) -> None`; its config is `configs/<verb>.yaml`. `POSITIONAL = "key"` lets one argument without `=`
+become `key=argument`; `POSITIONAL = ["key"]` lets any number become a list.
+"""
+
+import ast
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Verb:
+    name: str
+    help: str
+    positional: str | list[str] | None
+
+    @property
+    def summary(self) -> str:
+        return self.help.partition("\n")[0]
+
+    def load(self) -> Callable[..., Any]:
+        """Its `run`. Imports the file, and with it whatever the verb needs."""
+        return importlib.import_module(f"{__name__}.{self.name}").run
+
+
+def all_verbs() -> dict[str, Verb]:
+    """Verbs by name. Reads the files without importing them, so that listing stays fast."""
+    files = sorted(Path(__file__).parent.glob("[!_]*.py"))
+    return {file.stem: _read(file) for file in files}
+
+
+def _read(file: Path) -> Verb:
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    positional = None
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "POSITIONAL":
+            positional = ast.literal_eval(node.value)
+    return Verb(file.stem, help=ast.get_docstring(tree) or "", positional=positional)

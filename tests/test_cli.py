@@ -29,7 +29,7 @@ data: {root: null, batch_size: 4}
 """,
     "model/tiny.yaml": "{width: 8, num_experts: 2}",
     "model/big.yaml": "{width: 16, num_experts: 4}",
-    "experiment/missing.yaml": "# @package _global_\ndata: {root: ???}",
+    "experiment/missing.yaml": '# @package _global_\ndata: {folder: "???"}',
     "experiment/dangling.yaml": "# @package _global_\nseed: ${data.sead}",
     "experiment/broken.yaml": "a: [1\nb: 2",
     "experiment/twice.yaml": "a: 1\na: 2",
@@ -163,14 +163,12 @@ def test_lightning_can_repeat_the_command_for_another_rank(call: Callable[..., i
 
 def test_positional_arguments(call: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
     seen: list[Any] = []
-    odd = "it's, [odd] ${x}\\"
-    assert call("train", "a b", "seed=1", odd, run=lambda cfg: seen.append(cfg.data), positional=["data"]) == 2
-    assert "data" in error_line(capsys)  # an interpolation, as in any other override
-    odd = "it's, [odd] {x}"
-    assert call("train", "a b", "seed=1", odd, run=lambda cfg: seen.append(list(cfg.data)), positional=["data"]) == 0
-    assert call("train", "a.ckpt", run=lambda cfg: seen.append(cfg.data), positional="data") == 0
+    odd = "it's, [odd] {x}\\"
+    words = ("train", "a b", "seed=1", odd)
+    assert call(*words, run=lambda cfg: seen.append(list(cfg.data.root)), positional=["data.root"]) == 0
+    assert call("train", "a.ckpt", run=lambda cfg: seen.append(cfg.data.root), positional="data.root") == 0
     assert seen == [["a b", odd], "a.ckpt"]
-    assert call("train", "a.ckpt", "b.ckpt", positional="data") == 2
+    assert call("train", "a.ckpt", "b.ckpt", positional="data.root") == 2
     assert "cannot read 'b.ckpt'" in error_line(capsys)
 
 
@@ -179,6 +177,8 @@ def test_positional_arguments(call: Callable[..., int], capsys: pytest.CaptureFi
     [
         (["model.num_expert=8"], "unknown key 'model.num_expert'; did you mean 'model.num_experts'?"),
         (["num_experts=8"], "unknown key 'num_experts'; did you mean 'model.num_experts'?"),
+        (["data.colour=1"], "unknown key 'data.colour' (data has: root, batch_size)"),
+        (["model=[tiny,bug]"], "model has no option 'bug'; did you mean 'big'? (options: big, tiny)"),
         (["modle=big"], "unknown key 'modle'; did you mean 'model'?"),
         (["~model.widht"], "unknown key 'model.widht'; did you mean 'model.width'?"),
         (["model=bug"], "model has no option 'bug'; did you mean 'big'? (options: big, tiny)"),
@@ -187,15 +187,18 @@ def test_positional_arguments(call: Callable[..., int], capsys: pytest.CaptureFi
         (["data.root=[1"], "cannot read the override 'data.root=[1'"),
         (["seed"], "cannot read 'seed': an override is key=value"),
         (["+model.width=3"], "'model.width'"),
-        (["experiment=missing"], "data.root needs a value: add data.root=..."),
+        (["experiment=missing"], "data.folder needs a value: add data.folder=..."),
         (["experiment=dangling"], "seed: Interpolation key 'data.sead' not found"),
         (["experiment=broken"], "experiment/broken.yaml, line 2: "),
         (["experiment=twice"], "experiment/twice.yaml, line 2: found duplicate key a"),
         (["hydra.run.dir=/dev/null/x"], "/dev/null/x"),
         (["--multrun", "seed=1"], "unknown option '--multrun'; did you mean '--multirun'?"),
         (["--cfg"], "option --cfg needs a value"),
+        (["--cfg", "jobb"], "option --cfg must be one of all, hydra, job, got 'jobb'"),
+        (["--info=x"], "option --info must be one of"),
+        (["data=[1]"], "Error merging override data=[1]"),
         (["-m", "seed=1,2", "model=bug"], "model has no option 'bug'"),
-        (["--config-name", "tran"], "tran"),
+        (["--config-name", "tran"], "there is no config 'tran'"),
     ],
 )
 def test_a_bad_config_is_one_line(
@@ -210,12 +213,28 @@ def test_a_bad_config_is_one_line(
     assert expected in error_line(capsys)
 
 
-def test_an_error_the_user_can_mend_is_one_line(call: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_error_the_user_can_mend_is_one_line(
+    call: Callable[..., int], capsys: pytest.CaptureFixture[str], here: Path
+) -> None:
     def run(cfg: DictConfig) -> None:
         raise DataError("shard a.tar is\nno tar \x1b[31m")
 
     assert call("train", run=run) == 2
     assert error_line(capsys) == "limoe: error: shard a.tar is no tar \\x1b[31m"
+    assert list((here / "logs" / "toy" / "runs").iterdir()) == []  # nothing was begun, so nothing is left
+
+
+def test_what_a_failed_run_wrote_stays(call: Callable[..., int], here: Path) -> None:
+    def run(cfg: DictConfig) -> None:
+        Path(cfg.paths.output_dir, "kept").touch()
+        raise DataError("broken")
+
+    assert call("train", run=run) == 2
+    assert (here / "logs" / "toy" / "runs" / "the-run" / "kept").exists()
+    (here / "empty").mkdir()
+    os.chdir(here / "empty")
+    assert call("train", "hydra.run.dir=.", run=lambda cfg: instantiate({"_target_": "limoe.gone.X"})) == 2
+    assert (here / "empty").is_dir()  # the folder we stand in is left alone
 
 
 def test_such_an_error_inside_a_constructor(call: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
@@ -263,7 +282,7 @@ def test_a_sweep_goes_on_after_a_failed_job(
     assert err.count("limoe: error: bad seed") == 1
     assert "Traceback" not in err
     sweep = here / "logs" / "toy" / "multiruns" / "the-run"
-    assert sorted(p.name for p in sweep.iterdir() if p.is_dir()) == ["0", "1", "2"]
+    assert sorted(p.name for p in sweep.iterdir() if p.is_dir()) == ["0", "2"]
 
 
 def test_interrupts_have_their_exit_codes(call: Callable[..., int]) -> None:

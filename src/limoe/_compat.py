@@ -1,8 +1,8 @@
 """Make torchvision importable beside a CPU-only torch.
 
-torchvision's default wheel is built against CUDA. Beside a CPU-only torch its C library does not load, and two operators
-(`nms`, `qnms`) whose fake kernels it registers without a guard are then unknown: `import torchvision` fails, and with it
-timm, torchmetrics and lightning. Declaring the two schemas is enough for everything limoe uses (transforms, timm models).
+torchvision's default wheel is built against CUDA. Beside a CPU-only torch its C library does not load, and two
+operators (`nms`, `qnms`) whose fake kernels it registers without a guard are then unknown: `import torchvision` fails,
+and with it timm, torchmetrics and lightning. Declaring the two schemas is enough for everything limoe uses.
 `torchvision.ops.nms` and the decoders of `torchvision.io` stay unavailable; limoe decodes with Pillow.
 """
 

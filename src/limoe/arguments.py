@@ -7,6 +7,7 @@ from limoe.errors import ConfigError
 
 _FLAGS = {"--help", "-h", "--resolve", "--multirun", "-m", "--run", "-r", "--hydra-help", "--shell-completion", "-sc"}
 _WITH_VALUE = {"--cfg", "-c", "--package", "-p", "--config-name", "-cn", "--config-dir", "-cd"}
+_CFG, _CFG_KINDS = {"--cfg", "-c"}, {"job", "hydra", "all"}
 _INFO, _INFO_KINDS = {"--info", "-i"}, {"all", "config", "defaults", "defaults-tree", "plugins", "searchpath"}
 
 
@@ -24,16 +25,17 @@ def split(words: Sequence[str]) -> tuple[list[str], list[str]]:
         if not word.startswith("-") or word == "-":
             others.append(word)
             continue
-        name, equals, _ = word.partition("=")
-        options.append(word)
-        if name in _WITH_VALUE and not equals:
-            if not rest:
-                raise ConfigError(f"option {name} needs a value")
-            options.append(rest.pop(0))
+        name, _, value = word.partition("=")
+        if name in _FLAGS:
+            options.append(word)
         elif name in _INFO:
-            options += [rest.pop(0)] if rest and rest[0] in _INFO_KINDS else []
-        elif name not in _FLAGS | _WITH_VALUE:
+            takes_next = not value and rest and rest[0] in _INFO_KINDS
+            options += [name, value or (rest.pop(0) if takes_next else "all")]
+        elif name in _WITH_VALUE:
+            options += [name, value or _next(rest, name)]
+        else:
             raise ConfigError(f"unknown option {name!r}{did_you_mean(name, _FLAGS | _WITH_VALUE | _INFO)}")
+        _check_kind(name, options[-1])
     return options, others
 
 
@@ -53,6 +55,18 @@ def overrides(words: Sequence[str], *, positional: str | list[str] | None) -> li
         return [f"{positional}={_quote(values[0])}", *kept]
     surplus = values[0] if positional is None else values[1]
     raise ConfigError(f"cannot read {surplus!r}: an override is key=value, such as seed=1")
+
+
+def _next(rest: list[str], name: str) -> str:
+    if not rest:
+        raise ConfigError(f"option {name} needs a value")
+    return rest.pop(0)
+
+
+def _check_kind(name: str, value: str) -> None:
+    kinds = _CFG_KINDS if name in _CFG else _INFO_KINDS if name in _INFO else None
+    if kinds is not None and value not in kinds:
+        raise ConfigError(f"option {name} must be one of {', '.join(sorted(kinds))}, got {value!r}")
 
 
 def _quote(value: str) -> str:

@@ -23,7 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 import limoe
 from limoe import arguments
 from limoe.config import config_dir, register_resolvers
-from limoe.config_errors import did_you_mean, explain, one_line
+from limoe.config_errors import Known, did_you_mean, explain, one_line
 from limoe.errors import ConfigError
 from limoe.verbs import Verb, all_verbs
 
@@ -89,7 +89,11 @@ def _run_verb(verb: Verb, words: list[str]) -> None:
     except Exception as error:
         if isinstance(error, JobFailed):
             raise
-        message = explain(error, keys=lambda: _known_keys(configs, name=verb.name, overrides=overrides))
+        known = Known(
+            keys=lambda: _known_keys(configs, name=verb.name, overrides=overrides),
+            options=lambda group: [file.stem for file in (configs / group).glob("*.yaml")],
+        )
+        message = explain(error, known=known)
         if message is None:
             raise
         raise ConfigError(message) from error
@@ -107,11 +111,19 @@ def _job(verb: Verb, *, argv: list[str]) -> Callable[[DictConfig], Any]:
             return verb.load()(cfg)
         except Exception as error:
             code = _report(error)
+            _remove_if_empty(Path(HydraConfig.get().runtime.output_dir))
             if HydraConfig.get().mode == RunMode.MULTIRUN:
                 raise JobFailed(code) from error
             raise SystemExit(code) from error
 
     return job
+
+
+def _remove_if_empty(folder: Path) -> None:
+    """A run that was refused leaves no trace. The current folder is where some verbs write: it stays."""
+    if folder != Path.cwd():
+        with contextlib.suppress(OSError):
+            folder.rmdir()
 
 
 @contextlib.contextmanager

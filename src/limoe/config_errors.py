@@ -3,6 +3,7 @@
 import difflib
 import re
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 
 import yaml
 from hydra.errors import (
@@ -16,18 +17,21 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from limoe.errors import LimoeError
 
-Keys = Callable[[], Iterable[str]]
+
+@dataclass(frozen=True)
+class Known:
+    """What a mistyped word is compared with: dotted keys of the config, and options of a group."""
+
+    keys: Callable[[], Iterable[str]] = tuple
+    options: Callable[[str], Iterable[str]] = lambda group: ()
 
 
-def explain(error: BaseException, *, keys: Keys = tuple) -> str | None:
-    """One line for an error the user can mend; None for any other, which deserves its traceback.
-
-    `keys()` gives the dotted keys a mistyped one is compared with.
-    """
+def explain(error: BaseException, *, known: Known | None = None) -> str | None:
+    """One line for an error the user can mend; None for any other, which deserves its traceback."""
     for cause in _causes(error):
         if isinstance(cause, LimoeError):
             return one_line(str(cause))
-    message = _explain_known(error, keys)
+    message = _explain_known(error, known or Known())
     return None if message is None else one_line(message)
 
 
@@ -48,16 +52,16 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__
 
 
-def _explain_known(error: BaseException, keys: Keys) -> str | None:
+def _explain_known(error: BaseException, known: Known) -> str | None:
     match error:
         case InstantiationException():
             return _instantiation(error)
         case MissingConfigException():
-            return _missing_option(error)
+            return _missing_option(error, known)
         case OverrideParseException():
             return f"cannot read the override {error.override!r}: {_first_line(error, skip='Error parsing')}"
         case ConfigCompositionException():
-            return _composition(error, keys)
+            return _composition(error, known)
         case MissingMandatoryValue():
             return f"{error.full_key} needs a value: add {error.full_key}=..."
         case OmegaConfBaseException():
@@ -74,31 +78,36 @@ def _first_line(error: BaseException, *, skip: str = "\0") -> str:
     return lines[0] if lines else type(error).__name__
 
 
-def _missing_option(error: MissingConfigException) -> str:
+def _missing_option(error: MissingConfigException, known: Known) -> str:
     group, _, option = (error.missing_cfg_file or "").rpartition("/")
-    if not error.options:
-        return _first_line(error).partition(": ")[2] or _first_line(error)
-    near = did_you_mean(option, error.options)
-    return f"{group} has no option {option!r}{near} (options: {', '.join(sorted(error.options))})"
+    if not group:
+        return f"there is no config {option!r}" if option else _first_line(error)
+    options = sorted(error.options or known.options(group))
+    listed = f" (options: {', '.join(options)})" if options else ""
+    return f"{group} has no option {option!r}{did_you_mean(option, options)}{listed}"
 
 
-def _composition(error: ConfigCompositionException, keys: Keys) -> str:
+def _composition(error: ConfigCompositionException, known: Known) -> str:
     text = str(error)
     unknown = re.search(r"Could not (?:override|delete from config\.) '([^']+)'", text)
     if unknown:
-        return f"unknown key {unknown[1]!r}{_nearest_key(unknown[1], list(keys()))}"
+        return f"unknown key {unknown[1]!r}{_nearest_key(unknown[1], list(known.keys()))}"
     if text.startswith("Ambiguous value"):
         return f"{_first_line(error)}: add -m to sweep over the values, or write a list: key=[a,b]"
-    if not text and error.__cause__ is not None:
-        return _explain_known(error.__cause__, keys) or str(error.__cause__)
-    return text
+    because = _explain_known(error.__cause__, known) if error.__cause__ is not None else None
+    return ": ".join(part for part in (text, because) if part) or type(error).__name__
 
 
 def _nearest_key(key: str, known: list[str]) -> str:
-    """Nearest by the whole dotted key, else by its last word: `num_experts` finds `model.num_experts`."""
-    by_last_word = {k.rpartition(".")[2]: k for k in reversed(known)}
-    near = difflib.get_close_matches(key.rpartition(".")[2], by_last_word, n=1)
-    return did_you_mean(key, known) or (f"; did you mean {by_last_word[near[0]]!r}?" if near else "")
+    """Nearest beside it, else anywhere by its last word (`k` finds `routing.k`), else all that is beside it."""
+    parent, _, word = key.rpartition(".")
+    beside = {k.rpartition(".")[2]: k for k in known if k.rpartition(".")[0] == parent}
+    anywhere = {k.rpartition(".")[2]: k for k in reversed(known)}
+    for by_word in (beside, anywhere):
+        near = difflib.get_close_matches(word, by_word, n=1)
+        if near:
+            return f"; did you mean {by_word[near[0]]!r}?"
+    return f" ({parent or 'the config'} has: {', '.join(beside)})" if beside else ""
 
 
 def _yaml(error: yaml.MarkedYAMLError) -> str:
@@ -114,7 +123,7 @@ def _instantiation(error: InstantiationException) -> str | None:
     key = re.search(r"full_key: (\S+)", text)
     where = f"{key[1]}: " if key else ""
     if cause is None or text.startswith("Error locating"):
-        return where + _first_line(cause or error)
+        return where + (str(cause) if cause else _first_line(error))
     by_config = isinstance(cause, (ValueError, OSError)) or type(cause).__name__ == "MisconfigurationException"
     return f"{where}{cause}" if by_config or _is_signature_error(cause) else None
 

@@ -9,7 +9,7 @@ from limoe.distributed import all_gather, rank
 
 
 class SoftmaxContrastive:
-    """InfoNCE in both directions, half each; negatives are all other pairs of the global batch (PAPER section 5).
+    """InfoNCE in both directions, half each; negatives are all other pairs of the global batch.
 
     Each rank scores its own rows against the gathered columns and averages over its rows, so the mean over ranks (DDP's
     mean of gradients) is the loss of one process with the joint batch.

@@ -37,7 +37,7 @@ class LIMoEModule(L.LightningModule):
         config: dict[str, Any],
     ) -> None:
         super().__init__()
-        self.model = model
+        self.model: Any = model
         self.contrastive, self.aux_losses = contrastive, aux_losses
         self._optimizer, self._scheduler = optimizer, scheduler
         self.save_hyperparameters(config)
@@ -62,10 +62,11 @@ class LIMoEModule(L.LightningModule):
     def _contrastive(self, output: ModelOutput) -> Tensor:
         return self.contrastive(output.image_features, output.text_features, output.logit_scale)
 
-    def on_train_batch_end(self, *args: Any) -> None:
-        self.model.clamp_logit_scale()
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        super().optimizer_step(*args, **kwargs)
+        self.model.clamp_logit_scale()  # here, so that no checkpoint holds a value beyond the clamp
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> Any:
         optimizer = self._optimizer(self.model)
         return {
             "optimizer": optimizer,

@@ -1,4 +1,4 @@
-"""Optimizers over the parameters of a model. Weight decay reaches matrices only (linear, convolution, router, expert)."""
+"""Optimizers over the parameters of a model. Weight decay reaches matrices only: linear, patch, router, expert."""
 
 from collections.abc import Sequence
 
@@ -17,7 +17,8 @@ def parameter_groups(model: nn.Module, *, weight_decay: float) -> list[dict]:
 
     The rule is big_vision's "kernels only". It goes by name, since stacked expert biases are two-dimensional too.
     """
-    decayed, rest = [], []
+    decayed: list[nn.Parameter] = []
+    rest: list[nn.Parameter] = []
     for module in model.modules():
         for name, parameter in module.named_parameters(recurse=False):
             is_matrix = name.startswith("weight") and not isinstance(module, _UNDECAYED)
@@ -34,7 +35,7 @@ def _check(lr: float, weight_decay: float, betas: Sequence[float]) -> None:
 def adamw(
     model: nn.Module, *, lr: float, weight_decay: float = 0.1, betas: Sequence[float] = (0.9, 0.999), eps: float = 1e-8
 ) -> Optimizer:
-    """Fused AdamW. PyTorch decays by lr * weight_decay: the reference's 1e-4 at lr 1e-3 is 0.1 here (PAPER section 5)."""
+    """Fused AdamW. PyTorch decays by lr * weight_decay: the reference's 1e-4 at peak lr 1e-3 is 0.1 here."""
     _check(lr, weight_decay, betas)
     groups = parameter_groups(model, weight_decay=weight_decay)
     return torch.optim.AdamW(groups, lr=lr, betas=(betas[0], betas[1]), eps=eps, fused=True)

@@ -61,7 +61,7 @@ class RunRecord:
         self._sigterm: Any = None
 
     def __enter__(self) -> "RunRecord":
-        if _is_writer():
+        if is_writer():
             self._claim()
         self.write("running")
         with suppress(ValueError):  # not the main thread: then nobody but the main thread can handle signals
@@ -80,7 +80,7 @@ class RunRecord:
 
     def write(self, status: str, *, error: str | None = None) -> None:
         """Replace run.json in one step."""
-        if not _is_writer():
+        if not is_writer():
             return
         content = {
             "status": status,
@@ -117,8 +117,8 @@ class RunRecord:
             raise SystemExit(128 + signal.SIGTERM)
 
 
-def _is_writer() -> bool:
-    """Lightning knows the rank from the environment before there is a process group."""
+def is_writer() -> bool:
+    """Whether this is rank 0. Lightning knows the rank from the environment before there is a process group."""
     return getattr(rank_zero_only, "rank", 0) == 0
 
 

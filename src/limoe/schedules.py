@@ -24,9 +24,7 @@ def _trapezoid(step: int, *, total_steps: int, warmup_steps: int, cooldown_steps
     return up * max(0.0, down)
 
 
-def rsqrt(
-    *, total_steps: int, warmup: int | float, cooldown: int | float, timescale: int = 10_000
-) -> Schedule:
+def rsqrt(*, total_steps: int, warmup: int | float, cooldown: int | float, timescale: int = 10_000) -> Schedule:
     """Warmup, 1 / sqrt(1 + (step - warmup) / timescale), and a linear cooldown to 0 that multiplies it (big_vision)."""
     require(timescale > 0, "scheduler.timescale", "> 0", timescale)
     warmup_steps, cooldown_steps = _steps("warmup", warmup, total_steps), _steps("cooldown", cooldown, total_steps)

@@ -10,7 +10,7 @@ Shapes are jaxtyping annotations: checked in the tests, inert in production.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -30,6 +30,7 @@ class Pair(NamedTuple):
     key: str
 
 
+@runtime_checkable
 class PairDataset(Protocol):
     """What a data source must offer. `captions` must not touch the pictures (a tokenizer is trained on it)."""
 
@@ -39,12 +40,12 @@ class PairDataset(Protocol):
 
 
 class Batch(NamedTuple):
-    """One training batch. `text_mask` is True on real tokens; `index` is each pair's position in its dataset."""
+    """One training batch. `text_mask` is True on real tokens; `sample` is each pair's position in its dataset."""
 
     images: Float[Tensor, "B 3 h w"]
     text_ids: Int[Tensor, "B n_t"]
     text_mask: Bool[Tensor, "B n_t"]
-    index: Int[Tensor, "B"]
+    sample: Int[Tensor, "B"]
 
 
 @dataclass(frozen=True)
@@ -115,6 +116,7 @@ class Stream:
         return [p.view(s.size, s.length, *x.shape[1:]) for p, s in zip(parts, self.segments, strict=True)]
 
 
+@runtime_checkable
 class DispatchPlan(Protocol):
     """How tokens move to their experts and back. `counts` is None where every expert has the same number of rows."""
 

@@ -1,1 +1,1 @@
-"""Losses on the router alone. One family per file; every atom reads a `RouterOutput` and returns a scalar to minimise."""
+"""Losses on the router alone. One family per file; every atom maps a `RouterOutput` to a scalar to minimise."""

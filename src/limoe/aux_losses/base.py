@@ -47,8 +47,8 @@ class AuxLossSet:
     """total = weight * mean over atoms of (atom weight * factor * mean over layers of the atom's loss).
 
     The mean runs over the atoms whose own weight is not 0 (paper App. B.1, second-hand: the active losses are averaged
-    and multiplied by 0.04). `factor[name]` is 1 unless a schedule changes it, and never changes the number averaged over,
-    so a loss that fades in does not make the others jump.
+    and multiplied by 0.04). `factor[name]` is 1 unless a schedule changes it, and never changes the number averaged
+    over, so a loss that fades in does not make the others jump.
 
     Args:
         atoms: losses by name; the names become `train/aux/<name>`.
@@ -86,7 +86,9 @@ class AuxLossSet:
     def __call__(self, routing: Mapping[int, RouterOutput]) -> AuxTotal:
         """Raises ConfigError when there are losses but no sparse layer to compute them on."""
         if self.atoms and not routing:
-            raise ConfigError("aux_loss needs sparse layers, but model.moe_layers is empty; use aux_loss=none for a dense model")
+            raise ConfigError(
+                "aux_loss needs sparse layers, but model.moe_layers is empty; use aux_loss=none for a dense model"
+            )
         raw = {}
         for name, atom in self.atoms.items():
             per_layer = torch.stack([_in_full_precision(atom, routed) for routed in routing.values()])

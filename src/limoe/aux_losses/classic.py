@@ -18,9 +18,9 @@ def squared_cv(x: Float[Tensor, "E"]) -> Float[Tensor, ""]:
 
 
 class Importance(AuxLoss):
-    """CV^2 of imp_e = sum over tokens of the clean gate p_e (PAPER section 4; vmoe). 0 = balanced, E - 1 = one expert.
+    """CV^2 of imp_e = sum over tokens of the clean gate p_e (V-MoE, arXiv 2106.05974). 0 = balanced, E - 1 = one expert.
 
-    Blind to a small modality: total collapse of text costs only (text share)^2 (E - 1) (PAPER 4.1).
+    Blind to a small modality: total collapse of text costs only (text share)^2 (E - 1).
     """
 
     def __call__(self, routed: RouterOutput) -> Float[Tensor, ""]:
@@ -28,7 +28,7 @@ class Importance(AuxLoss):
 
 
 class Load(AuxLoss):
-    """CV^2 of load_e = sum over tokens of P(expert e is among the K chosen under fresh noise) (PAPER section 4; vmoe).
+    """CV^2 of load_e = sum over tokens of P(expert e is among the K chosen under fresh noise) (V-MoE, arXiv 2106.05974).
 
     P = 1 - Phi((eta - logit_e) / sigma), eta = K-th largest noisy logit of the token, logit_e clean.
 
@@ -40,7 +40,9 @@ class Load(AuxLoss):
 
     def __call__(self, routed: RouterOutput) -> Float[Tensor, ""]:
         if routed.noise_std <= 0:
-            raise ValueError("aux_loss.load needs router noise: set routing.noise_std > 0 or drop it with ~aux_loss.load")
+            raise ValueError(
+                "aux_loss.load needs router noise: set routing.noise_std > 0 or drop it with ~aux_loss.load"
+            )
         threshold = routed.noisy_logits.gather(-1, routed.expert_index[:, -1:])
         probability = torch.special.ndtr((routed.logits - threshold) / routed.noise_std)
         return squared_cv(routed.weight_of(None) @ probability)

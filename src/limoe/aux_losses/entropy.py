@@ -1,4 +1,4 @@
-"""The entropy losses of LIMoE, one per modality (PAPER section 4). Clean gates, nats, everything is minimised."""
+"""The entropy losses of LIMoE, one per modality (arXiv 2206.02770). Clean gates, nats, everything is minimised."""
 
 import math
 
@@ -31,9 +31,9 @@ class LocalEntropy(AuxLoss):
 class GlobalEntropy(AuxLoss):
     """max(0, tau - H(mean gate of the modality)), tau = ln S: the modality should use at least S experts.
 
-    Without threshold -H(mean gate). Beyond S experts the thresholded form does not push. 0 where the modality is absent.
-    At E = 32 the paper's ablation model has S = 9 for text and 20 for images (App. A.2, second-hand); for other E we take
-    the same fractions of E, at least 2.
+    Without threshold -H(mean gate). Beyond S experts the thresholded form does not push. 0 where the modality is
+    absent. At E = 32 the paper's ablation model has S = 9 for text and 20 for images (App. A.2, second-hand); for other
+    E we take the same fractions of E, at least 2.
 
     Args:
         modality: "image" or "text".

@@ -1,12 +1,13 @@
 """Weights of auxiliary losses as functions of the training step."""
 
 import math
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, cast
 
 import lightning as L
 
 from limoe.errors import ConfigError, require
+from limoe.lit_module import LIMoEModule
 from limoe.schedules import Schedule
 
 
@@ -34,7 +35,12 @@ def window(*, on: int = 0, off: int | None = None) -> Schedule:
     return lambda step: float(on <= step and (off is None or step < off))
 
 
-_KINDS = {"constant": constant, "linear": linear, "cosine": cosine, "window": window}
+_KINDS: dict[str, Callable[..., Schedule]] = {
+    "constant": constant,
+    "linear": linear,
+    "cosine": cosine,
+    "window": window,
+}
 
 
 def _progress(step: int, start: int, end: int) -> float:
@@ -49,7 +55,7 @@ def build_schedule(name: str, spec: Mapping[str, Any]) -> Schedule:
     """
     key = f"callbacks.aux_loss_schedule.schedules.{name}"
     arguments = {**spec}
-    kind = arguments.pop("kind", None)
+    kind = str(arguments.pop("kind", None))
     require(kind in _KINDS, f"{key}.kind", f"one of {', '.join(_KINDS)}", kind)
     if "start" in arguments and "end" in arguments:
         require(arguments["end"] > arguments["start"], f"{key}.end", f"> start={arguments['start']}", arguments["end"])
@@ -74,10 +80,13 @@ class AuxLossSchedule(L.Callback):
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._apply(trainer, pl_module)  # an unknown atom fails before the first batch is read
 
-    def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
         self._apply(trainer, pl_module)
         pl_module.log_dict({f"train/aux_factor/{n}": f(trainer.global_step) for n, f in self.schedules.items()})
 
     def _apply(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        aux_losses = cast(LIMoEModule, pl_module).aux_losses
         for name, schedule in self.schedules.items():
-            pl_module.aux_losses.set_factor(name, schedule(trainer.global_step))
+            aux_losses.set_factor(name, schedule(trainer.global_step))

@@ -6,13 +6,14 @@ import time
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import ProgressBar
+from lightning.pytorch.callbacks import ProgressBar, Timer
 from lightning.pytorch.trainer.states import TrainerFn
 from tqdm import tqdm
 
 from limoe.errors import require
 
-_BAR = "{n_fmt}/{total_fmt} {bar} {remaining} left{postfix}"
+_BAR = "{n_fmt}/{total_fmt} {bar} {desc}"
+_BAR_EVERY = 0.25  # seconds; each refresh waits for the numbers of the device
 
 
 class Progress(ProgressBar):
@@ -24,7 +25,7 @@ class Progress(ProgressBar):
 
     def __init__(self, *, plain_every: float = 60.0) -> None:
         super().__init__()
-        require(plain_every > 0, "plain_every", "> 0 (seconds)", plain_every)
+        require(plain_every > 0, "callbacks.progress.plain_every", "> 0 (seconds)", plain_every)
         self.plain_every = plain_every
         self._enabled = True
         self._bar: tqdm | None = None
@@ -51,21 +52,17 @@ class Progress(ProgressBar):
             )
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        if self._bar is not None:
-            self._bar.set_postfix_str(self._numbers(trainer), refresh=False)
-            self._bar.update(trainer.global_step - self._bar.n)
-        elif time.monotonic() - self._spoken > self.plain_every:
+        every = self.plain_every if self._bar is None else _BAR_EVERY
+        if time.monotonic() - self._spoken > every:
             self._say(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking:
-            return
-        if self._bar is not None:
-            self._bar.set_postfix_str(self._numbers(trainer))
-        else:
+        if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
             self._say(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._bar is not None:
+            self._say(trainer)
         self._close()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
@@ -78,20 +75,29 @@ class Progress(ProgressBar):
 
     def _say(self, trainer: Trainer) -> None:
         self._spoken = time.monotonic()
-        if not self._enabled:
-            return
-        elapsed, done, total = self._spoken - self._started, trainer.global_step, _total(trainer)
-        left = ""
-        if total is not None and done > self._first_step:
-            seconds = elapsed / (done - self._first_step) * (total - done)
-            left = f", {tqdm.format_interval(seconds)} left"
-        print(
-            f"step {done}/{total or '?'}, {tqdm.format_interval(elapsed)} so far{left}, {self._numbers(trainer)}",
-            flush=True,
-        )
+        if self._bar is not None:
+            self._bar.set_description_str(self._numbers(trainer), refresh=False)
+            self._bar.n = trainer.global_step
+            self._bar.refresh()
+        elif self._enabled:
+            steps = f"{trainer.global_step}/{_total(trainer) or '?'}"
+            elapsed = tqdm.format_interval(self._spoken - self._started)
+            print(f"step {steps}, {elapsed} so far, {self._numbers(trainer)}", flush=True)
 
     def _numbers(self, trainer: Trainer) -> str:
-        return ", ".join(shown(trainer.progress_bar_metrics))
+        left = self._seconds_left(trainer)
+        time_left = [] if left is None else [f"{tqdm.format_interval(left)} left"]
+        return ", ".join(time_left + shown(trainer.progress_bar_metrics))
+
+    def _seconds_left(self, trainer: Trainer) -> float | None:
+        """At the mean pace so far, validations included, but never past `trainer.max_time`. None: not known yet."""
+        done, total = trainer.global_step - self._first_step, _total(trainer)
+        elapsed = time.monotonic() - self._started
+        limits = [elapsed / done * (total - trainer.global_step)] if total is not None and done > 0 else []
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, Timer) and (seconds := callback.time_remaining()) is not None:
+                limits.append(max(seconds, 0.0))
+        return min(limits, default=None)
 
 
 def shown(metrics: dict[str, Any]) -> list[str]:

@@ -33,8 +33,8 @@ class SamplePredictions(Callback):
     def __init__(
         self, tasks: Mapping[str, ZeroShotTask | RetrievalTask], *, count: int = 24, batch_size: int = 256
     ) -> None:
-        require(count >= 1, "count", ">= 1 (pictures)", count)
-        require(batch_size >= 1, "batch_size", ">= 1 (texts)", batch_size)
+        require(count >= 1, "callbacks.sample_predictions.count", ">= 1 (pictures)", count)
+        require(batch_size >= 1, "callbacks.sample_predictions.batch_size", ">= 1 (texts)", batch_size)
         self.tasks = {name: task for name, task in tasks.items() if isinstance(task, ZeroShotTask)}
         self.count = count
         self.batch_size = batch_size

@@ -21,12 +21,13 @@ class TaskValidation(Callback):
     reaches under the logged keys.
     """
 
+    name: str  # key in the config group
     kind: type
     shown: tuple[str, ...] = ()  # metrics that belong in the progress bar
 
     def __init__(self, tasks: Mapping[str, Task], *, every_n_val: int = 1, batch_size: int = 256) -> None:
-        require(every_n_val >= 1, "every_n_val", ">= 1 (validations)", every_n_val)
-        require(batch_size >= 1, "batch_size", ">= 1 (texts)", batch_size)
+        require(every_n_val >= 1, f"callbacks.{self.name}.every_n_val", ">= 1 (validations)", every_n_val)
+        require(batch_size >= 1, f"callbacks.{self.name}.batch_size", ">= 1 (texts)", batch_size)
         self.tasks: dict[str, Any] = {name: task for name, task in tasks.items() if isinstance(task, self.kind)}
         self.every_n_val = every_n_val
         self.batch_size = batch_size

@@ -6,6 +6,7 @@ for the loader, so a resumed run goes on with exactly the next batch.
 """
 
 from collections.abc import Callable
+from functools import partial
 from random import Random
 from typing import Any
 
@@ -30,7 +31,8 @@ class PairDataModule(LightningDataModule):
     """`batch_size` counts pairs per process, `num_workers` loader processes (0: load in the training process).
 
     `tokenizer_factory` is fitted to the training captions by `fit_tokenizer`, or when first needed; setting `tokenizer`
-    beforehand (from a run's tokenizer.json) skips that. Evaluation needs neither `train` nor `val`. The trainer needs `use_distributed_sampler=False`.
+    beforehand (from a run's tokenizer.json) skips that. Evaluation needs neither `train` nor `val`. The trainer needs
+    `use_distributed_sampler=False`.
     """
 
     def __init__(
@@ -71,13 +73,16 @@ class PairDataModule(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         assert self.train is not None
+        position, self._position = self._position, dict(_BEGINNING)  # a second fit without a checkpoint begins anew
         sampler = EpochSampler(
-            len(self.train), batch_size=self.batch_size, seed=self.seed, rank=rank(), world_size=world_size()
+            len(self.train),
+            batch_size=self.batch_size,
+            seed=self.seed,
+            epoch=partial(self._epoch, position["epoch"]),
+            start=position["batch"],
+            rank=rank(),
+            world_size=world_size(),
         )
-        # Set both here: workers begin to fetch before Lightning tells the epoch.
-        sampler.set_epoch(self._position["epoch"])
-        sampler.start = self._position["batch"]
-        self._position = dict(_BEGINNING)  # a second fit without a checkpoint begins anew
         examples = TrainExamples(self.train, transform=self.train_transform, seed=self.seed)
         return self._loader(
             ResumableLoader,
@@ -123,13 +128,19 @@ class PairDataModule(LightningDataModule):
         """The next batch of the training order."""
         if self.trainer is None:
             return dict(self._position)
-        progress = self.trainer.fit_loop.epoch_loop.batch_progress.current
-        if progress.ready >= self.trainer.num_training_batches:
-            return {"epoch": self.trainer.current_epoch + 1, "batch": 0}
-        return {"epoch": self.trainer.current_epoch, "batch": progress.ready}
+        loop = self.trainer.fit_loop
+        batch = loop.epoch_loop.batch_progress.current.ready
+        if batch < self.trainer.num_training_batches:
+            return {"epoch": self.trainer.current_epoch, "batch": batch}
+        # At its end an epoch is the current one for some hooks of Lightning and past for others.
+        return {"epoch": loop.epoch_progress.current.started, "batch": 0}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
         self._position = {key: int(state_dict[key]) for key in ("epoch", "batch")}
+
+    def _epoch(self, first: int) -> int:
+        """The current epoch; the loader of a run resumed at an epoch's end is made before the trainer counts that."""
+        return first if self.trainer is None else max(first, self.trainer.current_epoch)
 
     def _collate(self) -> BatchCollate:
         return BatchCollate(self.tokenizer if self.tokenizer is not None else self.fit_tokenizer())

@@ -1,7 +1,7 @@
 """What every data source of limoe shares beside `PairDataset`: descriptions without pictures, and subsets."""
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from limoe.types import Pair, PairDataset
 
@@ -14,6 +14,7 @@ class Description(NamedTuple):
     key: str
 
 
+@runtime_checkable
 class DescribedPairs(PairDataset, Protocol):
     """A source that can tell captions, labels and key of a pair without reading or drawing the picture."""
 

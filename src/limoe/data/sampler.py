@@ -1,6 +1,6 @@
 """The order of training samples, as a pure function of seed, epoch, rank and world size."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch.utils.data import Sampler
@@ -13,10 +13,22 @@ class EpochSampler(Sampler[tuple[int, int]]):
 
     Rank r takes every `world_size`-th place of one permutation, so the b-th joint batch holds the same samples for
     any number of ranks with the same joint batch size. The epoch travels with the index because workers that stay
-    alive would not see it change. `start` counts batches to leave out at the next iteration, once.
+    alive would not see it change. `epoch` is asked at every iteration: there is no `set_epoch`, since Lightning calls
+    it with a number that is one too high after resuming at the end of an epoch. `start` counts batches to leave out
+    at the next iteration, once.
     """
 
-    def __init__(self, size: int, *, batch_size: int, seed: int, rank: int = 0, world_size: int = 1) -> None:
+    def __init__(
+        self,
+        size: int,
+        *,
+        batch_size: int,
+        seed: int,
+        epoch: Callable[[], int],
+        start: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
         self.batches = size // (batch_size * world_size)
         if self.batches == 0:
             raise DataError(
@@ -28,20 +40,16 @@ class EpochSampler(Sampler[tuple[int, int]]):
         self.seed = seed
         self.rank = rank
         self.world_size = world_size
-        self.epoch = 0
-        self.start = 0
+        self.epoch = epoch
+        self.start = start
 
     def __len__(self) -> int:
         """Samples of a whole epoch on this rank, whatever `start` is."""
         return self.batches * self.batch_size
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+        epoch = self.epoch()
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
         order = torch.randperm(self.size, generator=generator)[self.rank :: self.world_size]
         first, self.start = self.start * self.batch_size, 0
-        epoch = self.epoch
         return iter([(epoch, index) for index in order[first : len(self)].tolist()])
-
-    def set_epoch(self, epoch: int) -> None:
-        """Called by Lightning before every epoch."""
-        self.epoch = epoch

@@ -57,7 +57,7 @@ SHAPES: dict[str, np.ndarray] = {
         "diamond": [(0.0, -1.1), (0.7, 0.0), (0.0, 1.1), (-0.7, 0.0)],
         "star": _turned([1.15, 0.45] * 5, start=-0.25),
         "cross": _cross(0.32),
-        "ring": _arc(1.0, first=0, last=1) + _arc(0.55, first=1, last=0),
+        "ring": _arc(1.0, first=0.0, last=1.0) + _arc(0.55, first=1.0, last=0.0),
         "heart": _heart(),
         "arrow": [(-1, -0.3), (0.1, -0.3), (0.1, -0.8), (1.05, 0), (0.1, 0.8), (0.1, 0.3), (-1, 0.3)],
         "crescent": _arc(1.0, first=0.147, last=0.853) + _arc(0.8, first=0.76, last=0.24, centre=0.55),

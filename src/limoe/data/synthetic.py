@@ -73,7 +73,7 @@ class SyntheticScenes:
 def sample_scene(
     rng: Random, *, main: Sequence[tuple[str, str]], others: Sequence[tuple[str, str]], max_items: int
 ) -> Scene:
-    """One to `max_items` shapes in distinct places: the main one's combination from `main`, the rest's from `others`."""
+    """One to `max_items` shapes in distinct places: the main one from `main`, the rest from `others`."""
     first = rng.choice(main)
     more = rng.sample([combo for combo in others if combo != first], rng.randint(1, max_items) - 1)
     combos = [first, *more]

@@ -4,12 +4,15 @@ Python's `tarfile` ends without a word at a damaged header, so a broken shard wo
 every damage is a `DataError` that names the file and the byte. Reads USTAR with prefix, PAX and GNU long names.
 """
 
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 from limoe.errors import DataError
+
+log = logging.getLogger(__name__)
 
 BLOCK = 512
 _END = bytes(BLOCK)
@@ -50,9 +53,10 @@ def _walk(path: Path, fd: int, total: int) -> Iterator[Member]:
         _check_header(path, header, offset)
         kind, data = header[156:157], offset + BLOCK
         size = 0 if kind in _WITHOUT_DATA else _size(path, header, extended, offset)
-        if data + size > total:
-            _fail(path, offset, f"its member needs {size:,} bytes, the file ends {data + size - total:,} before that")
-        offset = data + -(-size // BLOCK) * BLOCK
+        end = data + -(-size // BLOCK) * BLOCK  # members are filled up to whole blocks
+        if end > total:
+            _fail(path, offset, f"its member needs {size:,} bytes, the file ends {end - total:,} before its end")
+        offset = end
         if kind in (_LONG_NAME, _PAX):
             if size > _MAX_EXTENSION:
                 _fail(path, data, f"a member name of {size:,} bytes")
@@ -62,6 +66,7 @@ def _walk(path: Path, fd: int, total: int) -> Iterator[Member]:
             yield Member(extended.get("path") or _name(header), data, size)
         if kind not in (_LONG_LINK, _PAX_GLOBAL):
             extended = {}
+    log.warning("%s has no end mark: it may have been cut between two members", path)
 
 
 def _check_kind(path: Path, start: bytes, total: int) -> None:

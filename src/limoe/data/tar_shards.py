@@ -45,7 +45,9 @@ class TarShards:
         weakref.finalize(self, _close_all, self._descriptors)
         self._samples: list[_Sample] = []
         keys: dict[str, Path] = {}
-        for number, path in enumerate(tqdm(self.shards, desc=f"indexing {split}", unit="shard", delay=2, leave=False)):
+        for number, path in enumerate(
+            tqdm(self.shards, desc=f"indexing {split}", unit="shard", delay=2, leave=False, disable=None)
+        ):
             for key, members in _grouped(path).items():
                 if key in keys:
                     raise DataError(f"{path}: key {key!r} is in {keys[key]} too; keys must be unique in a split")
@@ -108,7 +110,10 @@ class TarShards:
 
 def _find_shards(root: Path, split: str) -> list[Path]:
     if not root.is_dir():
-        raise DataError(f"data.root: folder {root} does not exist; set data.root=/path/to/the/dataset")
+        raise DataError(
+            f"data.root: folder {root} does not exist; set data.root=/path/to/{root.name}, "
+            "or LIMOE_DATA_DIR to the folder that holds it"
+        )
     for folder in (root / "shards", root):
         if shards := sorted(folder.glob(f"{split}-*.tar")):
             return shards

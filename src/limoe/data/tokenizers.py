@@ -8,12 +8,13 @@ import os
 from collections.abc import Iterable, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Int
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from torch import Tensor
+from tqdm import tqdm
 
 from limoe.errors import DataError, require
 
@@ -69,6 +70,7 @@ class TextTokenizer:
         return cls(tokenizer)
 
 
+@runtime_checkable
 class TokenizerFactory(Protocol):
     """What the config group `tokenizer` builds: training captions in, a ready tokenizer out."""
 
@@ -144,7 +146,8 @@ def train_byte_bpe(captions: Iterable[str], *, vocab_size: int, length: int) -> 
         max_token_length=_LONGEST_TOKEN,
         show_progress=False,
     )
-    tokenizer.train_from_iterator(captions, trainer=trainer)
+    bar = tqdm(captions, desc="training the tokenizer", unit=" captions", delay=2, leave=False, disable=None)
+    tokenizer.train_from_iterator(bar, trainer=trainer)
     return _with_length(tokenizer, length=length, eos=EOS, pad=PAD)
 
 

@@ -19,7 +19,7 @@ _Box = tuple[float, float, float, float]
 
 
 class EvalTransform:
-    """Plain resize of the whole picture to a square, no crop (PAPER section 5)."""
+    """Plain resize of the whole picture to a square, no crop."""
 
     def __init__(self, *, image_size: int) -> None:
         require(image_size > 0, "data.image_size", "> 0", image_size)

@@ -6,7 +6,7 @@ and in `limoe eval`. Features come back on the CPU: memory of the device stays b
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -17,12 +17,14 @@ from limoe.errors import DataError
 from limoe.types import PairDataset
 
 
+@runtime_checkable
 class Tokenizer(Protocol):
     """Texts to ids `[texts, n_t]` and a mask that is True on real tokens."""
 
     def encode(self, texts: list[str]) -> tuple[Tensor, Tensor]: ...
 
 
+@runtime_checkable
 class EvaluationData(Protocol):
     """What evaluation needs of a datamodule. The loader yields image tensors in the order of the dataset."""
 

@@ -9,7 +9,6 @@ from functools import partial
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
-from timm.layers import Mlp as TimmMlp
 from timm.layers import PatchEmbed, lecun_normal_
 from torch import Tensor, nn
 
@@ -18,17 +17,18 @@ from limoe.types import RouterOutput, Stream
 LayerNorm = partial(nn.LayerNorm, eps=1e-6)
 
 
-class Mlp(TimmMlp):
+class Mlp(nn.Module):
     """D -> H -> D with tanh GELU. Takes and ignores the stream, so that it stands where a sparse layer can."""
 
     def __init__(self, dim: int, hidden_dim: int) -> None:
-        super().__init__(dim, hidden_dim, act_layer=partial(nn.GELU, approximate="tanh"))
+        super().__init__()
+        self.fc1, self.fc2 = nn.Linear(dim, hidden_dim), nn.Linear(hidden_dim, dim)
         for layer in (self.fc1, self.fc2):
             nn.init.xavier_uniform_(layer.weight)
             nn.init.normal_(layer.bias, std=1e-6)
 
     def forward(self, x: Float[Tensor, "T D"], stream: Stream) -> tuple[Float[Tensor, "T D"], None]:
-        return super().forward(x), None
+        return self.fc2(F.gelu(self.fc1(x), approximate="tanh")), None
 
 
 class Attention(nn.Module):
@@ -47,9 +47,9 @@ class Attention(nn.Module):
     def forward(self, x: Float[Tensor, "T D"], stream: Stream) -> Float[Tensor, "T D"]:
         parts = []
         for qkv, segment in zip(stream.split(self.qkv(x)), stream.segments, strict=True):
-            heads = qkv.unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+            query, key, value = qkv.unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
             mask = None if segment.mask is None else attention_mask(segment.mask)
-            out = F.scaled_dot_product_attention(*heads.unbind(0), attn_mask=mask)
+            out = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
             parts.append(out.transpose(1, 2).reshape(segment.num_tokens, -1))
         return self.proj(torch.cat(parts))
 
@@ -80,8 +80,8 @@ class ImageEmbed(nn.Module):
     def __init__(self, dim: int, *, image_size: int, patch_size: int) -> None:
         super().__init__()
         self.patch_embed = PatchEmbed(img_size=image_size, patch_size=patch_size, embed_dim=dim)
-        lecun_normal_(self.patch_embed.proj.weight)
-        nn.init.zeros_(self.patch_embed.proj.bias)
+        for parameter in self.patch_embed.parameters():
+            (lecun_normal_ if parameter.ndim > 1 else nn.init.zeros_)(parameter)
         self.pos_embed = nn.Parameter(torch.randn(self.patch_embed.num_patches, dim) * 0.02)
 
     def forward(self, images: Float[Tensor, "B 3 h w"]) -> Float[Tensor, "B n_i D"]:
@@ -114,5 +114,3 @@ def linear_head(dim: int, out_dim: int) -> nn.Linear:
     head = nn.Linear(dim, out_dim, bias=False)
     lecun_normal_(head.weight)
     return head
-
-

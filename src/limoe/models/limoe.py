@@ -1,4 +1,4 @@
-"""LIMoE: one tower that embeds images and texts (PAPER section 1)."""
+"""LIMoE: one tower that embeds images and texts (arXiv 2206.02770)."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -17,8 +17,8 @@ from limoe.types import IMAGE, TEXT, ModelOutput, Segment, Stream
 class LIMoE(nn.Module):
     """One transformer for both modalities; only the embedding in front and the head behind know which is which.
 
-    Images and texts are separate sequences: attention never crosses. They meet in the MLPs, in the routers, in the seats
-    of the experts, and in the loss. `moe_layers=[]` makes the same model dense.
+    Images and texts are separate sequences: attention never crosses. They meet in the MLPs, in the routers, in the
+    seats of the experts, and in the loss. `moe_layers=[]` makes the same model dense.
 
     Args:
         width: D.
@@ -61,7 +61,9 @@ class LIMoE(nn.Module):
         max_logit_scale: float = 100.0,
     ) -> None:
         super().__init__()
-        require(image_size % patch_size == 0, "model.image_size", f"a multiple of model.patch_size={patch_size}", image_size)
+        require(
+            image_size % patch_size == 0, "model.image_size", f"a multiple of model.patch_size={patch_size}", image_size
+        )
         in_range = 0 < init_logit_scale <= max_logit_scale
         require(in_range, "model.init_logit_scale", f"in (0, {max_logit_scale}]", init_logit_scale)
         self.max_logit_scale = max_logit_scale
@@ -106,9 +108,7 @@ class LIMoE(nn.Module):
         x, _ = self.tower(tokens.flatten(0, 1), stream)
         return F.normalize(self.image_head(x.view_as(tokens).mean(1)), dim=-1)
 
-    def encode_text(
-        self, text_ids: Int[Tensor, "B n_t"], text_mask: Bool[Tensor, "B n_t"]
-    ) -> Float[Tensor, "B d_out"]:
+    def encode_text(self, text_ids: Int[Tensor, "B n_t"], text_mask: Bool[Tensor, "B n_t"]) -> Float[Tensor, "B d_out"]:
         """Unit-length features of texts alone."""
         tokens = self.text_embed(text_ids)
         stream = Stream.of([_segment(TEXT, tokens, text_mask)], device=tokens.device)

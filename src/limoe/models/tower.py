@@ -35,7 +35,9 @@ class Tower(nn.Module):
         require(width % num_heads == 0, "model.width", f"a multiple of model.num_heads={num_heads}", width)
         unique_in_range = len({*moe_layers}) == len(moe_layers) and all(0 <= i < depth for i in moe_layers)
         require(unique_in_range, "model.moe_layers", f"distinct numbers from 0 to {depth - 1}", list(moe_layers))
-        require(not moe_layers or router is not None, "model.router", "given where model.moe_layers is not empty", router)
+        require(
+            not moe_layers or router is not None, "model.router", "given where model.moe_layers is not empty", router
+        )
 
         def mlp(layer: int) -> nn.Module:
             if layer not in moe_layers or router is None:

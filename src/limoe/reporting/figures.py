@@ -48,11 +48,15 @@ def share_figures(run: RunFolder) -> list[Picture]:
 def router_figures(run: RunFolder) -> list[Picture]:
     """Success rate and both entropies over time, a figure per modality with a line per layer."""
     experts = max((len(row.load) for row in run.health), default=0)
-    uniform = ("uniform", math.log(experts)) if experts else None
+    uniform = math.log(max(experts, 2))
     return [
-        *_by_modality(run.health, "success_rate", title="Success rate", percent=True),
-        *_by_modality(run.health, "local_entropy", title="Local entropy", reference=uniform),
-        *_by_modality(run.health, "global_entropy", title="Global entropy", reference=uniform),
+        *_by_modality(run.health, "success_rate", title="Success rate", y_max=1.02),
+        *_by_modality(
+            run.health, "local_entropy", title="Local entropy", y_max=1.05 * uniform, reference=("uniform", uniform)
+        ),
+        *_by_modality(
+            run.health, "global_entropy", title="Global entropy", y_max=1.05 * uniform, reference=("uniform", uniform)
+        ),
     ]
 
 
@@ -73,7 +77,7 @@ def aux_figures(run: RunFolder) -> list[Picture]:
 def _lines(run: RunFolder, keys: dict[str, str]) -> list[Line]:
     """The curves that exist; `keys` maps a metric to its label."""
     return [
-        Line(label, run.curves[key], COLORS[i % len(COLORS)])
+        Line(label, run.curves[key], COLORS[i % len(COLORS)], style="--" if key.endswith("class_mean") else "-")
         for i, (key, label) in enumerate(keys.items())
         if key in run.curves
     ]
@@ -109,10 +113,11 @@ def _by_modality(
     quantity: str,
     *,
     title: str,
-    percent: bool = False,
+    y_max: float,
     reference: tuple[str, float] | None = None,
 ) -> list[Picture]:
     """One figure per modality that has entries. Entropies are in nats, success rates shares of assignments."""
+    percent = quantity == "success_rate"
     pictures = []
     for modality in MODALITIES:
         layers = sorted({row.layer for row in health if row.modality == modality})
@@ -127,7 +132,12 @@ def _by_modality(
         if lines:
             y_label = "share with a seat" if percent else "nats"
             plot = lines_plot(
-                lines, title=f"{title}, {modality}", y_label=y_label, percent=percent, reference=reference
+                lines,
+                title=f"{title}, {modality}",
+                y_label=y_label,
+                percent=percent,
+                y_max=y_max,
+                reference=reference,
             )
             pictures.append(Picture(plot, f"{title} of {modality} tokens per layer over training steps"))
     return pictures

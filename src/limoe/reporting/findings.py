@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, pstdev
 from typing import Any
@@ -42,7 +42,7 @@ def number(key: str, value: float) -> str:
         return str(value)
     if not _SHARE.search(key):
         return f"{value:.4g}"
-    return f"{value:.2%}" if 0 < value < 0.01 else f"{value:.1%}"
+    return f"{value:.2%}" if 0 < round(value, 4) < 0.01 else f"{value:.1%}"
 
 
 def duration(seconds: Any) -> str:
@@ -62,9 +62,9 @@ def factor(value: float, chance: float | None) -> str:
     return f"{ratio:.1f} ×" if ratio < 100 else f"{ratio:.0f} ×"
 
 
-def metric_rows(run: RunFolder, *, evaluation: bool) -> list[MetricRow]:
-    """Metrics under `val/` (`evaluation`), or all the others."""
-    chance = run.chance
+def metric_rows(metrics: Mapping[str, float], *, chance: Mapping[str, float]) -> list[MetricRow]:
+    """Those with a known chance first and in its order, the others by key."""
+    order = {key: position for position, key in enumerate(chance)}
     return [
         MetricRow(
             key,
@@ -72,14 +72,13 @@ def metric_rows(run: RunFolder, *, evaluation: bool) -> list[MetricRow]:
             chance=number(key, chance[key]) if key in chance else "",
             factor=factor(value, chance.get(key)),
         )
-        for key, value in sorted(run.metrics.items(), key=_natural)
-        if key.startswith("val/") == evaluation
+        for key, value in sorted(metrics.items(), key=lambda item: (order.get(item[0], len(order)), _natural(item[0])))
     ]
 
 
-def _natural(item: tuple[str, float]) -> list[tuple[int, str]]:
+def _natural(key: str) -> list[tuple[int, str]]:
     """Orders r1, r5, r10 as numbers."""
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", item[0])]
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", key)]
 
 
 def headline(run: RunFolder) -> str:

@@ -67,9 +67,13 @@ def lines_plot(
     title: str,
     y_label: str,
     percent: bool = False,
+    y_max: float | None = None,
     reference: tuple[str, float] | None = None,
 ) -> str:
-    """Curves over training steps; `reference` is a dotted horizontal line with its name."""
+    """Curves over training steps; `reference` is a dotted horizontal line with its name.
+
+    The y axis begins at zero for shares (`percent`) and where `y_max` says how far it goes, so that figures compare.
+    """
     with matplotlib.rc_context(_STYLE):
         figure, axes = _figure(title)
         for line in lines:
@@ -92,7 +96,8 @@ def lines_plot(
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         if percent:
             axes.yaxis.set_major_formatter(PercentFormatter(1.0))
-            axes.set_ylim(0, min(1.02, axes.get_ylim()[1]))
+        if percent or y_max is not None:
+            axes.set_ylim(0, y_max if y_max is not None else min(1.02, axes.get_ylim()[1]))
         entries = len(lines) + (reference is not None)
         if entries > 1:
             figure.legend(loc="outside lower center", ncols=2 if entries == 4 else 3, handlelength=1.6)

@@ -14,6 +14,7 @@ from PIL import Image
 
 from limoe.reporting import figures
 from limoe.reporting.findings import duration, headline, health_rows, last_health, metric_rows
+from limoe.reporting.plots import MAX_POINTS
 from limoe.reporting.run_folder import RunFolder, Sample, read_run
 
 _TEMPLATE = "report.html.j2"
@@ -65,15 +66,17 @@ def render(run: RunFolder) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    others = {key: value for key, value in run.metrics.items() if key not in run.results}
     cards = [_card(run, sample) for sample in run.samples]  # first: it may add to run.problems
     return environment.get_template(_TEMPLATE).render(
         name=run.path.resolve().name,
         status=str(run.record.get("status", "unknown")),
         headline=headline(run),
         problems=run.problems,
-        results=metric_rows(run, evaluation=True),
-        other_metrics=metric_rows(run, evaluation=False),
+        results=metric_rows(run.results, chance=run.chance),
+        other_metrics=metric_rows(others, chance=run.chance),
         curves=figures.learning_figures(run),
+        max_points=MAX_POINTS,
         shares=figures.share_figures(run),
         health=health_rows(last_health(run)),
         router_curves=figures.router_figures(run),

@@ -5,10 +5,13 @@ Nothing here trusts the files: numbers are parsed one by one, of repeated steps 
 
 import csv
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from limoe.errors import DataError
 from limoe.types import MODALITIES
@@ -34,14 +37,15 @@ class Health:
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> "Health":
         """Raises KeyError, TypeError or ValueError on anything that doesn't fit."""
-        if row["modality"] not in MODALITIES:
-            raise ValueError(row["modality"])
+        load = tuple(float(share) for share in row["load"])
+        if row["modality"] not in MODALITIES or not all(0 <= share <= 1 for share in load):
+            raise ValueError(row)
         return cls(
             step=int(row["step"]),
             layer=int(row["layer"]),
             modality=row["modality"],
             success_rate=float(row["success_rate"]),
-            load=tuple(float(share) for share in row["load"]),
+            load=load,
             local_entropy=float(row["local_entropy"]),
             global_entropy=float(row["global_entropy"]),
             dead_experts=int(row["dead_experts"]),
@@ -83,18 +87,23 @@ class RunFolder:
         return final or {key: curve[max(curve)] for key, curve in self.curves.items()}
 
     @property
+    def results(self) -> dict[str, float]:
+        """The final values that were measured on held-out data."""
+        return {key: value for key, value in self.metrics.items() if key.startswith("val/")}
+
+    @property
     def chance(self) -> dict[str, float]:
         return numbers(self.record.get("chance"))
 
 
 def numbers(mapping: Any) -> dict[str, float]:
-    """The entries of a mapping that are numbers; nothing if it is no mapping."""
+    """The entries of a mapping that are numbers; null stands for NaN or infinity. Nothing if it is no mapping."""
     if not isinstance(mapping, dict):
         return {}
     return {
-        str(key): float(value)
+        str(key): math.nan if value is None else float(value)
         for key, value in mapping.items()
-        if isinstance(value, float) or (type(value) is int and abs(value) < 2**63)
+        if value is None or isinstance(value, float) or (type(value) is int and abs(value) < 2**63)
     }
 
 
@@ -187,7 +196,8 @@ def _cells(rows: Iterator[list[str]]) -> Iterator[tuple[str, int, float]]:
 def _read_health(run: RunFolder) -> None:
     name = "routing/health.jsonl"
     if not (run.path / name).exists():
-        run.problems.append(f"{name}: missing; a dense run has no routing to show")
+        if not _is_dense(run.config):
+            run.problems.append(f"{name}: missing; there is no routing to show")
         return
     lines = (_text(run, name, consequence="there is no routing to show") or "").splitlines()
     rows: dict[tuple[int, int, str], Health] = {}
@@ -201,6 +211,13 @@ def _read_health(run: RunFolder) -> None:
     if bad:
         run.problems.append(f"{name}: {bad} of {len(lines)} lines can't be read and are left out")
     run.health = [rows[key] for key in sorted(rows)]
+
+
+def _is_dense(config: str) -> bool:
+    try:
+        return yaml.safe_load(config)["model"]["moe_layers"] == []
+    except (yaml.YAMLError, KeyError, TypeError, RecursionError):
+        return False
 
 
 def _read_samples(run: RunFolder) -> None:

@@ -1,5 +1,6 @@
 """The end of a run in the terminal: final numbers beside chance, router health, and where everything lies."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from rich.console import Console
@@ -10,14 +11,21 @@ from limoe.reporting.findings import HealthRow, MetricRow, headline, health_rows
 from limoe.reporting.run_folder import read_run
 
 
+def print_metrics(
+    metrics: Mapping[str, float], chance: Mapping[str, float], *, title: str, console: Console | None = None
+) -> None:
+    """Print values beside chance, both under the logged keys."""
+    (console or Console()).print(_results(metric_rows(metrics, chance=chance), title=title))
+
+
 def print_summary(run_dir: Path, *, console: Console | None = None) -> None:
     """Print the tables of one run folder. Raises `DataError` if it is no run folder."""
     console = console or Console()
     run = read_run(Path(run_dir))
     console.print()
     console.print(Text(headline(run), style="bold"))
-    if rows := metric_rows(run, evaluation=True):
-        console.print(_results(rows))
+    if run.results:
+        print_metrics(run.results, run.chance, title="Results", console=console)
     if health := health_rows(last_health(run)):
         console.print(_routing(health))
     report = run.path / "report.html"
@@ -26,8 +34,8 @@ def print_summary(run_dir: Path, *, console: Console | None = None) -> None:
             console.print(Text(f"{name}: {path.resolve()}"), soft_wrap=True)
 
 
-def _results(rows: list[MetricRow]) -> Table:
-    table = Table("metric", title="Results", title_justify="left")
+def _results(rows: list[MetricRow], *, title: str) -> Table:
+    table = Table("metric", title=Text(title), title_justify="left")
     for column in ("final", "chance", "times chance"):
         table.add_column(column, justify="right")
     for row in rows:

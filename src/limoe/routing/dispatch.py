@@ -35,7 +35,7 @@ class Seating(NamedTuple):
 
     order: Int[Tensor, "KT"]
     seat: Int[Tensor, "T K"]  # number of assignments to the same expert and group that sit before this one
-    count: Int[Tensor, "E G"]  # assignments that want each expert, before drops; padding left out
+    demand: Int[Tensor, "E G"]  # assignments that want each expert, before drops; padding left out
 
 
 def seat_tokens(
@@ -58,12 +58,12 @@ def seat_tokens(
     choice = torch.arange(k, device=bucket.device).repeat_interleave(num_tokens, output_size=k * num_tokens)
     key = ((bucket * k + choice) << 32) | descending_key(score).repeat(k)
     order = key.sort(stable=True).indices
-    count = torch.zeros(buckets + 1, dtype=torch.long, device=bucket.device)
-    count = count.scatter_add(0, bucket, torch.ones_like(bucket))
-    first = count.cumsum(0) - count
+    demand = torch.zeros(buckets + 1, dtype=torch.long, device=bucket.device)
+    demand = demand.scatter_add(0, bucket, torch.ones_like(bucket))
+    first = demand.cumsum(0) - demand
     position = torch.arange(k * num_tokens, device=bucket.device) - first[bucket[order]]
     seat = torch.empty_like(position).scatter(0, order, position)
-    return Seating(order, seat.view(k, num_tokens).T, count[:-1].view(num_experts, num_groups))
+    return Seating(order, seat.view(k, num_tokens).T, demand[:-1].view(num_experts, num_groups))
 
 
 def plan_dispatch(
@@ -107,7 +107,7 @@ class PaddedPlan:
         capacity: int,
     ) -> None:
         num_tokens = expert_index.shape[0]
-        self.num_experts, num_groups = seating.count.shape
+        self.num_experts, num_groups = seating.demand.shape
         slot = (expert_index * num_groups + group[:, None]) * capacity + seating.seat
         total = self.num_experts * num_groups * capacity
         token = torch.arange(num_tokens, device=slot.device)[:, None].expand_as(slot)
@@ -132,7 +132,7 @@ class SortedPlan:
 
     def __init__(self, seating: Seating, *, gate: Float[Tensor, "T K"], valid: Bool[Tensor, "T"]) -> None:
         num_tokens, k = gate.shape
-        self.counts: list[int] | None = seating.count.sum(1).tolist()
+        self.counts: list[int] | None = seating.demand.sum(1).tolist()
         self.num_rows = sum(self.counts or ())
         self.token: Int[Tensor, "N"] = seating.order[: self.num_rows] % num_tokens
         rank = torch.empty_like(seating.order)
@@ -144,8 +144,8 @@ class SortedPlan:
         return x.index_select(0, self.token)
 
     def combine(self, rows: Float[Tensor, "N D"]) -> Float[Tensor, "T D"]:
-        if self.num_rows == 0:  # only padding
-            return rows.sum() + self.weight.new_zeros(self.weight.shape[0], rows.shape[-1])
+        if self.num_rows == 0:  # only padding: all zero, still part of the graph
+            return rows.sum() + self.weight.sum(-1, keepdim=True).expand(-1, rows.shape[-1])
         return _weighted_gather(rows, self.row, self.weight)
 
 

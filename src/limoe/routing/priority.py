@@ -1,7 +1,8 @@
 """Who sits first when an expert has fewer seats than candidates.
 
-A priority is a function (top_gate [T], stream) -> score [T]; the higher score sits first. Scores are compared as float32
-inside one expert, group and choice; equal scores keep the order of the stream (images before texts, pair by pair).
+A priority is a function (top_gate [T], stream) -> score [T]; the higher score sits first. Scores are compared as
+float32 inside one expert, group and choice; equal scores keep the order of the stream (images before texts, pair by
+pair).
 """
 
 import importlib
@@ -54,5 +55,7 @@ def get_priority(name: str) -> Priority:
     except (ImportError, AttributeError, TypeError):
         found = None
     if not callable(found):
-        raise ConfigError(f"priority must be bpr, first_come, random, image_first, text_first or a dotted path, got {name!r}")
+        raise ConfigError(
+            f"priority must be bpr, first_come, random, image_first, text_first or a dotted path, got {name!r}"
+        )
     return found

@@ -1,4 +1,4 @@
-"""What happened in a router, in numbers a person can judge. Pure functions of a `RouterOutput`; padding never counts."""
+"""What happened in a router, in numbers a person can judge; padding never counts."""
 
 from typing import NamedTuple
 
@@ -12,7 +12,7 @@ from limoe.types import RouterOutput
 class ModalityStatistics(NamedTuple):
     """Routing of one modality in one layer.
 
-    `success_rate`: share of assignments that got a seat (PAPER: the health indicator). `load`: share of the modality's
+    `success_rate`: share of assignments that got a seat (the paper's health indicator). `load`: share of the modality's
     assignments per expert, before drops, sums to 1. `local_entropy`: mean entropy of a token's gates, in nats.
     `global_entropy`: entropy of the mean gate, in nats. `load_cv`: standard deviation / mean of `load` over experts.
     `dead_experts`: experts that nobody of this modality chose. All are NaN where the modality is absent.

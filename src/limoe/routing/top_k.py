@@ -59,7 +59,9 @@ class TopKRouter(nn.Module):
         for key, factor in (("capacity_factor", capacity_factor), ("eval_capacity_factor", eval_capacity_factor)):
             require(factor is None or factor > 0, f"routing.{key}", "> 0 or null", factor)
         require(capacity_multiple_of >= 1, "routing.capacity_multiple_of", ">= 1", capacity_multiple_of)
-        require(pairs_per_group is None or pairs_per_group >= 1, "routing.pairs_per_group", ">= 1 or null", pairs_per_group)
+        require(
+            pairs_per_group is None or pairs_per_group >= 1, "routing.pairs_per_group", ">= 1 or null", pairs_per_group
+        )
         self.num_experts, self.k, self.noise_std = num_experts, k, noise_std
         self.renormalize_gates, self.count_pad = renormalize_gates, count_pad
         self.capacity_factor, self.eval_capacity_factor = capacity_factor, eval_capacity_factor

@@ -41,7 +41,8 @@ def run(cfg: DictConfig) -> None:
     data: PairDataModule = instantiate(run_cfg.data.module)
     data.tokenizer = TextTokenizer.load(checkpoint.parents[1] / "tokenizer.json")
     tasks = build_tasks(run_cfg)
-    metrics, chance = {}, {}
+    metrics: dict[str, float] = {}
+    chance: dict[str, float] = {}
     for name, task in tqdm(tasks.items(), desc="tasks", disable=None, leave=False):
         values = evaluate_task(model, data, task, batch_size=cfg.batch_size, progress=name)
         metrics |= {f"val/{name}/{key}": value for key, value in values.items()}

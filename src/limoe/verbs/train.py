@@ -20,7 +20,7 @@ from limoe.config import check, config_hash
 from limoe.evaluation.tasks import task_chance
 from limoe.reporting.report import build as build_report
 from limoe.reporting.summary import print_summary
-from limoe.run_record import RunRecord
+from limoe.run_record import RunRecord, is_writer
 
 
 def run(cfg: DictConfig) -> None:
@@ -35,7 +35,7 @@ def run(cfg: DictConfig) -> None:
     overrides = list(HydraConfig.get().overrides.task)
     with RunRecord(folder, config_hash=config_hash(cfg), seed=cfg.seed, overrides=overrides) as record:
         fit(cfg, record=record)
-    if L.pytorch.utilities.rank_zero_only.rank == 0:
+    if is_writer():
         if cfg.report:
             build_report(folder)
         print_summary(folder)
@@ -49,6 +49,7 @@ def fit(cfg: DictConfig, *, record: RunRecord) -> None:
     record.chance = {f"val/{name}/{key}": c for name, task in tasks.items() for key, c in task_chance(task).items()}
     module, trainer = build_module(cfg), build_trainer(cfg, tasks=tasks)
     if trainer.is_global_zero:
+        assert data.tokenizer is not None
         OmegaConf.save(OmegaConf.create(dict(module.hparams)), record.folder / "config.yaml")
         data.tokenizer.save(record.folder / "tokenizer.json")
     try:

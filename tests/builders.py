@@ -1,0 +1,130 @@
+"""Small inputs and models for tests."""
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor
+
+from limoe.models.limoe import LIMoE
+from limoe.routing.dispatch import plan_dispatch
+from limoe.routing.priority import bpr
+from limoe.routing.top_k import TopKRouter
+from limoe.types import IMAGE, TEXT, Batch, RouterOutput, Segment, Stream
+
+TINY = {
+    "width": 16,
+    "depth": 2,
+    "num_heads": 2,
+    "mlp_dim": 32,
+    "image_size": 8,
+    "patch_size": 4,
+    "vocab_size": 13,
+    "text_length": 6,
+}
+
+
+def pair_stream(*, pairs: int, image_tokens: int, text_tokens: int, text_mask: Tensor | None = None) -> Stream:
+    """All images, then all texts, as LIMoE packs them."""
+    image = Segment(IMAGE, size=pairs, length=image_tokens)
+    text = Segment(TEXT, size=pairs, length=text_tokens, mask=text_mask)
+    return Stream.of([image, text], device=torch.device("cpu"))
+
+
+def flat_stream(*, groups: int, length: int) -> Stream:
+    """`groups` sequences of one modality; with `pairs_per_group=1` each is a routing group."""
+    return Stream.of([Segment(IMAGE, size=groups, length=length)], device=torch.device("cpu"))
+
+
+def router_output(
+    logits: Tensor,
+    *,
+    modality: Tensor | None = None,
+    valid: Tensor | None = None,
+    noisy_logits: Tensor | None = None,
+    expert_index: Tensor | None = None,
+    kept: Tensor | None = None,
+    k: int = 1,
+    noise_std: float = 0.0,
+) -> RouterOutput:
+    """What a token-choice router without limit on seats says about these logits."""
+    num_tokens, num_experts = logits.shape
+    modality = torch.zeros(num_tokens, dtype=torch.long) if modality is None else modality
+    valid = torch.ones(num_tokens, dtype=torch.bool) if valid is None else valid
+    noisy_logits = logits if noisy_logits is None else noisy_logits
+    gates = noisy_logits.softmax(-1)
+    if expert_index is None:
+        expert_index = gates.sort(dim=-1, descending=True, stable=True).indices[:, :k]
+    gate = gates.gather(-1, expert_index)
+    plan, seated = plan_dispatch(
+        expert_index,
+        gate=gate,
+        score=gate[:, 0],
+        group=torch.zeros_like(modality),
+        valid=valid,
+        num_experts=num_experts,
+        num_groups=1,
+        capacity=None,
+    )
+    return RouterOutput(
+        logits=logits,
+        noisy_logits=noisy_logits,
+        gates=gates,
+        expert_index=expert_index,
+        gate=gate,
+        kept=seated if kept is None else kept,
+        modality=modality,
+        valid=valid,
+        capacity=None,
+        noise_std=noise_std,
+        plan=plan,
+    )
+
+
+def top_k_router(dim: int, *, num_experts: int, **settings: Any) -> TopKRouter:
+    return TopKRouter(dim, num_experts=num_experts, **{"priority": bpr, **settings})
+
+
+def tiny_model(*, moe_layers: tuple[int, ...] = (1,), router: dict[str, Any] | None = None, **changes: Any) -> LIMoE:
+    """Two blocks, the second sparse with 4 experts; 4 image tokens, up to 6 text tokens."""
+    settings = {**TINY, "moe_layers": moe_layers, "num_experts": 4, "expert_init": "independent", **changes}
+    return LIMoE(**settings, router=partial(TopKRouter, **{"priority": bpr, **(router or {})}))
+
+
+def tiny_batch(*, pairs: int = 4, seed: int = 0) -> Batch:
+    """Random pictures and texts; text i has 2 + i % 5 real tokens, then padding (id 0)."""
+    generator = torch.Generator().manual_seed(seed)
+    lengths = torch.tensor([2 + i % 5 for i in range(pairs)])
+    mask = torch.arange(TINY["text_length"]) < lengths[:, None]
+    ids = torch.randint(1, TINY["vocab_size"], mask.shape, generator=generator) * mask
+    images = torch.rand(pairs, 3, TINY["image_size"], TINY["image_size"], generator=generator) * 2 - 1
+    return Batch(images=images, text_ids=ids, text_mask=mask, sample=torch.arange(pairs))
+
+
+class Batches:
+    """A loader of ready batches. (Lightning takes a list for several loaders.)"""
+
+    def __init__(self, batches: list[Batch]) -> None:
+        self.batches = batches
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return iter(self.batches)
+
+
+def quiet_trainer(folder: Path, **settings: Any) -> L.Trainer:
+    """One CPU process, no logger, no checkpoints, no bar."""
+    quiet = {
+        "accelerator": "cpu",
+        "devices": 1,
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+    }
+    return L.Trainer(default_root_dir=folder, **{**quiet, **settings})

@@ -1,0 +1,31 @@
+"""What every test shares: limoe is imported before torchvision, one thread, a fixed seed, and the folder with reference data."""
+
+import limoe  # noqa: F401  (first: makes torchvision importable beside a CPU-only torch)
+
+# isort: split
+import os
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def fixed_seed() -> None:
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def shared() -> Path:
+    """Reference numbers and real data: the folder LIMOE_SHARED, or `shared` beside the repository."""
+    beside = Path(__file__).resolve().parents[2] / "shared"
+    folder = Path(os.environ.get("LIMOE_SHARED", beside))
+    if not folder.is_dir():
+        pytest.skip(f"no reference data: {folder} is no folder (set LIMOE_SHARED)")
+    return folder

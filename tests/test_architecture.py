@@ -1,0 +1,134 @@
+"""Imports only go down, nothing imports in circles, files and functions stay short."""
+
+import ast
+from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+import limoe
+
+PACKAGE = Path(limoe.__file__).parent
+# From the ground up. A unit is a file or a folder right below limoe/; it may import units of lower floors only.
+FLOORS = (
+    {"_compat", "types", "errors", "distributed"},
+    {"config_errors", "contrastive", "schedules", "optim"},
+    {"config_targets"},
+    {"routing", "aux_losses", "models", "data", "evaluation"},  # siblings: they meet in types.py and in the config
+    {"lit_module"},
+    {"callbacks", "reporting"},
+    {"config", "run_record"},
+    {"build"},
+    {"verbs", "arguments"},
+    {"cli"},
+    {"__main__"},
+)
+STRANGERS = ("verbs",)  # folders whose files do not import each other either
+MAX_FILE_LINES, MAX_FUNCTION_LINES = 300, 50
+
+Edge = tuple[str, str]
+
+
+def sources() -> list[Path]:
+    return sorted(PACKAGE.rglob("*.py"))
+
+
+def module_name(path: Path) -> str:
+    """`routing.top_k` for limoe/routing/top_k.py, `routing` for its __init__, empty for limoe itself."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imported(tree: ast.AST) -> Iterator[str]:
+    """limoe modules that are imported anywhere in a file, also inside functions, without the leading `limoe`."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"line {node.lineno}: imports are written in full"
+            if node.module == "limoe" or (node.module or "").startswith("limoe."):
+                for alias in node.names:
+                    yield _existing(f"{node.module}.{alias.name}")
+        elif isinstance(node, ast.Import):
+            for alias in node.names:
+                if alias.name.startswith("limoe."):
+                    yield _existing(alias.name)
+
+
+def _existing(dotted: str) -> str:
+    """The longest front part of a dotted name that is a module: `from limoe.errors import require` is `errors`."""
+    parts = dotted.split(".")[1:]
+    while parts:
+        path = PACKAGE.joinpath(*parts)
+        if path.with_suffix(".py").is_file() or path.is_dir():
+            break
+        parts.pop()
+    return ".".join(parts)
+
+
+def edges() -> list[Edge]:
+    return [(module_name(path), name) for path in sources() for name in imported(ast.parse(path.read_text())) if name]
+
+
+def unit(module: str) -> str:
+    return module.partition(".")[0]
+
+
+def violations(imports: list[Edge]) -> list[str]:
+    """Imports between units that do not go down, and imports between strangers."""
+    floor = {name: number for number, names in enumerate(FLOORS) for name in names}
+    found = []
+    for importer, module in imports:
+        above, below = unit(importer), unit(module)
+        if above == below:
+            stranger = above in STRANGERS and above not in (importer, module)
+        else:
+            stranger = above != "" and floor[above] <= floor[below]
+        if stranger:
+            found.append(f"{importer} imports {module}")
+    return found
+
+
+def test_every_unit_has_a_floor() -> None:
+    units = {unit(module_name(path)) for path in sources()} - {""}
+    assert units <= set().union(*FLOORS)
+    assert sum(map(len, FLOORS)) == len(set().union(*FLOORS))
+
+
+def test_imports_only_go_down() -> None:
+    assert violations(edges()) == []
+
+
+def test_the_package_itself_imports_the_ground_floor_only() -> None:
+    assert {module for importer, module in edges() if importer == ""} <= FLOORS[0]
+
+
+def test_no_circles() -> None:
+    graph: dict[str, set[str]] = {}
+    for importer, module in edges():
+        graph.setdefault(importer, set()).add(module)
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(f"modules import each other in a circle: {error.args[1]}")
+
+
+@pytest.mark.parametrize("path", sources(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_length(path: Path) -> None:
+    text = path.read_text()
+    assert len(text.splitlines()) <= MAX_FILE_LINES
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            assert node.end_lineno is not None
+            assert node.end_lineno - node.lineno < MAX_FUNCTION_LINES, f"{node.name} is too long"
+
+
+def test_the_rules_can_fail() -> None:
+    code = (
+        "def f():\n    from limoe.routing.top_k import TopKRouter\n    import limoe.types\n    from limoe import cli\n"
+    )
+    assert list(imported(ast.parse(code))) == ["routing.top_k", "types", "cli"]
+    bad = [("models.moe", "routing.top_k"), ("types", "models.moe"), ("verbs.train", "verbs.eval"), ("errors", "types")]
+    assert len(violations(bad)) == len(bad)
+    assert (
+        violations([("routing.top_k", "routing.dispatch"), ("cli", "verbs"), ("lit_module", "aux_losses.base")]) == []
+    )

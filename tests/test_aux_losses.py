@@ -1,0 +1,386 @@
+"""Auxiliary losses: the reference values of the paper's formulas, an oracle in float64, signs, edges, and the set."""
+
+import dataclasses
+import math
+
+import oracle
+import pytest
+import torch
+from builders import router_output
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from limoe.aux_losses.base import AuxLoss, AuxLossSet
+from limoe.aux_losses.classic import Importance, Load, ZLoss, squared_cv
+from limoe.aux_losses.entropy import GlobalEntropy, LocalEntropy
+from limoe.errors import ConfigError
+from limoe.types import IMAGE, MODALITIES, TEXT, RouterOutput
+
+SURE = 200.0  # logit that makes a gate exactly 1 in float64
+ALL_ATOMS = {
+    "importance": Importance(),
+    "load": Load(),
+    "z": ZLoss(),
+    "local_image": LocalEntropy(modality="image"),
+    "local_text": LocalEntropy(modality="text"),
+    "global_image": GlobalEntropy(modality="image", min_fraction=0.63),
+    "global_text": GlobalEntropy(modality="text", min_fraction=0.28),
+    "global_image_free": GlobalEntropy(modality="image"),
+    "global_text_free": GlobalEntropy(modality="text"),
+}
+
+
+def on_expert(expert: int, *, num_experts: int, tokens: int) -> Tensor:
+    logits = torch.zeros(tokens, num_experts, dtype=torch.float64)
+    logits[:, expert] = SURE
+    return logits
+
+
+def mixed(image: Tensor, text: Tensor) -> RouterOutput:
+    modality = torch.tensor([IMAGE] * len(image) + [TEXT] * len(text))
+    return router_output(torch.cat([image, text]), modality=modality)
+
+
+# ---------------------------------------------------------------- reference values
+
+
+@pytest.mark.parametrize(("num_experts", "z"), [(4, 1.92), (8, 4.32), (16, 7.69), (32, 12.01)])
+def test_zero_router_weights(num_experts: int, z: float) -> None:
+    image, text = torch.zeros(7, num_experts, dtype=torch.float64), torch.zeros(3, num_experts, dtype=torch.float64)
+    routed = mixed(image, text)
+    assert ZLoss()(routed).item() == pytest.approx(z, abs=0.005)
+    assert ZLoss()(routed).item() == pytest.approx(math.log(num_experts) ** 2)
+    assert Importance()(routed).item() == pytest.approx(0, abs=1e-15)
+    for modality in MODALITIES:
+        assert LocalEntropy(modality=modality)(routed).item() == pytest.approx(math.log(num_experts))
+        assert GlobalEntropy(modality=modality)(routed).item() == pytest.approx(-math.log(num_experts))
+        for wanted in range(1, num_experts + 1):
+            atom = GlobalEntropy(modality=modality, min_experts=wanted)
+            assert atom(routed).item() == pytest.approx(0, abs=1e-12)
+
+
+def test_all_tokens_on_one_expert() -> None:
+    one = on_expert(5, num_experts=32, tokens=4)
+    routed = mixed(one, one)
+    assert Importance()(routed).item() == pytest.approx(31)  # E - 1
+    for modality in MODALITIES:
+        assert LocalEntropy(modality=modality)(routed).item() == pytest.approx(0, abs=1e-12)
+        assert GlobalEntropy(modality=modality)(routed).item() == pytest.approx(0, abs=1e-12)
+    assert GlobalEntropy(modality="text", min_experts=9)(routed).item() == pytest.approx(2.197, abs=5e-4)
+    assert GlobalEntropy(modality="image", min_experts=20)(routed).item() == pytest.approx(2.996, abs=5e-4)
+
+
+@pytest.mark.parametrize(("modality", "wanted"), [("text", 9), ("image", 20)])
+def test_uniform_over_more_than_the_threshold_gives_zero_and_no_push(modality: str, wanted: int) -> None:
+    def spread_over(experts: int) -> tuple[float, float]:
+        tokens = torch.cat([on_expert(e, num_experts=32, tokens=1) for e in range(experts)])
+        tokens = tokens.clamp_max(6.0).requires_grad_()  # soft enough for a gradient
+        sure = torch.cat([on_expert(e, num_experts=32, tokens=1) for e in range(experts)])
+        atom = GlobalEntropy(modality=modality, min_experts=wanted)
+        loss = atom(mixed(tokens, tokens))
+        loss.backward()
+        return atom(mixed(sure, sure)).item(), tokens.grad.abs().max().item()
+
+    value, push = spread_over(wanted)
+    assert value == pytest.approx(0, abs=1e-12) and push == 0
+    value, push = spread_over(wanted + 1)
+    assert value == push == 0
+    value, push = spread_over(wanted - 4)
+    assert value == pytest.approx(math.log(wanted / (wanted - 4))) and push > 1e-5
+
+
+@pytest.mark.parametrize(
+    ("image_tokens", "num_experts", "value"),
+    [(196, 32, 0.1766), (49, 32, 1.878), (196, 8, 0.0399), (49, 8, 0.424)],
+)
+def test_blind_spot_of_importance(image_tokens: int, num_experts: int, value: float) -> None:
+    """Images uniform, all 16 texts on one expert: f^2 (E - 1) with f = 16 / (n_i + 16)."""
+    image = torch.zeros(image_tokens, num_experts, dtype=torch.float64)
+    loss = Importance()(mixed(image, on_expert(3, num_experts=num_experts, tokens=16))).item()
+    assert loss == pytest.approx((16 / (image_tokens + 16)) ** 2 * (num_experts - 1))
+    assert loss == pytest.approx(value, rel=2e-3)
+
+
+@pytest.mark.parametrize(("image_tokens", "value"), [(196, 0.0646), (49, 1.526)])
+def test_importance_with_text_alone_on_the_last_expert(image_tokens: int, value: float) -> None:
+    image = torch.zeros(image_tokens, 32, dtype=torch.float64)
+    image[:, 31] = -SURE
+    loss = Importance()(mixed(image, on_expert(31, num_experts=32, tokens=16))).item()
+    assert loss == pytest.approx(value, rel=1e-3)
+
+
+@pytest.mark.parametrize("threshold", [None, 9])
+def test_sign_of_the_global_entropy(threshold: int | None) -> None:
+    """Texts mostly on expert 0: spreading them lowers the loss, and the gradient says so."""
+    logits = on_expert(0, num_experts=32, tokens=6).clamp_max(6.0).requires_grad_()
+    atom = GlobalEntropy(modality="text", min_experts=threshold)
+    loss = atom(mixed(logits, logits))
+    loss.backward()
+    stepped = (logits - 0.5 * logits.grad).detach()
+    assert oracle.global_entropy(stepped.tolist()) > oracle.global_entropy(logits.tolist())
+    assert atom(mixed(stepped, stepped)) < loss
+    assert (logits.grad[:, 0] > 0).all() and (logits.grad[:, 1:] < 0).all()  # descent leaves the crowded expert
+    flatter = logits.detach() * 0.5
+    assert oracle.global_entropy(flatter.tolist()) > oracle.global_entropy(logits.tolist())
+    assert atom(mixed(flatter, flatter)) < loss
+
+
+def test_sign_of_the_local_entropy() -> None:
+    sharp, flat = on_expert(0, num_experts=4, tokens=3).clamp_max(3), on_expert(0, num_experts=4, tokens=3).clamp_max(1)
+    atom = LocalEntropy(modality="text")
+    assert atom(mixed(flat, sharp)) < atom(mixed(sharp, flat))
+
+
+@pytest.mark.parametrize(
+    ("num_experts", "text", "image"), [(4, 2, 3), (8, 2, 5), (16, 4, 10), (32, 9, 20), (1, 1, 1), (2, 2, 2)]
+)
+def test_thresholds_for_other_numbers_of_experts(num_experts: int, text: int, image: int) -> None:
+    for fraction, wanted in ((0.28, text), (0.63, image)):
+        tau = GlobalEntropy(modality="text", min_fraction=fraction).threshold(num_experts)
+        assert tau == pytest.approx(math.log(wanted))
+
+
+# ---------------------------------------------------------------- oracle, modality masks
+
+
+@settings(max_examples=40, deadline=None, derandomize=True, database=None)
+@given(
+    seed=st.integers(0, 10_000), num_experts=st.integers(2, 6), k=st.integers(1, 3), scale=st.sampled_from([0.1, 1, 5])
+)
+def test_all_atoms_equal_the_oracle(seed: int, num_experts: int, k: int, scale: float) -> None:
+    k = min(k, num_experts)
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(15, num_experts, generator=generator, dtype=torch.float64) * scale
+    noisy = logits + torch.randn(15, num_experts, generator=generator, dtype=torch.float64) / num_experts
+    modality, valid = torch.arange(15) % 2, torch.arange(15) % 5 != 3  # padding: tokens 3, 8, 13
+    routed = router_output(logits, modality=modality, valid=valid, noisy_logits=noisy, k=k, noise_std=1 / num_experts)
+    real, rows = valid.nonzero()[:, 0].tolist(), logits.tolist()
+    text, image = ([rows[t] for t in real if t % 2 == m] for m in (1, 0))
+    expected = {
+        "importance": oracle.importance([rows[t] for t in real]),
+        "load": oracle.load(
+            [rows[t] for t in real],
+            noisy_logits=[noisy.tolist()[t] for t in real],
+            k=k,
+            noise_std=1 / num_experts,
+        ),
+        "z": oracle.z_loss([rows[t] for t in real]),
+        "local_image": oracle.local_entropy(image),
+        "local_text": oracle.local_entropy(text),
+        "global_image_free": -oracle.global_entropy(image),
+        "global_text_free": -oracle.global_entropy(text),
+        "global_image": max(0.0, math.log(max(2, round(0.63 * num_experts))) - oracle.global_entropy(image)),
+        "global_text": max(0.0, math.log(max(2, round(0.28 * num_experts))) - oracle.global_entropy(text)),
+    }
+    found = {name: atom(routed).item() for name, atom in ALL_ATOMS.items()}
+    assert found == pytest.approx(expected, rel=1e-10, abs=1e-12)
+
+
+def random_routed(*, dtype: torch.dtype = torch.float64, tokens: int = 12, num_experts: int = 4) -> RouterOutput:
+    logits = torch.randn(tokens, num_experts, dtype=dtype, requires_grad=True)
+    noisy = logits + torch.randn_like(logits) / num_experts
+    modality = torch.arange(tokens) % 2
+    return router_output(logits, modality=modality, noisy_logits=noisy, noise_std=1 / num_experts)
+
+
+@pytest.mark.parametrize("name", ALL_ATOMS)
+def test_gradients_equal_finite_differences(name: str) -> None:
+    routed = random_routed()
+    noise = (routed.noisy_logits - routed.logits).detach()
+
+    def loss(logits: Tensor) -> Tensor:
+        return ALL_ATOMS[name](
+            router_output(logits, modality=routed.modality, noisy_logits=logits + noise, noise_std=routed.noise_std)
+        )
+
+    assert torch.autograd.gradcheck(loss, routed.logits)
+
+
+@pytest.mark.parametrize("name", ALL_ATOMS)
+def test_padding_has_no_say(name: str) -> None:
+    """Whatever padding looks like, value and gradient stay, and padding gets no gradient."""
+    routed = random_routed()
+    logits = torch.cat([routed.logits.detach(), torch.full((5, 4), 1e4).double()]).requires_grad_()
+    noise = torch.cat([routed.noisy_logits - routed.logits, torch.zeros(5, 4)]).detach()
+    padded = router_output(
+        logits,
+        noisy_logits=logits + noise,
+        modality=torch.cat([routed.modality, torch.tensor([TEXT] * 5)]),
+        valid=torch.arange(17) < 12,
+        noise_std=0.25,
+    )
+    a, b = ALL_ATOMS[name](routed), ALL_ATOMS[name](padded)
+    torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-14)
+    (gradient,) = torch.autograd.grad(b, logits)
+    (expected,) = torch.autograd.grad(a, routed.logits)
+    torch.testing.assert_close(gradient[:12], expected, rtol=1e-10, atol=1e-13)
+    assert not gradient[12:].any()
+
+
+@pytest.mark.parametrize("name", ALL_ATOMS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    "kind", ["uniform", "one_expert_exists", "saturated", "same_saturated", "only_images", "only_text", "only_padding"]
+)
+def test_value_and_gradient_are_finite_at_the_edges(name: str, dtype: torch.dtype, kind: str) -> None:
+    num_experts = 1 if kind == "one_expert_exists" else 4
+    logits = torch.zeros(8, num_experts, dtype=dtype)
+    if kind == "saturated":
+        logits = torch.eye(4, dtype=dtype).repeat(2, 1) * 2e4 - 1e4
+    if kind == "same_saturated":
+        logits[:, 2] = 1e4
+    modality = {"only_images": [IMAGE] * 8, "only_text": [TEXT] * 8}.get(kind, [IMAGE, TEXT] * 4)
+    logits.requires_grad_()
+    valid = torch.full((8,), kind != "only_padding")
+    routed = router_output(
+        logits, modality=torch.tensor(modality), valid=valid, noisy_logits=logits + 0.0, noise_std=1 / num_experts
+    )
+    value = ALL_ATOMS[name](routed)
+    value.backward()
+    assert value.isfinite() and logits.grad.isfinite().all()
+    if kind == "only_padding":
+        assert value == 0 and not logits.grad.any()
+    absent = {"only_images": "text", "only_text": "image"}.get(kind)
+    if absent and absent in name:
+        assert value == 0 and not logits.grad.any()
+
+
+def test_uniform_gates_give_zero_gradient_of_importance() -> None:
+    """The root in std / mean has an infinite slope here; var / mean^2 has slope 0."""
+    logits = torch.zeros(6, 4, requires_grad=True)
+    Importance()(router_output(logits)).backward()
+    assert logits.grad.abs().max() < 1e-9
+
+
+def test_squared_cv_uses_the_population_variance() -> None:
+    # 1 2 3 6: mean 3, deviations 4 1 0 9 -> 14 / 4 = 3.5, over 9
+    assert squared_cv(torch.tensor([1.0, 2, 3, 6])).item() == pytest.approx(3.5 / 9)
+
+
+def test_load_counts_chances_by_hand() -> None:
+    """One token, two experts, clean logits 0 and 1, noisy 0.3 and 1.1, sigma 0.5, K = 1: threshold 1.1.
+
+    Phi((0 - 1.1) / 0.5) = Phi(-2.2) = 0.0139034, Phi((1 - 1.1) / 0.5) = Phi(-0.2) = 0.4207403;
+    mean 0.2173218, half difference 0.2034184: CV^2 = (0.2034184 / 0.2173218)^2 = 0.876141.
+    """
+    routed = router_output(torch.tensor([[0.0, 1]]), noisy_logits=torch.tensor([[0.3, 1.1]]), noise_std=0.5)
+    assert Load()(routed).item() == pytest.approx(0.876141, abs=1e-5)
+
+
+def test_load_without_noise_says_what_to_do() -> None:
+    assert Load.needs_noise and not Importance.needs_noise
+    with pytest.raises(ValueError, match=r"aux_loss\.load needs router noise: set routing\.noise_std > 0 or drop it"):
+        Load()(router_output(torch.zeros(2, 4)))
+
+
+def test_losses_read_clean_gates() -> None:
+    """Only load sees the noise."""
+    clean = random_routed()
+    noisy = dataclasses.replace(
+        clean, noisy_logits=torch.randn(12, 4).double(), gates=torch.full((12, 4), 0.25).double()
+    )
+    for name, atom in ALL_ATOMS.items():
+        assert torch.equal(atom(clean), atom(noisy)) == (name != "load"), name
+
+
+# ---------------------------------------------------------------- the set
+
+
+class Constant(AuxLoss):
+    """A loss that says how often it was asked."""
+
+    def __init__(self, value: float, *, weight: float = 1.0) -> None:
+        super().__init__(weight=weight)
+        self.value = value
+
+    def __call__(self, routed: RouterOutput) -> Tensor:
+        return routed.logits.sum() * 0 + self.value * routed.logits.shape[0]
+
+
+ROUTING = {1: router_output(torch.zeros(1, 2)), 3: router_output(torch.zeros(3, 2))}  # values count 1 and 3 times
+
+
+def test_total_is_the_mean_over_active_atoms_and_layers_times_the_weight() -> None:
+    """Layer means 2v: 2, 20, weight 0: 200. Mean over the two active of (1 * 2, 0.5 * 20) = 6, times 0.04."""
+    atoms = {"a": Constant(1), "b": Constant(10, weight=0.5), "off": Constant(100, weight=0.0)}
+    total, raw = AuxLossSet(atoms)(ROUTING)
+    assert total.item() == pytest.approx(0.04 * (2 + 10) / 2)
+    assert {name: value.item() for name, value in raw.items()} == {"a": 2, "b": 20, "off": 200}
+
+
+def test_weight_zero_equals_leaving_out() -> None:
+    with_off = AuxLossSet({"a": Constant(1), "off": Constant(100, weight=0.0)})(ROUTING)
+    without = AuxLossSet({"a": Constant(1)})(ROUTING)
+    assert torch.equal(with_off.total, without.total) and with_off.raw["off"].item() == 200
+
+
+def test_a_loss_of_weight_zero_cannot_poison_the_total() -> None:
+    total, raw = AuxLossSet({"a": Constant(1), "off": Constant(math.nan, weight=0.0)})(ROUTING)
+    assert total.item() == pytest.approx(0.04 * 2) and raw["off"].isnan()
+
+
+@pytest.mark.parametrize(
+    ("over_losses", "over_layers", "total"),
+    [("mean", "mean", 0.04 * 11), ("sum", "mean", 0.04 * 22), ("mean", "sum", 0.04 * 22), ("sum", "sum", 0.04 * 44)],
+)
+def test_reductions(over_losses: str, over_layers: str, total: float) -> None:
+    """Atoms 1 and 10: layer means 2 and 20, sums 4 and 40."""
+    losses = AuxLossSet({"a": Constant(1), "b": Constant(10)}, over_losses=over_losses, over_layers=over_layers)
+    assert losses(ROUTING).total.item() == pytest.approx(total)
+
+
+def test_a_factor_scales_one_atom_and_not_the_number_averaged_over() -> None:
+    losses = AuxLossSet({"a": Constant(1), "b": Constant(10)}, weight=1.0)
+    for factor, total in ((1.0, 11), (0.5, 6), (0.0, 1)):  # (2 + 20 * factor) / 2
+        losses.set_factor("b", factor)
+        found, raw = losses(ROUTING)
+        assert found.item() == pytest.approx(total) and raw["b"].item() == 20
+
+
+def test_an_unknown_factor_lists_what_is_active() -> None:
+    with pytest.raises(ConfigError, match=r"aux_loss\.zz is scheduled but not active; active losses: a, b"):
+        AuxLossSet({"a": Constant(1), "b": Constant(1)}).set_factor("zz", 0.5)
+
+
+def test_nothing_active_is_zero() -> None:
+    assert AuxLossSet({})({}).total == 0 and AuxLossSet({})(ROUTING).raw == {}
+    total, raw = AuxLossSet({"off": Constant(1, weight=0.0)})(ROUTING)
+    assert total == 0 and raw["off"].item() == 2
+
+
+def test_losses_on_a_dense_model_are_an_error() -> None:
+    with pytest.raises(ConfigError, match=r"model\.moe_layers is empty; use aux_loss=none"):
+        AuxLossSet({"a": Constant(1)})({})
+
+
+def test_losses_are_full_precision_under_autocast() -> None:
+    routed = random_routed(dtype=torch.float32, tokens=64)
+    expected = AuxLossSet(ALL_ATOMS)({0: routed}).total
+    with torch.autocast("cpu", torch.bfloat16):
+        found = AuxLossSet(ALL_ATOMS)({0: dataclasses.replace(routed)}).total
+    assert found.dtype == torch.float32 and torch.equal(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: Importance(weight=-1), r"aux_loss\.Importance\.weight must be >= 0, got -1"),
+        (lambda: LocalEntropy(modality="audio"), "'image' or 'text', got 'audio'"),
+        (
+            lambda: GlobalEntropy(modality="text", min_experts=0),
+            r"global_text\.min_experts must be >= 1 or null, got 0",
+        ),
+        (
+            lambda: GlobalEntropy(modality="text", min_fraction=1.5),
+            r"min_fraction must be in \(0, 1\] or null, got 1.5",
+        ),
+        (lambda: GlobalEntropy(modality="text", min_experts=9).threshold(8), r"<= model\.num_experts=8, got 9"),
+        (lambda: AuxLossSet({}, weight=-0.1), r"aux_total\.weight must be >= 0"),
+        (lambda: AuxLossSet({}, over_losses="max"), r"aux_total\.over_losses must be 'mean' or 'sum', got 'max'"),
+        (lambda: AuxLossSet({}, over_layers="max"), r"aux_total\.over_layers must be 'mean' or 'sum', got 'max'"),
+    ],
+)
+def test_bad_settings(build, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        build()

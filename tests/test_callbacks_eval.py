@@ -1,0 +1,306 @@
+"""Evaluation tasks and the callbacks that run them, with a model whose features are known."""
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import lightning as L
+import pytest
+import torch
+from PIL import Image as Pillow
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader
+
+from limoe.callbacks import progress as progress_module
+from limoe.callbacks.progress import Progress, shown
+from limoe.callbacks.retrieval import RetrievalValidation
+from limoe.callbacks.sample_predictions import SamplePredictions, spread
+from limoe.callbacks.zero_shot import ZeroShotValidation
+from limoe.errors import ConfigError, DataError
+from limoe.evaluation.tasks import evaluate_task, evaluate_zero_shot, task_chance
+from limoe.types import Pair, RetrievalTask, ZeroShotTask
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*does not have many workers.*"),  # on machines with more cores
+    pytest.mark.filterwarnings("ignore:.*GPU available but not used.*"),
+]
+
+COLORS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255), "black": (0, 0, 0)}
+
+
+class Pictures:
+    """Plain pictures of one colour each."""
+
+    def __init__(self, colors: list[str]) -> None:
+        self.colors = colors
+
+    def __len__(self) -> int:
+        return len(self.colors)
+
+    def __getitem__(self, index: int) -> Pair:
+        color = self.colors[index]
+        return Pair(Pillow.new("RGB", (200, 100), COLORS[color]), [color], {}, str(index))
+
+    def captions(self):
+        return iter(self.colors)
+
+
+class ColorModel(nn.Module):
+    """Features are colours, so every picture fits its own name best."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(3))
+        self.logit_scale = nn.Parameter(torch.tensor(10.0).log())
+        self.frozen = nn.Dropout()
+        self.modes = set()
+
+    def encode_image(self, images):
+        self.modes.add((self.training, torch.is_grad_enabled()))
+        return F.normalize(images.mean((2, 3)) * self.scale + 1e-3, dim=-1)
+
+    def encode_text(self, ids, mask):
+        self.modes.add((self.training, torch.is_grad_enabled()))
+        return F.normalize(torch.tensor(list(COLORS.values()))[ids[:, 0]] / 255 * self.scale + 1e-3, dim=-1)
+
+
+class ColorTokenizer:
+    """The last word of a text is its colour."""
+
+    def encode(self, texts):
+        ids = torch.tensor([[list(COLORS).index(text.split()[-1])] for text in texts])
+        return ids, torch.ones_like(ids, dtype=torch.bool)
+
+
+class ColorData(L.LightningDataModule):
+    def __init__(self) -> None:
+        super().__init__()
+        self.tokenizer = ColorTokenizer()
+
+    def picture_loader(self, pictures):
+        for start in range(0, len(pictures), 2):
+            colors = [COLORS[pictures[i].captions[0]] for i in range(start, min(start + 2, len(pictures)))]
+            yield torch.tensor(colors)[:, :, None, None].expand(-1, 3, 4, 4) / 255
+
+    def train_dataloader(self):
+        return DataLoader(torch.rand(12, 3, 4, 4), batch_size=2)
+
+    val_dataloader = train_dataloader
+
+
+class ColorModule(L.LightningModule):
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = ColorModel()
+
+    def training_step(self, batch, batch_idx):
+        loss = self.model.encode_image(batch).sum()
+        self.log("train/loss", loss, prog_bar=True)
+        self.log("router/text/success_rate", 0.875, prog_bar=True)
+        return {"loss": loss}
+
+    def validation_step(self, batch, batch_idx):
+        self.log("val/loss", self.model.encode_image(batch).sum())
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.0)
+
+
+def zero_shot_task() -> ZeroShotTask:
+    """Four pictures. One red picture is labelled "blue", so it counts as a mistake; "green" is the class of none."""
+    pictures = Pictures(["red", "red", "blue", "black"])
+    return ZeroShotTask(pictures, [0, 2, 2, 3], ["red", "green", "blue", "black"], ["{}", "a photo of {}"])
+
+
+def retrieval_task() -> RetrievalTask:
+    return RetrievalTask(Pictures(["red", "blue", "red"]), ["red", "blue"], [(0, 0), (1, 1), (2, 0)])
+
+
+class Fit(NamedTuple):
+    trainer: L.Trainer
+    validations: list[dict[str, float]]  # what was known after each one
+
+
+class Spy(L.Callback):
+    def __init__(self) -> None:
+        self.seen = []
+
+    def on_validation_end(self, trainer, pl_module):
+        self.seen.append({key: value.item() for key, value in trainer.callback_metrics.items() if "zeroshot" in key})
+
+
+def fit(tmp_path: Path, *callbacks: L.Callback, **settings) -> Fit:
+    spy = Spy()
+    trainer = L.Trainer(
+        accelerator="cpu",
+        default_root_dir=tmp_path,
+        callbacks=[*callbacks, spy],
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        enable_progress_bar=any(isinstance(callback, Progress) for callback in callbacks),
+        check_val_every_n_epoch=None,
+        **({"max_steps": 6, "val_check_interval": 2, "limit_val_batches": 1, "num_sanity_val_steps": 0} | settings),
+    )
+    trainer.fit(ColorModule(), datamodule=ColorData())
+    return Fit(trainer, spy.seen)
+
+
+def test_zero_shot_counts_by_hand():
+    task = zero_shot_task()
+    found = evaluate_zero_shot(ColorModel(), ColorData(), task, batch_size=3)
+    # 3 of 4 right. Class mean: red 1/1, blue 1/2, black 1/1; "green" has no picture and stays out: 2.5 / 3.
+    assert found == pytest.approx({"zeroshot_top1": 0.75, "zeroshot_top5": 1.0, "zeroshot_class_mean": 2.5 / 3})
+    assert task_chance(task) == {"zeroshot_top1": 0.25, "zeroshot_top5": 1.0, "zeroshot_class_mean": 0.25}
+
+
+def test_class_mean_leaves_out_a_class_without_pictures_that_was_predicted():
+    pictures = Pictures(["red", "green", "blue"])
+    task = ZeroShotTask(pictures, [0, 0, 2], ["red", "green", "blue"], ["{}"])
+    # Red: 1 of 2 (the other is taken for green). Blue: 1 of 1. Green has none: (1/2 + 1) / 2, not / 3.
+    assert evaluate_zero_shot(ColorModel(), ColorData(), task)["zeroshot_class_mean"] == pytest.approx(0.75)
+
+
+def test_retrieval_task():
+    task = retrieval_task()
+    assert set(evaluate_task(ColorModel(), ColorData(), task).values()) == {1.0}
+    # Text to image: "red" has 2 of 3 pictures, "blue" 1 of 3; image to text: 1 of 2.
+    assert task_chance(task)["t2i_r1"] == pytest.approx(1 / 2)
+    assert task_chance(task)["i2t_r1"] == pytest.approx(1 / 2)
+
+
+def test_evaluation_mode_without_gradients_and_every_mode_restored():
+    model = ColorModel().train()
+    model.frozen.eval()
+    evaluate_task(model, ColorData(), zero_shot_task())
+    assert model.modes == {(False, False)}
+    assert model.training and not model.frozen.training
+
+
+def test_a_loader_that_drops_pictures_is_found_out(monkeypatch):
+    complete = ColorData.picture_loader
+    monkeypatch.setattr(ColorData, "picture_loader", lambda self, pictures: list(complete(self, pictures))[:-1])
+    with pytest.raises(DataError, match="2 of 4"):
+        evaluate_task(ColorModel(), ColorData(), zero_shot_task())
+
+
+@pytest.mark.parametrize(
+    ("labels", "names", "rule"),
+    [([0], ["a", "b"], "as many labels"), ([0, 2], ["a", "b"], "0..1"), ([0, 0], ["a"], "at least 2 classes")],
+)
+def test_tasks_that_cannot_be_scored_are_refused(labels, names, rule):
+    task = ZeroShotTask(Pictures(["red", "blue"]), labels, names, ["{}"])
+    with pytest.raises((ConfigError, DataError), match=rule):
+        evaluate_task(ColorModel(), ColorData(), task)
+
+
+def test_callbacks_log_their_own_kind_of_task(tmp_path):
+    tasks = {"colors": zero_shot_task(), "found": retrieval_task()}
+    zero_shot, retrieval = ZeroShotValidation(tasks), RetrievalValidation(tasks)
+    metrics = fit(tmp_path, zero_shot, retrieval).trainer.callback_metrics
+    assert metrics["val/colors/zeroshot_top1"] == 0.75
+    assert metrics["val/found/i2t_r1"] == 1.0
+    logged = {key for key in metrics if key.startswith("val/") and key.count("/") == 2}
+    assert logged == zero_shot.chance.keys() | retrieval.chance.keys()
+    assert zero_shot.chance["val/colors/zeroshot_top1"] == 0.25
+
+
+def test_every_second_validation_and_the_last_one(tmp_path):
+    callback = ZeroShotValidation({"colors": zero_shot_task()}, every_n_val=2)
+    seen = fit(tmp_path, callback, num_sanity_val_steps=1).validations
+    # One sanity check (never evaluated), then validations at steps 2, 4 and 6; the last one always counts.
+    assert [bool(metrics) for metrics in seen] == [False, False, True, True]
+
+
+def test_the_count_of_validations_survives_a_checkpoint():
+    callback = ZeroShotValidation({}, every_n_val=2)
+    callback.load_state_dict({"validations": 3})
+    assert callback.state_dict() == {"validations": 3}
+
+
+def test_evaluates_outside_of_training_too():
+    callback = ZeroShotValidation({"colors": zero_shot_task()}, every_n_val=5)
+    trainer = L.Trainer(
+        accelerator="cpu",
+        callbacks=[callback],
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        enable_progress_bar=False,
+    )
+    assert trainer.validate(ColorModule(), datamodule=ColorData(), verbose=False)[0]["val/colors/zeroshot_top1"] == 0.75
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "key"),
+    [
+        (ZeroShotValidation, {"every_n_val": 0}, "callbacks.zero_shot.every_n_val"),
+        (RetrievalValidation, {"batch_size": 0}, "callbacks.retrieval.batch_size"),
+        (SamplePredictions, {"count": 0}, "callbacks.sample_predictions.count"),
+    ],
+)
+def test_values_out_of_range_name_their_key(kind, settings, key):
+    with pytest.raises(ConfigError, match=key):
+        kind({}, **settings)
+
+
+def test_samples_written_at_the_end_of_training(tmp_path):
+    fit(tmp_path, SamplePredictions({"found": retrieval_task(), "colors": zero_shot_task()}, count=3))
+    content = json.loads((tmp_path / "samples" / "samples.json").read_text())
+    assert content["task"] == "colors"
+    # Three of the four pictures, one of each class that has any, in the order of the task.
+    assert [item["truth"] for item in content["items"]] == ["red", "blue", "black"]
+    first = content["items"][0]
+    assert first["top"][0][0] == "red" and len(first["top"]) == 3
+    # Red with red, black, and the two others: cosines 1, 1/sqrt(3), 0.002. Softmax of ten times that:
+    # 1 / (1 + exp(5.774 - 10) + 2 exp(0.02 - 10)) = 1 / (1 + 0.0146 + 0.0001) = 0.9855
+    assert first["top"][0][1] == pytest.approx(0.9855, abs=5e-4)
+    with Pillow.open(tmp_path / "samples" / first["image"]) as picture:
+        assert picture.size == (160, 80)
+        assert picture.getpixel((5, 5)) == COLORS["red"]
+
+
+def test_no_samples_without_a_zero_shot_task(tmp_path):
+    fit(tmp_path, SamplePredictions({"found": retrieval_task()}))
+    assert not (tmp_path / "samples").exists()
+
+
+def test_pictures_are_spread_over_the_classes():
+    labels = [0] * 50 + [1] * 3 + [2]
+    assert [labels[i] for i in spread(labels, count=3)] == [0, 1, 2]
+    assert sorted(labels[i] for i in spread(labels, count=6)) == [0, 0, 0, 1, 1, 2]
+    assert spread(labels, count=6) == spread(labels, count=6)
+    assert len(spread(labels, count=100)) == 54
+
+
+def test_short_names_in_a_fixed_order():
+    metrics = {
+        "router/text/success_rate": 0.875,
+        "val/colors/zeroshot_top1": 0.5,
+        "train/loss": torch.tensor(2.0),
+        "lr": 1,
+    }
+    assert shown(metrics) == ["loss 2.000", "zero-shot 50.0%", "text success 88%"]
+    assert shown(metrics | {"val/more/zeroshot_top1": 1.0})[1:3] == ["colors 50.0%", "more 100.0%"]
+
+
+def test_plain_lines_where_there_is_no_terminal(tmp_path, capsys):
+    fit(tmp_path, ZeroShotValidation({"colors": zero_shot_task()}), Progress(), num_sanity_val_steps=1)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(",")[0] for line in lines] == ["step 2/6", "step 4/6", "step 6/6"]
+    assert all(line.endswith("zero-shot 75.0%, text success 88%") for line in lines)
+
+
+def test_a_bar_in_a_terminal(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(progress_module.sys.stdout, "isatty", lambda: True)
+    fit(tmp_path, ZeroShotValidation({"colors": zero_shot_task()}), Progress())
+    last = capsys.readouterr().out.strip().split("\r")[-1]
+    assert last.startswith("6/6") and "zero-shot 75.0%, text success 88%" in last
+
+
+def test_progress_says_nothing_on_other_ranks(tmp_path, capsys):
+    callback = Progress()
+    callback.disable()
+    fit(tmp_path, callback)
+    assert capsys.readouterr().out == ""

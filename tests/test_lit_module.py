@@ -1,0 +1,147 @@
+"""One training step, and a whole small training by Lightning's Trainer."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+from builders import Batches, quiet_trainer, tiny_batch, tiny_model
+from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import Tensor
+
+from limoe.aux_losses.base import AuxLossSet
+from limoe.aux_losses.classic import Importance, Load, ZLoss
+from limoe.aux_losses.entropy import GlobalEntropy, LocalEntropy
+from limoe.contrastive import SoftmaxContrastive
+from limoe.errors import ConfigError
+from limoe.lit_module import LIMoEModule
+from limoe.optim import adamw
+from limoe.schedules import warmup_stable_decay
+
+CONFIG = {"model": {"width": 16, "moe_layers": [1], "out_dim": None}, "seed": 0, "name": "tiny", "lr": 1e-3}
+
+
+def aux_losses(**settings: Any) -> AuxLossSet:
+    atoms = {
+        "importance": Importance(),
+        "load": Load(),
+        "z": ZLoss(),
+        "local_text": LocalEntropy(modality="text"),
+        "global_text": GlobalEntropy(modality="text", min_fraction=0.28),
+    }
+    return AuxLossSet(atoms, **settings)
+
+
+def module(**changes: Any) -> LIMoEModule:
+    parts = {
+        "model": tiny_model(),
+        "contrastive": SoftmaxContrastive(),
+        "aux_losses": aux_losses(),
+        "optimizer": partial(adamw, lr=1e-3),
+        "scheduler": lambda step: 1.0,
+        "config": CONFIG,
+    }
+    model = changes.pop("model", parts.pop("model"))
+    return LIMoEModule(model, **{**parts, **changes})
+
+
+def fit(lit: LIMoEModule, folder: Path, *, steps: int = 3, **settings: Any) -> L.Trainer:
+    trainer = quiet_trainer(folder, max_steps=steps, **settings)
+    batches = [tiny_batch(seed=i) for i in range(steps * settings.get("accumulate_grad_batches", 1))]
+    trainer.fit(lit, train_dataloaders=Batches(batches), val_dataloaders=Batches([tiny_batch(seed=99)]))
+    return trainer
+
+
+class NoContrast(SoftmaxContrastive):
+    """A task loss without gradient signal."""
+
+    def __call__(self, image_features: Tensor, text_features: Tensor, logit_scale: Tensor) -> Tensor:
+        return (image_features.sum() + text_features.sum() + logit_scale) * 0.0
+
+
+@pytest.mark.parametrize(("weight", "moves"), [(0.04, True), (0.0, False)])
+def test_the_auxiliary_weight_alone_moves_the_router(tmp_path: Path, weight: float, moves: bool) -> None:
+    """A trainer that logs the auxiliary losses but never adds them passes every other test."""
+    lit = module(
+        contrastive=NoContrast(),
+        aux_losses=aux_losses(weight=weight),
+        optimizer=lambda model: torch.optim.SGD(model.parameters(), lr=0.1),
+    )
+    router = lit.model.tower.blocks[1].mlp.router.weight
+    before = router.detach().clone()
+    fit(lit, tmp_path, steps=1)
+    assert torch.equal(router, before) != moves
+
+
+def test_loss_is_contrastive_plus_weighted_mean_of_the_raw_losses(tmp_path: Path) -> None:
+    trainer = fit(module(), tmp_path, steps=1)
+    logged = {key: value.item() for key, value in trainer.logged_metrics.items()}
+    raw = [value for key, value in logged.items() if key.startswith("train/aux/")]
+    assert len(raw) == 5
+    assert logged["train/aux_total"] == pytest.approx(0.04 * sum(raw) / 5)
+    assert logged["train/loss"] == pytest.approx(logged["train/contrastive"] + logged["train/aux_total"])
+    assert logged["train/logit_scale"] == pytest.approx(10)
+    assert "val/loss" in trainer.callback_metrics
+
+
+def test_a_dense_model_logs_no_auxiliary_loss(tmp_path: Path) -> None:
+    trainer = fit(module(model=tiny_model(moe_layers=()), aux_losses=AuxLossSet({})), tmp_path, steps=1)
+    assert not [key for key in trainer.logged_metrics if "aux" in key]
+    assert trainer.logged_metrics["train/loss"] == trainer.logged_metrics["train/contrastive"]
+
+
+def test_a_dense_model_with_auxiliary_losses_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="use aux_loss=none"):
+        fit(module(model=tiny_model(moe_layers=())), tmp_path, steps=1)
+
+
+def test_learning_rate_follows_the_schedule_per_step(tmp_path: Path) -> None:
+    rates: list[float] = []
+
+    class Record(L.Callback):
+        def on_before_optimizer_step(self, trainer, pl_module, optimizer) -> None:
+            rates.append(optimizer.param_groups[0]["lr"])
+
+    schedule = warmup_stable_decay(total_steps=6, warmup=2, cooldown=2)
+    fit(module(scheduler=schedule), tmp_path, steps=6, callbacks=[Record()])
+    assert rates == pytest.approx([0, 0.5e-3, 1e-3, 1e-3, 1e-3, 0.5e-3])
+
+
+def test_checkpoint_loads_with_weights_only_and_restores_the_model(tmp_path: Path) -> None:
+    lit = module()
+    fit(lit, tmp_path).save_checkpoint(tmp_path / "last.ckpt")
+    checkpoint = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    assert checkpoint["hyper_parameters"] == CONFIG and checkpoint["global_step"] == 3
+    restored, batch = module(), tiny_batch(seed=5)
+    restored.load_state_dict(checkpoint["state_dict"])
+    for a, b in zip(
+        restored.eval().model.encode_text(batch.text_ids, batch.text_mask),
+        lit.eval().model.encode_text(batch.text_ids, batch.text_mask),
+        strict=True,
+    ):
+        assert torch.equal(a, b)
+
+
+def test_no_checkpoint_holds_a_temperature_beyond_its_clamp(tmp_path: Path) -> None:
+    """Callbacks save before the module's own end-of-batch hook runs."""
+    lit = module(model=tiny_model(max_logit_scale=11.0), optimizer=partial(adamw, lr=1.0))
+    save = ModelCheckpoint(dirpath=tmp_path, every_n_train_steps=1, save_top_k=-1)
+    fit(lit, tmp_path, steps=3, callbacks=[save], enable_checkpointing=True)
+    saved = [torch.load(path, weights_only=True)["state_dict"]["model.logit_scale"] for path in tmp_path.glob("*.ckpt")]
+    assert len(saved) == 3
+    assert max(value.exp().item() for value in saved) <= 11.0001
+
+
+def test_eight_pairs_can_be_learned_by_heart(tmp_path: Path) -> None:
+    """Chance is ln 8 = 2.08."""
+    lit = module(
+        model=tiny_model(width=32, mlp_dim=64), optimizer=partial(adamw, lr=3e-3, weight_decay=0.0)
+    )
+    batch = tiny_batch(pairs=8)
+    trainer = quiet_trainer(tmp_path, max_steps=100, limit_val_batches=0)
+    trainer.fit(lit, train_dataloaders=Batches([batch] * 100), val_dataloaders=Batches([batch]))
+    assert trainer.logged_metrics["train/contrastive"] < 0.1
+    output = lit.eval().model(batch.images, batch.text_ids, batch.text_mask)
+    assert (output.image_features @ output.text_features.T).argmax(1).tolist() == list(range(8))

@@ -1,0 +1,77 @@
+"""Numbers about a router, by hand."""
+
+import math
+
+import pytest
+import torch
+from builders import router_output
+
+from limoe.routing.statistics import entropy, modality_statistics
+from limoe.types import IMAGE, TEXT
+
+# three image tokens, two texts and one padding over 4 experts, K = 2
+EXPERTS = torch.tensor([[0, 1], [0, 1], [0, 2], [3, 1], [3, 2], [3, 3]])
+KEPT = torch.tensor([[True, True], [True, False], [False, False], [True, True], [True, False], [False, False]])
+MODALITY = torch.tensor([IMAGE, IMAGE, IMAGE, TEXT, TEXT, TEXT])
+VALID = torch.tensor([True] * 5 + [False])
+LOGITS = torch.log(
+    torch.tensor(
+        [
+            [0.5, 0.5, 1e-30, 1e-30],
+            [0.25, 0.25, 0.25, 0.25],
+            [1.0, 1e-30, 1e-30, 1e-30],
+            [1e-30, 1e-30, 1e-30, 1.0],
+            [1e-30, 1e-30, 0.5, 0.5],
+            [1.0, 1e-30, 1e-30, 1e-30],
+        ]
+    )
+)
+ROUTED = router_output(LOGITS, modality=MODALITY, valid=VALID, expert_index=EXPERTS, kept=KEPT)
+
+
+def test_image_numbers_by_hand() -> None:
+    found = modality_statistics(ROUTED, IMAGE)
+    assert found.success_rate.item() == pytest.approx(3 / 6)
+    assert found.load.tolist() == pytest.approx([3 / 6, 2 / 6, 1 / 6, 0])
+    assert found.local_entropy.item() == pytest.approx((math.log(2) + math.log(4) + 0) / 3, abs=1e-6)
+    mean = [(0.5 + 0.25 + 1) / 3, 0.75 / 3, 0.25 / 3, 0.25 / 3]
+    assert found.global_entropy.item() == pytest.approx(-sum(p * math.log(p) for p in mean), abs=1e-6)
+    # load in sixths: 3 2 1 0, mean 1.5, deviations 1.5 .5 .5 1.5: variance 5/4, so sqrt(1.25) / 1.5
+    assert found.load_cv.item() == pytest.approx(math.sqrt(1.25) / 1.5)
+    assert found.dead_experts.item() == 1
+
+
+def test_text_numbers_leave_padding_out() -> None:
+    found = modality_statistics(ROUTED, TEXT)
+    assert found.success_rate.item() == pytest.approx(3 / 4)
+    assert found.load.tolist() == pytest.approx([0, 1 / 4, 1 / 4, 2 / 4])
+    assert found.local_entropy.item() == pytest.approx(math.log(2) / 2, abs=1e-6)
+    assert found.global_entropy.item() == pytest.approx(-(0.25 * math.log(0.25) + 0.75 * math.log(0.75)), abs=1e-6)
+    assert found.dead_experts.item() == 1
+
+
+def test_an_absent_modality_is_nan_not_zero() -> None:
+    only_images = router_output(LOGITS[:3])
+    found = modality_statistics(only_images, TEXT)
+    for value in (found.success_rate, found.load, found.local_entropy, found.global_entropy, found.load_cv):
+        assert value.isnan().all()
+
+
+def test_statistics_carry_no_graph_and_change_nothing() -> None:
+    logits = LOGITS.clone().requires_grad_()
+    routed = router_output(logits, modality=MODALITY)
+    assert not any(value.requires_grad for value in modality_statistics(routed, IMAGE))
+    assert routed.log_probs.requires_grad
+
+
+@pytest.mark.parametrize("size", [1e4, -1e4])
+def test_saturated_logits_give_finite_numbers(size: float) -> None:
+    routed = router_output(torch.eye(4) * size)
+    found = modality_statistics(routed, IMAGE)
+    assert found.local_entropy.item() == pytest.approx(0 if size > 0 else math.log(3), abs=1e-6)
+    assert found.global_entropy.item() == pytest.approx(math.log(4), abs=1e-6)
+
+
+def test_entropy_of_an_impossible_expert() -> None:
+    assert entropy(torch.tensor([0.0, -math.inf])).item() == 0.0
+    assert entropy(torch.full((3, 8), 1 / 8).log()).tolist() == pytest.approx([math.log(8)] * 3)

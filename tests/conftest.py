@@ -1,4 +1,4 @@
-"""What every test shares: limoe is imported before torchvision, one thread, a fixed seed, and the folder with reference data."""
+"""Shared by all tests: limoe imported before torchvision, one thread, a fixed seed, the folder with reference data."""
 
 import limoe  # noqa: F401  (first: makes torchvision importable beside a CPU-only torch)
 

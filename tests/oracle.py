@@ -66,7 +66,7 @@ def moe_layer(
     seat: Sequence[Sequence[int | None]],
     experts: Sequence[Tensor],
 ) -> Tensor:
-    """sum_k gate * expert(x) over the choices that got a seat, token by token. `experts`: stacked parameters of `mlp`."""
+    """sum_k gate * expert(x) over the choices with a seat, token by token. `experts`: stacked parameters of `mlp`."""
     rows = []
     for token in range(len(x)):
         row = torch.zeros_like(x[token])
@@ -88,7 +88,7 @@ def importance(logits: Rows) -> float:
 
 
 def load(logits: Rows, *, noisy_logits: Rows, k: int, noise_std: float) -> float:
-    """Mean over tokens of P(logit_e + fresh noise > k-th largest noisy logit), as a squared coefficient of variation."""
+    """Squared CV of sum over tokens of P(logit_e + fresh noise > k-th largest noisy logit)."""
     columns = [0.0] * len(logits[0])
     for clean, noisy in zip(logits, noisy_logits, strict=True):
         threshold = sorted(noisy, reverse=True)[k - 1]

@@ -48,7 +48,10 @@ class Watch(L.Callback):
         ({"kind": "constant", "value": 0.3}, {0: 0.3, 99: 0.3}),
         ({"kind": "linear", "start": 10, "end": 20}, {0: 0, 10: 0, 13: 0.3, 20: 1, 99: 1}),
         ({"kind": "linear", "start": 0, "end": 4, "start_value": 2.0, "end_value": 1.0}, {0: 2, 1: 1.75, 4: 1, 9: 1}),
-        ({"kind": "cosine", "start": 0, "end": 6}, {0: 0, 2: 0.25, 3: 0.5, 4: 0.75, 6: 1, 7: 1}),  # (1 - cos 60 deg) / 2
+        (
+            {"kind": "cosine", "start": 0, "end": 6},
+            {0: 0, 2: 0.25, 3: 0.5, 4: 0.75, 6: 1, 7: 1},
+        ),  # (1 - cos 60 deg) / 2
         ({"kind": "window", "on": 2, "off": 4}, {1: 0, 2: 1, 3: 1, 4: 0}),
         ({"kind": "window", "on": 2}, {1: 0, 2: 1, 999: 1}),
     ],
@@ -91,7 +94,9 @@ def test_steps_are_optimizer_steps(tmp_path: Path) -> None:
 
 
 def test_the_factor_reaches_the_loss(tmp_path: Path) -> None:
-    schedule = AuxLossSchedule(schedules={name: {"kind": "constant", "value": 0.0} for name in module().aux_losses.atoms})
+    schedule = AuxLossSchedule(
+        schedules={name: {"kind": "constant", "value": 0.0} for name in module().aux_losses.atoms}
+    )
     trainer = fit(module(), tmp_path, steps=1, callbacks=[schedule])
     assert trainer.logged_metrics["train/loss"] == trainer.logged_metrics["train/contrastive"]
     assert trainer.logged_metrics["train/aux/z"] > 0 and trainer.logged_metrics["train/aux_factor/z"] == 0

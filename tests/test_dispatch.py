@@ -42,9 +42,7 @@ class Case:
         return {"num_experts": self.num_experts, "num_groups": self.num_groups}
 
     def seats(self, capacity: int | None) -> list[list[int | None]]:
-        return oracle.seats(
-            self.expert_index, score=self.score, group=self.group, valid=self.valid, capacity=capacity
-        )
+        return oracle.seats(self.expert_index, score=self.score, group=self.group, valid=self.valid, capacity=capacity)
 
 
 @st.composite
@@ -132,9 +130,7 @@ def test_sorted_plan_equals_padded_plan_with_room_for_all(case: Case) -> None:
 def test_rules_of_seating(case: Case) -> None:
     index = torch.tensor(case.expert_index)
     seating = seat_tokens(index, **case.tensors, **case.sizes)
-    _, kept = plan_dispatch(
-        index, gate=torch.tensor(case.gate), capacity=case.capacity, **case.tensors, **case.sizes
-    )
+    _, kept = plan_dispatch(index, gate=torch.tensor(case.gate), capacity=case.capacity, **case.tensors, **case.sizes)
     expected = case.seats(None)
     held = set()
     wanted = [[0] * case.num_groups for _ in range(case.num_experts)]
@@ -179,7 +175,9 @@ def test_no_token_takes_two_seats_of_one_expert(case: Case) -> None:
     assert len(held.unique()) == len(held)
     assert torch.equal(rows.reshape(-1)[held], (kept.nonzero()[:, 0] + 1).float())
     for expert in range(case.num_experts):
-        served = [t for t, experts in enumerate(case.expert_index) if expert in experts and kept[t, experts.index(expert)]]
+        served = [
+            t for t, experts in enumerate(case.expert_index) if expert in experts and kept[t, experts.index(expert)]
+        ]
         assert len(served) == len(set(served))
 
 

@@ -25,7 +25,9 @@ MASK = torch.tensor([[True, True, False], [True, True, True], [False, False, Fal
 def attention_of_one_sequence(layer: Attention, x: Tensor, real: list[bool]) -> Tensor:
     """Head by head, query by query; padding is no key, unless there is nothing else."""
     dim, heads = x.shape[-1], layer.num_heads
-    q, k, v = (x @ layer.qkv.weight[i * dim : (i + 1) * dim].T + layer.qkv.bias[i * dim : (i + 1) * dim] for i in range(3))
+    q, k, v = (
+        x @ layer.qkv.weight[i * dim : (i + 1) * dim].T + layer.qkv.bias[i * dim : (i + 1) * dim] for i in range(3)
+    )
     keys = [j for j, r in enumerate(real) if r] or list(range(len(real)))
     size, rows = dim // heads, []
     for query in q:

@@ -136,9 +136,7 @@ def test_no_checkpoint_holds_a_temperature_beyond_its_clamp(tmp_path: Path) -> N
 
 def test_eight_pairs_can_be_learned_by_heart(tmp_path: Path) -> None:
     """Chance is ln 8 = 2.08."""
-    lit = module(
-        model=tiny_model(width=32, mlp_dim=64), optimizer=partial(adamw, lr=3e-3, weight_decay=0.0)
-    )
+    lit = module(model=tiny_model(width=32, mlp_dim=64), optimizer=partial(adamw, lr=3e-3, weight_decay=0.0))
     batch = tiny_batch(pairs=8)
     trainer = quiet_trainer(tmp_path, max_steps=100, limit_val_batches=0)
     trainer.fit(lit, train_dataloaders=Batches([batch] * 100), val_dataloaders=Batches([batch]))

@@ -35,8 +35,14 @@ def moe(*, num_experts: int = 4, expert_init: str = "independent", dim: int = 8,
 def dense_twin(layer: MoE, expert: int = 0) -> Mlp:
     """The dense MLP with the weights of one expert."""
     dense = Mlp(layer.experts.weight_in.shape[1], layer.experts.weight_in.shape[2])
-    dense.fc1.weight.data, dense.fc1.bias.data = layer.experts.weight_in[expert].data.T, layer.experts.bias_in[expert].data
-    dense.fc2.weight.data, dense.fc2.bias.data = layer.experts.weight_out[expert].data.T, layer.experts.bias_out[expert].data
+    dense.fc1.weight.data, dense.fc1.bias.data = (
+        layer.experts.weight_in[expert].data.T,
+        layer.experts.bias_in[expert].data,
+    )
+    dense.fc2.weight.data, dense.fc2.bias.data = (
+        layer.experts.weight_out[expert].data.T,
+        layer.experts.bias_out[expert].data,
+    )
     return dense.to(layer.experts.weight_in.dtype)
 
 
@@ -221,7 +227,8 @@ from limoe.types import IMAGE, TEXT, Segment, Stream
 
 torch.set_num_threads(1)
 torch.manual_seed(0)
-layer = MoE(8, hidden_dim=16, num_experts=4, router=partial(TopKRouter, priority=bpr, noise_std=0.0, capacity_factor=0.5))
+router = partial(TopKRouter, priority=bpr, noise_std=0.0, capacity_factor=0.5)
+layer = MoE(8, hidden_dim=16, num_experts=4, router=router)
 mask = torch.tensor([[True, False], [True, True], [True, True]])
 stream = Stream.of([Segment(IMAGE, 3, 4), Segment(TEXT, 3, 2, mask)], device=torch.device("cpu"))
 x = torch.randn(18, 8)

@@ -45,7 +45,9 @@ def test_names_and_dotted_paths() -> None:
     assert get_priority("limoe.routing.priority.text_first") is priority.text_first
 
 
-@pytest.mark.parametrize("name", ["", "brp", "no.such.module.bpr", "limoe.routing.priority.nobody", "os.sep", ".a.b", "a..b"])
+@pytest.mark.parametrize(
+    "name", ["", "brp", "no.such.module.bpr", "limoe.routing.priority.nobody", "os.sep", ".a.b", "a..b"]
+)
 def test_an_unknown_name_is_a_config_error_that_quotes_it(name: str) -> None:
     with pytest.raises(ConfigError, match="priority must be bpr, first_come") as error:
         get_priority(name)

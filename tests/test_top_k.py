@@ -95,7 +95,9 @@ def test_decisions_equal_nested_loops(
         seats = max(1, math.ceil(tokens * k * factor / num_experts))
         capacity = min(tokens, multiple * math.ceil(seats / multiple))
     assert routed.capacity == capacity
-    pair = [p for p in range(pairs) for _ in range(image_tokens)] + [p for p in range(pairs) for _ in range(text_tokens)]
+    pair = [p for p in range(pairs) for _ in range(image_tokens)] + [
+        p for p in range(pairs) for _ in range(text_tokens)
+    ]
     modality = [IMAGE] * (pairs * image_tokens) + [TEXT] * (pairs * text_tokens)
     seat = oracle.seats(
         chosen,
@@ -112,7 +114,8 @@ def test_equal_gates_go_to_the_lowest_expert() -> None:
     assert top_k_index(gates, 1)[:, 0].tolist() == [0, 1, 2]
     assert top_k_index(gates, 2).tolist() == [[0, 1], [1, 3], [2, 0]]
     assert top_k_index(gates, 4).tolist() == [[0, 1, 2, 3], [1, 3, 0, 2], [2, 0, 1, 3]]
-    assert top_k_index(torch.full((500, 64), 1 / 64), 1).unique().tolist() == [0]
+    many = torch.full((9, 512), 1 / 512)  # enough for an unstable sort to show
+    assert top_k_index(many, 1).tolist() == [[0]] * 9 and top_k_index(many, 3).tolist() == [[0, 1, 2]] * 9
 
 
 def ramp_router(**settings: object) -> TopKRouter:
@@ -234,7 +237,9 @@ def test_capacity_is_never_above_the_tokens_of_a_group() -> None:
 
 def test_groups_do_not_know_each_other() -> None:
     """Five pairs in groups of two: the last group is incomplete and has as many seats as the others."""
-    router = top_k_router(4, num_experts=2, noise_std=0.0, pairs_per_group=2, capacity_factor=0.5, capacity_multiple_of=1)
+    router = top_k_router(
+        4, num_experts=2, noise_std=0.0, pairs_per_group=2, capacity_factor=0.5, capacity_multiple_of=1
+    )
     x = torch.randn(5, 6, 4)
     whole = router(x.flatten(0, 1), flat_stream(groups=5, length=6))
     assert whole.capacity == 3  # ceil(12 * 0.5 / 2)

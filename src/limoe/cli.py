@@ -42,10 +42,13 @@ def main() -> None:
     except JobFailed as error:
         sys.exit(error.args[0])
     except KeyboardInterrupt:
-        print("limoe: interrupted", file=sys.stderr)
-        sys.exit(INTERRUPTED)
+        sys.exit(_stopped(INTERRUPTED))
     except SystemExit as error:
-        sys.exit(_exit_code(error))
+        if isinstance(error.__context__, KeyboardInterrupt):  # Lightning ends an interrupted fit with exit code 1 ...
+            sys.exit(_stopped(INTERRUPTED))
+        if type(error).__name__ == "SIGTERMException":  # ... and a terminated one with 0
+            sys.exit(_stopped(TERMINATED))
+        raise
     except Exception as error:  # the verb's own errors were reported by its job: this one is about its arguments
         sys.exit(_report(error, is_ours=not isinstance(error, (ValueError, OSError))))
 
@@ -181,8 +184,6 @@ def _report(error: Exception, *, is_ours: bool = True) -> int:
     return USER
 
 
-def _exit_code(error: SystemExit) -> int | str | None:
-    """Lightning ends an interrupted fit with exit code 1, a terminated one with 0: scripts must see the difference."""
-    if isinstance(error.__context__, KeyboardInterrupt):
-        return INTERRUPTED
-    return TERMINATED if type(error).__name__ == "SIGTERMException" else error.code
+def _stopped(code: int) -> int:
+    print("limoe: interrupted" if code == INTERRUPTED else "limoe: terminated", file=sys.stderr)
+    return code

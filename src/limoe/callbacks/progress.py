@@ -1,6 +1,5 @@
 """One line of progress: how far, how long still, and the four numbers that say whether the run is healthy."""
 
-import math
 import sys
 import time
 from typing import Any
@@ -114,5 +113,4 @@ def shown(metrics: dict[str, Any]) -> list[str]:
 
 
 def _total(trainer: Trainer) -> int | None:
-    steps = trainer.estimated_stepping_batches
-    return None if math.isinf(steps) else int(steps)
+    return trainer.max_steps if trainer.max_steps > 0 else None

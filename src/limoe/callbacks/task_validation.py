@@ -51,7 +51,7 @@ class TaskValidation(Callback):
         if trainer.state.fn != TrainerFn.FITTING:
             return True
         self._validations += 1
-        last = trainer.should_stop or trainer.global_step >= trainer.estimated_stepping_batches
+        last = trainer.should_stop or trainer.global_step >= trainer.max_steps
         return last or self._validations % self.every_n_val == 0
 
     def state_dict(self) -> dict[str, int]:

@@ -6,7 +6,6 @@ for the loader, so a resumed run goes on with exactly the next batch.
 """
 
 from collections.abc import Callable
-from functools import partial
 from random import Random
 from typing import Any
 
@@ -23,7 +22,6 @@ from limoe.distributed import rank, world_size
 from limoe.errors import DataError, require
 from limoe.types import PairDataset
 
-_BEGINNING = {"epoch": 0, "batch": 0}
 _WORKER_TIMEOUT = 300  # seconds until a worker that hangs ends the run
 
 
@@ -63,7 +61,7 @@ class PairDataModule(LightningDataModule):
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.seed = seed
-        self._position = dict(_BEGINNING)
+        self._epoch, self._batch = 0, 0  # the next batch to train on
 
     def fit_tokenizer(self) -> TextTokenizer:
         """Train the tokenizer on the training captions and keep it."""
@@ -73,13 +71,11 @@ class PairDataModule(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         assert self.train is not None
-        position, self._position = self._position, dict(_BEGINNING)  # a second fit without a checkpoint begins anew
         sampler = EpochSampler(
             len(self.train),
             batch_size=self.batch_size,
             seed=self.seed,
-            epoch=partial(self._epoch, position["epoch"]),
-            start=position["batch"],
+            position=lambda: (self._epoch, self._batch),
             rank=rank(),
             world_size=world_size(),
         )
@@ -124,23 +120,25 @@ class PairDataModule(LightningDataModule):
             stay=False,
         )
 
+    def setup(self, stage: str) -> None:
+        """Begin at the beginning; the state of a checkpoint is loaded after this."""
+        if stage == "fit":
+            self._epoch, self._batch = 0, 0
+
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Keeps the place: Lightning's own counters are ambiguous at the end of an epoch and after resuming there."""
+        if self.trainer is not None and self.trainer.training:
+            self._batch += 1
+            if self._batch >= self.trainer.num_training_batches:
+                self._epoch, self._batch = self._epoch + 1, 0
+        return batch
+
     def state_dict(self) -> dict[str, int]:
         """The next batch of the training order."""
-        if self.trainer is None:
-            return dict(self._position)
-        loop = self.trainer.fit_loop
-        batch = loop.epoch_loop.batch_progress.current.ready
-        if batch < self.trainer.num_training_batches:
-            return {"epoch": self.trainer.current_epoch, "batch": batch}
-        # At its end an epoch is the current one for some hooks of Lightning and past for others.
-        return {"epoch": loop.epoch_progress.current.started, "batch": 0}
+        return {"epoch": self._epoch, "batch": self._batch}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        self._position = {key: int(state_dict[key]) for key in ("epoch", "batch")}
-
-    def _epoch(self, first: int) -> int:
-        """The current epoch; the loader of a run resumed at an epoch's end is made before the trainer counts that."""
-        return first if self.trainer is None else max(first, self.trainer.current_epoch)
+        self._epoch, self._batch = int(state_dict["epoch"]), int(state_dict["batch"])
 
     def _collate(self) -> BatchCollate:
         return BatchCollate(self.tokenizer if self.tokenizer is not None else self.fit_tokenizer())

@@ -13,9 +13,10 @@ class EpochSampler(Sampler[tuple[int, int]]):
 
     Rank r takes every `world_size`-th place of one permutation, so the b-th joint batch holds the same samples for
     any number of ranks with the same joint batch size. The epoch travels with the index because workers that stay
-    alive would not see it change. `epoch` is asked at every iteration: there is no `set_epoch`, since Lightning calls
-    it with a number that is one too high after resuming at the end of an epoch. `start` counts batches to leave out
-    at the next iteration, once.
+    alive would not see it change.
+
+    `position` is asked at every iteration for the epoch and the first batch of it to yield. There is no `set_epoch`:
+    after resuming at the end of an epoch Lightning would call it with a number that is one too high.
     """
 
     def __init__(
@@ -24,8 +25,7 @@ class EpochSampler(Sampler[tuple[int, int]]):
         *,
         batch_size: int,
         seed: int,
-        epoch: Callable[[], int],
-        start: int = 0,
+        position: Callable[[], tuple[int, int]],
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
@@ -40,16 +40,14 @@ class EpochSampler(Sampler[tuple[int, int]]):
         self.seed = seed
         self.rank = rank
         self.world_size = world_size
-        self.epoch = epoch
-        self.start = start
+        self.position = position
 
     def __len__(self) -> int:
-        """Samples of a whole epoch on this rank, whatever `start` is."""
+        """Samples of a whole epoch on this rank, wherever it begins."""
         return self.batches * self.batch_size
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        epoch = self.epoch()
+        epoch, batch = self.position()
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
         order = torch.randperm(self.size, generator=generator)[self.rank :: self.world_size]
-        first, self.start = self.start * self.batch_size, 0
-        return iter([(epoch, index) for index in order[first : len(self)].tolist()])
+        return iter([(epoch, index) for index in order[batch * self.batch_size : len(self)].tolist()])

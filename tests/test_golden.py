@@ -1,0 +1,323 @@
+"""Numbers of the JAX reference (vmoe, big_vision) and of a NumPy oracle, read from the shared folder.
+
+Groups lie one after the other in our flat token dimension; our losses take one group at a time.
+"""
+
+import dataclasses
+import json
+import math
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from builders import flat_stream, router_output
+from torch import Tensor
+
+from limoe.aux_losses.base import AuxLoss
+from limoe.aux_losses.classic import Importance, Load, ZLoss
+from limoe.aux_losses.entropy import GlobalEntropy, LocalEntropy
+from limoe.contrastive import SoftmaxContrastive
+from limoe.models.moe import MoE
+from limoe.routing.dispatch import PaddedPlan, expert_capacity, plan_dispatch
+from limoe.routing.priority import bpr, first_come
+from limoe.routing.top_k import TopKRouter, top_k_index
+from limoe.schedules import cosine, rsqrt
+from limoe.types import IMAGE, TEXT, RouterOutput
+
+PRECISIONS = {"f32": torch.float32, "f64": torch.float64}
+ROUTER = [
+    *("r01", "r02", "r03", "r04_few_tokens", "r05_few_tokens_k2", "r06_mm_k1", "r07_mm_k2", "r08_k_eq_e"),
+    *("r09_ties", "r10_ties_k2", "r11_uniform", "r12_one_expert", "r13_large_logits"),
+]
+NAN_IN_REFERENCE = {"r11_uniform", "r12_one_expert"}  # its std has an infinite slope at uniform gates; ours is finite
+
+
+@cache
+def arrays(folder: Path, name: str) -> dict[str, np.ndarray]:
+    with np.load(folder / f"{name}.npz", allow_pickle=False) as file:
+        return dict(file)
+
+
+@cache
+def cases(folder: Path, name: str) -> dict[str, dict[str, Any]]:
+    return json.loads((folder / f"{name}.json").read_text())["cases"]
+
+
+@pytest.fixture
+def golden(shared: Path) -> Path:
+    return shared / "golden"
+
+
+def close(actual: Tensor, expected: np.ndarray, tolerance: float) -> None:
+    """Equal up to `tolerance` relative to max(1, largest reference value)."""
+    assert tuple(actual.shape) == expected.shape
+    error = np.abs(actual.detach().double().numpy() - expected.astype(np.float64)).max(initial=0.0)
+    assert error <= tolerance * max(1.0, np.abs(expected).max(initial=0.0))
+
+
+def per_group(routed: RouterOutput, groups: int) -> list[RouterOutput]:
+    """The same decisions, one RouterOutput per routing group."""
+    names = ("logits", "noisy_logits", "gates", "expert_index", "gate", "kept", "modality", "valid")
+    parts = zip(*(getattr(routed, name).chunk(groups) for name in names), strict=True)
+    return [dataclasses.replace(routed, **dict(zip(names, part, strict=True))) for part in parts]
+
+
+def group_losses(atom: AuxLoss, routed: RouterOutput, groups: int) -> Tensor:
+    return torch.stack([atom(one) for one in per_group(routed, groups)])
+
+
+def fix_noise(monkeypatch: pytest.MonkeyPatch, draw: np.ndarray) -> None:
+    flat = torch.from_numpy(draw).flatten(0, -2)
+    monkeypatch.setattr(torch, "randn_like", lambda like: flat.to(like.dtype).view_as(like))
+
+
+# ---------------------------------------------------------------- router and classic losses
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("mode", ["det", "noisy"])
+@pytest.mark.parametrize("name", ROUTER)
+def test_router(golden: Path, monkeypatch: pytest.MonkeyPatch, name: str, mode: str, precision: str) -> None:
+    case, given = cases(golden, "router_f32")[name], arrays(golden, "router_f32")
+    expected = arrays(golden, f"router_{precision}")
+    tolerance = {"f32": 5e-5 if "large" in name else 1e-5, "f64": 1e-9}[precision]
+    dtype, groups = PRECISIONS[precision], case["G"]
+    x = torch.from_numpy(given[f"{name}/x"]).to(dtype).flatten(0, 1).requires_grad_()
+    settings = {"k": case["K"], "noise_std": case["noise_std"], "capacity_factor": None, "priority": bpr}
+    router = TopKRouter(case["D"], num_experts=case["E"], **settings).to(dtype).train(mode == "noisy")
+    router.weight.data = torch.from_numpy(given[f"{name}/W"]).to(dtype).T.contiguous()
+    fix_noise(monkeypatch, given[f"{name}/eps"])
+    routed = router(x, flat_stream(groups=groups, length=case["S"]))
+
+    shape = (groups, case["S"], -1)
+    close(routed.logits.view(shape), expected[f"{name}/logits"], tolerance)
+    close(routed.gates.view(shape), expected[f"{name}/{mode}_gates"], tolerance)
+    assert routed.expert_index.view(shape).numpy().tolist() == expected[f"{name}/{mode}_topk_idx"].tolist()
+    close(routed.gate.view(shape), expected[f"{name}/{mode}_topk_w"], tolerance)
+    cotangent = torch.from_numpy(given[f"{name}/cot"]).to(dtype).view_as(routed.gates)
+    scalars = {"gates": (routed.gates * cotangent).sum()}
+    atoms = {"importance_loss": Importance()} | ({"load_loss": Load()} if mode == "noisy" else {})
+    for key, atom in atoms.items():
+        losses = group_losses(atom, routed, groups)
+        close(losses, expected[f"{name}/{mode}_{key}"], tolerance)
+        scalars[key] = losses.mean()
+    for key, scalar in scalars.items():
+        dx, dw = torch.autograd.grad(scalar, [x, router.weight], retain_graph=True)
+        if name in NAN_IN_REFERENCE and key != "gates":
+            assert dx.isfinite().all() and dw.isfinite().all()
+            continue
+        close(dx.view(shape), expected[f"{name}/{mode}_d_{key}_dx"], tolerance)
+        close(dw.T, expected[f"{name}/{mode}_d_{key}_dW"], tolerance)
+
+
+# ---------------------------------------------------------------- seats
+
+DISPATCH = [
+    *("d01", "d02_mult4", "d03_k2", "d04_k2_half", "d05_cap1", "d06_cap1_k2", "d07_few", "d08_few_k2"),
+    *("d09_uniform", "d10_uniform_k2", "d11_quant", "d12_quant_k2", "d13_skew", "d14_skew_k2", "d15_k3", "d16_k_eq_e"),
+    *("d17_cf2", "d18_round", "d19_mm_img_sharp", "d20_mm_txt_sharp", "d21_mm_skew_txt", "d22_mm_pad", "d23_mm_k2"),
+    *("d24_mm_cap1", "d25_group_div"),
+]
+
+
+@pytest.mark.parametrize("order", ["van", "bpr"])
+@pytest.mark.parametrize("name", DISPATCH)
+def test_dispatch(golden: Path, name: str, order: str) -> None:
+    case, expected = cases(golden, "dispatch")[name], arrays(golden, "dispatch")
+    gates = torch.from_numpy(expected[f"{name}/gates"]).flatten(0, 1)
+    index = top_k_index(gates, case["K"])
+    gate = gates.gather(1, index)
+    plan, kept = plan_dispatch(
+        index,
+        gate=gate,
+        score=gate[:, 0] if order == "bpr" else torch.zeros(len(gates)),
+        group=torch.arange(case["G"]).repeat_interleave(case["S"]),
+        valid=torch.ones(len(gates), dtype=torch.bool),
+        num_experts=case["E"],
+        num_groups=case["G"],
+        capacity=case["capacity"],
+    )
+    assert isinstance(plan, PaddedPlan)
+    shape = (case["G"], case["S"], case["K"])
+    assert index.view(shape).tolist() == expected[f"{name}/{order}_expert_idx"].tolist()
+    position = expected[f"{name}/{order}_buffer_idx"]
+    assert kept.view(shape).tolist() == (position < case["capacity"]).tolist()
+    seat = (plan.slot % case["capacity"]).view(shape)
+    assert np.where(kept.view(shape), seat, -1).tolist() == np.where(kept.view(shape), position, -1).tolist()
+    assert (~kept).sum() == case[f"{order}_dropped_choices"]
+    assert (~kept).all(1).sum() == case[f"{order}_fully_dropped_tokens"]
+
+    if case["n_img"] is not None:  # d21: batch order serves 5 of 32 texts, BPR 18
+        served = kept.any(1).view(shape[:2]).double()
+        assert served[:, : case["n_img"]].mean().item() == pytest.approx(case[f"{order}_img_success"])
+        assert served[:, case["n_img"] :].mean().item() == pytest.approx(case[f"{order}_txt_success"])
+
+    rows = plan.dispatch(torch.from_numpy(expected[f"{name}/x"]).flatten(0, 1))
+    used = torch.zeros(rows.shape[:2], dtype=torch.bool).view(-1)
+    used[plan.slot[kept]] = True
+    used = used.view(rows.shape[:2])
+    filled = expected[f"{name}/{order}_token_at"].transpose(1, 0, 2).reshape(case["E"], -1) >= 0
+    assert used.tolist() == filled.tolist() and used.sum() == kept.sum()
+    if case["G"] % case["E"]:  # otherwise the reference permutes the groups inside its buffer
+        close(rows * used[..., None], expected[f"{name}/{order}_dispatched"], 0)
+    number = torch.arange(1.0, case["E"] + 1)[:, None, None]
+    combined = plan.combine(2 * rows + number)
+    close(combined.view(*shape[:2], -1), expected[f"{name}/{order}_combined"], 1e-6)
+
+
+def test_capacity_table(golden: Path) -> None:
+    table = json.loads((golden / "capacity_table.json").read_text())
+    tested = 0
+    for tokens, experts, factor, rounding, multiple, capacity in table["rows"]:
+        if rounding == "ceil":
+            found = expert_capacity(
+                tokens, num_experts=experts, capacity_factor=factor, multiple_of=1 if multiple is None else multiple
+            )
+            assert found == capacity, (tokens, experts, factor, multiple)
+            tested += 1
+    assert tested == 1680
+
+
+# ---------------------------------------------------------------- the whole layer
+
+MOE = [
+    *("m01_k1_det", "m02_k1_noise", "m03_k2_bpr", "m04_k2_vanilla", "m05_cap1_bpr", "m06_cap1_k2", "m07_few_tokens"),
+    *("m08_indices_k2_bpr", "m09_groups_across_seqs", "m10_groups_eq_experts", "m11_dup_tokens_bpr_det", "m12_mm_bpr"),
+    *("m13_mm_vanilla", "m14_mm_two_seqs_per_group", "m16_noise_in_eval", "m17_noise_std0", "m18_big_drop"),
+    "m19_one_expert",
+]
+
+
+def reference_layer(case: dict[str, Any], given: dict[str, np.ndarray], name: str, dtype: torch.dtype) -> MoE:
+    dispatcher = case["router"]["dispatcher"]
+    factor = dispatcher.get("capacity_factor", 1e-9)  # "capacity": 1 there
+    assert dispatcher.get("capacity", 1) == 1
+    router = partial(
+        TopKRouter,
+        priority=bpr if dispatcher["batch_priority"] else first_come,
+        k=case["K"],
+        noise_std=case["router"]["noise_std"],
+        capacity_factor=factor,
+        eval_capacity_factor=factor,
+        capacity_multiple_of=dispatcher.get("capacity_multiple_of") or 1,
+        pairs_per_group=1,
+    )
+    layer = MoE(case["D"], hidden_dim=case["H"], num_experts=case["E"], router=router).to(dtype)
+    values = {"weight_in": "W1", "bias_in": "b1", "weight_out": "W2", "bias_out": "b2"}
+    for ours, theirs in values.items():
+        getattr(layer.experts, ours).data = torch.from_numpy(given[f"{name}/{theirs}"]).to(dtype)
+    layer.router.weight.data = torch.from_numpy(given[f"{name}/W"]).to(dtype).T.contiguous()
+    return layer.train(f"{name}/eps" in given)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("name", MOE)
+def test_moe_layer(golden: Path, monkeypatch: pytest.MonkeyPatch, name: str, precision: str) -> None:
+    case, given = cases(golden, "moe_layer_f32")[name], arrays(golden, "moe_layer_f32")
+    expected = arrays(golden, f"moe_layer_{precision}")
+    dtype, tolerance = PRECISIONS[precision], {"f32": 1e-5, "f64": 1e-9}[precision]
+    layer = reference_layer(case, given, name, dtype)
+    if layer.training:
+        fix_noise(monkeypatch, given[f"{name}/eps"])
+    x = torch.from_numpy(given[f"{name}/x"]).to(dtype).requires_grad_()
+    groups = case["G"]
+    y, routed = layer(x.flatten(0, 1), flat_stream(groups=groups, length=case["group_size"]))
+    close(y.view_as(x), expected[f"{name}/y"], tolerance)
+
+    cotangent = torch.from_numpy(given[f"{name}/cot"]).to(dtype)
+    experts = layer.experts
+    leaves = [x, layer.router.weight, experts.weight_in, experts.bias_in, experts.weight_out, experts.bias_out]
+    found = torch.autograd.grad((y.view_as(x) * cotangent).sum(), leaves, retain_graph=True)
+    for key, gradient in zip(("x", "W", "W1", "b1", "W2", "b2"), found, strict=True):
+        close(gradient.T if key == "W" else gradient, expected[f"{name}/dtask_{key}"], tolerance)
+    weights = case["router"]
+    if case["E"] == 1 or weights["gshard_loss_weight"]:
+        return  # no loss, or one that is not ours
+    aux = weights["importance_loss_weight"] * group_losses(Importance(), routed, groups)
+    if routed.noise_std > 0:
+        aux = aux + weights["load_loss_weight"] * group_losses(Load(), routed, groups)
+    close(aux, expected[f"{name}/met_auxiliary_loss"], tolerance)
+    dx, dw = torch.autograd.grad(aux.mean(), [x, layer.router.weight])
+    close(dx, expected[f"{name}/daux_x"], tolerance)
+    close(dw.T, expected[f"{name}/daux_W"], tolerance)
+
+
+# ---------------------------------------------------------------- entropies and z
+
+ENTROPY = [
+    *("o01", "o02_two_groups", "o03_collapsed_text", "o04_uniform", "o05_saturated", "o06_onehot_balanced", "o07_pad"),
+    *("o08_few_tokens_many_experts", "o09_single_text_token", "o10_threshold_off", "o11_threshold_on"),
+]
+
+
+TWO_GROUPS = ["o02_two_groups", "o03_collapsed_text", "o07_pad"]
+
+
+@pytest.mark.parametrize(
+    ("name", "reduction"), [*((name, "batch") for name in ENTROPY), *((name, "group") for name in TWO_GROUPS)]
+)
+def test_entropy_losses(golden: Path, name: str, reduction: str) -> None:
+    """`batch` pools the tokens of all groups; `group` is the mean over groups."""
+    case, expected = cases(golden, "limoe_oracle")[name], arrays(golden, "limoe_oracle")
+    logits = torch.from_numpy(expected[f"{name}/logits"]).requires_grad_()
+    flat = logits.flatten(0, 1)
+    text = torch.from_numpy(expected[f"{name}/is_text"]).repeat(case["G"])
+    routed = router_output(flat, modality=torch.where(text, TEXT, IMAGE))
+    groups = 1 if reduction == "batch" else case["G"]
+    atoms: dict[str, AuxLoss] = {"all_zloss": ZLoss()} if reduction == "batch" else {}
+    for short, modality in (("img", "image"), ("txt", "text")):
+        wanted = math.exp(case[f"tau_{short}"])
+        atoms[f"{short}_local"] = LocalEntropy(modality=modality)
+        atoms[f"{short}_glob"] = GlobalEntropy(modality=modality)
+        atoms[f"{short}_glob_thr"] = GlobalEntropy(modality=modality, min_experts=wanted)
+    for key, atom in atoms.items():
+        loss = group_losses(atom, routed, groups).mean()
+        close(loss, expected[f"{name}/{key}_{reduction}"], 1e-9)
+        (gradient,) = torch.autograd.grad(loss, logits, retain_graph=True)
+        close(gradient, expected[f"{name}/{key}_{reduction}_dlogits"], 1e-9)
+
+
+# ---------------------------------------------------------------- contrastive
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("name", ["c01_rand", "c02_aligned", "c03_t1", "c04_dups", "c05_hot"])
+def test_softmax_contrastive(golden: Path, name: str, precision: str) -> None:
+    """Normalised with z / (|z| + 1e-8) as there; also the loss and gradients of four simulated devices."""
+    given, expected = arrays(golden, "contrastive_f32"), arrays(golden, f"contrastive_{precision}")
+    dtype, tolerance = PRECISIONS[precision], {"f32": 1e-5, "f64": 1e-9}[precision]
+    image, text, log_scale = (
+        torch.from_numpy(given[f"{name}/{key}"]).to(dtype).requires_grad_() for key in ("zimg_raw", "ztxt_raw", "s")
+    )
+    unit = [z / (z.norm(dim=-1, keepdim=True) + 1e-8) for z in (image, text)]
+    loss = SoftmaxContrastive()(*unit, log_scale.exp())
+    close(loss, expected[f"{name}/soft_loss"], tolerance)
+    close(loss, expected[f"{name}/dev4_softmax_loss_pmean"], tolerance)
+    gradients = torch.autograd.grad(loss, [image, text, log_scale])
+    for key, gradient in zip(("zimg_raw", "ztxt_raw", "s"), gradients, strict=True):
+        close(gradient, expected[f"{name}/soft_d_{key}"], tolerance)
+    close(gradients[2], expected[f"{name}/dev4_softmax_d_s_pmean"], tolerance)
+
+
+# ---------------------------------------------------------------- schedules
+
+
+@pytest.mark.parametrize(
+    ("name", "schedule"),
+    [
+        ("bv_rsqrt_w0_c0", rsqrt(total_steps=1000, warmup=0, cooldown=0, timescale=50)),
+        ("bv_rsqrt_w10_c0", rsqrt(total_steps=1000, warmup=10, cooldown=0, timescale=50)),
+        ("bv_rsqrt_w10_c100", rsqrt(total_steps=1000, warmup=10, cooldown=100, timescale=50)),
+        ("bv_rsqrt_w0_c100", rsqrt(total_steps=1000, warmup=0, cooldown=100, timescale=50)),
+        ("bv_rsqrt_w100_c200", rsqrt(total_steps=1000, warmup=100, cooldown=200, timescale=50)),
+        ("bv_rsqrt_big", rsqrt(total_steps=500_000, warmup=10_000, cooldown=50_000)),
+        ("bv_cosine", cosine(total_steps=1000, warmup=10)),
+    ],
+)
+def test_learning_rates(golden: Path, name: str, schedule: Any) -> None:
+    expected = arrays(golden, "schedule")
+    steps, rates = expected[f"{name}/step"].tolist(), expected[f"{name}/lr"]
+    assert [schedule(step) for step in steps] == pytest.approx((rates / 1e-3).tolist(), rel=2e-6, abs=1e-7)

@@ -152,7 +152,7 @@ def test_priority_switches_by_epoch(tmp_path: Path) -> None:
     [
         ({"unit": "batch"}, r"priority_toggle\.unit must be 'step' or 'epoch', got 'batch'"),
         ({"train": {-1: "bpr"}}, r"priority_toggle\.train must be a map from whole numbers >= 0 to priorities, got -1"),
-        ({"eval": {0: "brp"}}, r"priority must be bpr, .* got 'brp'"),
+        ({"eval": {0: "brp"}}, r"priority must be one of bpr, .* got 'brp'"),
     ],
 )
 def test_bad_toggles(settings: dict[str, Any], message: str) -> None:

@@ -285,7 +285,7 @@ def test_a_sweep_goes_on_after_a_failed_job(
     assert sorted(p.name for p in sweep.iterdir() if p.is_dir()) == ["0", "2"]
 
 
-def test_interrupts_have_their_exit_codes(call: Callable[..., int]) -> None:
+def test_interrupts_have_their_exit_codes(call: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
     class SIGTERMException(SystemExit):
         """Named as Lightning's."""
 
@@ -304,6 +304,8 @@ def test_interrupts_have_their_exit_codes(call: Callable[..., int]) -> None:
     assert call("train", run=ctrl_c) == 130
     assert call("train", run=ctrl_c_in_lightning) == 130
     assert call("train", run=sigterm) == 143
+    said = capsys.readouterr().err.splitlines()
+    assert said == ["limoe: interrupted", "limoe: interrupted", "limoe: terminated"]
 
 
 def test_cfg_shows_the_config_and_runs_nothing(

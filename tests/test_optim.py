@@ -82,6 +82,24 @@ def test_adafactor_first_step_by_hand() -> None:
     model.weight.grad = torch.full((1, 1), 3.0)
     adafactor(model, lr=0.1, weight_decay=0.0).step()
     assert model.weight.item() == pytest.approx(1.99, abs=1e-4)
+    model.weight.data.fill_(2.0)
+    adafactor(model, lr=0.1, weight_decay=0.0, beta1=0.5).step()
+    assert model.weight.item() == pytest.approx(1.95, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("shape", "numbers"),
+    [((31, 64), 31 * 64), ((32, 64), 32 + 64), ((8, 40, 64), 8 * 40 + 8 * 64), ((64,), 64)],
+)
+def test_adafactor_factors_two_axes_of_at_least_32(shape: tuple[int, ...], numbers: int) -> None:
+    """Second-moment numbers kept: a router of 31 experts in full, stacked experts by row and column of each."""
+    model = nn.ParameterDict({"weight": nn.Parameter(torch.randn(shape))})
+    optimizer = adafactor(model, lr=0.1)
+    model["weight"].grad = torch.randn(shape)
+    optimizer.step()
+    state = optimizer.state[model["weight"]]
+    assert sum(value.numel() for key, value in state.items() if "sq" in key) == numbers
+    assert next(value for key, value in state.items() if key == "exp_avg").dtype == torch.bfloat16
 
 
 @pytest.mark.parametrize("factory", FACTORIES)

@@ -49,6 +49,6 @@ def test_names_and_dotted_paths() -> None:
     "name", ["", "brp", "no.such.module.bpr", "limoe.routing.priority.nobody", "os.sep", ".a.b", "a..b"]
 )
 def test_an_unknown_name_is_a_config_error_that_quotes_it(name: str) -> None:
-    with pytest.raises(ConfigError, match="priority must be bpr, first_come") as error:
+    with pytest.raises(ConfigError, match="priority must be one of bpr, first_come") as error:
         get_priority(name)
     assert repr(name) in str(error.value)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import torch
-from timm.optim import create_optimizer_v2
+from timm.optim import AdafactorBigVision, create_optimizer_v2
 from torch import nn
 from torch.optim import Optimizer
 
@@ -45,7 +45,8 @@ def adafactor(model: nn.Module, *, lr: float, weight_decay: float = 0.1, beta1: 
     """big_vision's Adafactor as timm has it (`adafactorbv`): factored second moment, bfloat16 momentum, no clipping."""
     _check(lr, weight_decay, [beta1])
     groups = parameter_groups(model, weight_decay=weight_decay)
-    return create_optimizer_v2(groups, opt="adafactorbv", lr=lr, weight_decay=0.0, betas=(beta1, 0.999))
+    # built directly: timm's factory would ignore `betas` here; 32 is the reference's limit, timm's default is 16
+    return AdafactorBigVision(groups, lr=lr, momentum=beta1, min_dim_size_to_factor=32)
 
 
 def lion(model: nn.Module, *, lr: float, weight_decay: float = 1.0, betas: Sequence[float] = (0.9, 0.99)) -> Optimizer:

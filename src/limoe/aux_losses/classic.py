@@ -1,4 +1,4 @@
-"""The balance losses of V-MoE and the z-loss of ST-MoE. They do not know modalities.
+"""The balance losses of V-MoE (arXiv 2106.05974) and the z-loss of ST-MoE. They do not know modalities.
 
 CV^2(v) = population variance / mean^2 (not std / mean squared after the fact: the root has an infinite slope at 0).
 """
@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from limoe.aux_losses.base import AuxLoss
+from limoe.errors import ConfigError
 from limoe.types import RouterOutput
 
 
@@ -18,7 +19,7 @@ def squared_cv(x: Float[Tensor, "E"]) -> Float[Tensor, ""]:
 
 
 class Importance(AuxLoss):
-    """CV^2 of imp_e = sum over tokens of the clean gate p_e (V-MoE, arXiv 2106.05974). 0 = balanced, E - 1 = one expert.
+    """CV^2 of imp_e = sum over tokens of the clean gate p_e (V-MoE). 0 = balanced, E - 1 = one expert.
 
     Blind to a small modality: total collapse of text costs only (text share)^2 (E - 1).
     """
@@ -28,19 +29,19 @@ class Importance(AuxLoss):
 
 
 class Load(AuxLoss):
-    """CV^2 of load_e = sum over tokens of P(expert e is among the K chosen under fresh noise) (V-MoE, arXiv 2106.05974).
+    """CV^2 of load_e = sum over tokens of P(expert e is among the K chosen under fresh noise) (V-MoE).
 
     P = 1 - Phi((eta - logit_e) / sigma), eta = K-th largest noisy logit of the token, logit_e clean.
 
     Raises:
-        ValueError: the router has no noise; then the loss is undefined.
+        ConfigError: the router has no noise; then the loss is undefined.
     """
 
     needs_noise = True
 
     def __call__(self, routed: RouterOutput) -> Float[Tensor, ""]:
         if routed.noise_std <= 0:
-            raise ValueError(
+            raise ConfigError(
                 "aux_loss.load needs router noise: set routing.noise_std > 0 or drop it with ~aux_loss.load"
             )
         threshold = routed.noisy_logits.gather(-1, routed.expert_index[:, -1:])

@@ -1,6 +1,7 @@
 """How well each modality is served by each router: logged, and written as one JSON line per layer and modality."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -52,11 +53,18 @@ class RoutingHealth(L.Callback):
 
 
 def _record(step: int, layer: int, modality: str, statistics: ModalityStatistics) -> dict[str, Any]:
-    values = {name: value.tolist() for name, value in statistics._asdict().items()}
+    values = {name: _finite(value.tolist()) for name, value in statistics._asdict().items()}
     return {"step": step, "layer": layer, "modality": modality, **values}
+
+
+def _finite(value: Any) -> Any:
+    """null for the NaN of an absent modality: JSON has no NaN."""
+    if isinstance(value, list):
+        return [_finite(v) for v in value]
+    return value if math.isfinite(value) else None
 
 
 def _append(path: Path, records: list[dict[str, Any]]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:
-        file.writelines(json.dumps(record) + "\n" for record in records)
+        file.writelines(json.dumps(record, allow_nan=False) + "\n" for record in records)

@@ -95,8 +95,8 @@ class LIMoE(nn.Module):
         x, routing = self.tower(x, stream)
         image_tokens, text_tokens = stream.split(x)
         return ModelOutput(
-            image_features=F.normalize(self.image_head(image_tokens.mean(1)), dim=-1),
-            text_features=F.normalize(self.text_head(masked_mean(text_tokens, text_mask)), dim=-1),
+            image_features=_unit_length(self.image_head(image_tokens.mean(1))),
+            text_features=_unit_length(self.text_head(masked_mean(text_tokens, text_mask))),
             logit_scale=self.logit_scale.exp(),
             routing=routing,
         )
@@ -106,19 +106,24 @@ class LIMoE(nn.Module):
         tokens = self.image_embed(images)
         stream = Stream.of([_segment(IMAGE, tokens)], device=tokens.device)
         x, _ = self.tower(tokens.flatten(0, 1), stream)
-        return F.normalize(self.image_head(x.view_as(tokens).mean(1)), dim=-1)
+        return _unit_length(self.image_head(x.view_as(tokens).mean(1)))
 
     def encode_text(self, text_ids: Int[Tensor, "B n_t"], text_mask: Bool[Tensor, "B n_t"]) -> Float[Tensor, "B d_out"]:
         """Unit-length features of texts alone."""
         tokens = self.text_embed(text_ids)
         stream = Stream.of([_segment(TEXT, tokens, text_mask)], device=tokens.device)
         x, _ = self.tower(tokens.flatten(0, 1), stream)
-        return F.normalize(self.text_head(masked_mean(x.view_as(tokens), text_mask)), dim=-1)
+        return _unit_length(self.text_head(masked_mean(x.view_as(tokens), text_mask)))
 
     @torch.no_grad()
     def clamp_logit_scale(self) -> None:
         """Keep exp(logit_scale) at or below `max_logit_scale`; call after each optimizer step."""
         self.logit_scale.clamp_(max=math.log(self.max_logit_scale))
+
+
+def _unit_length(x: Float[Tensor, "B d_out"]) -> Float[Tensor, "B d_out"]:
+    """In at least float32: bfloat16 features would be off by up to 0.4 in a logit at temperature 100."""
+    return F.normalize(x.to(torch.promote_types(x.dtype, torch.float32)), dim=-1)
 
 
 def _segment(modality: int, tokens: Float[Tensor, "B n D"], mask: Bool[Tensor, "B n"] | None = None) -> Segment:

@@ -43,19 +43,22 @@ def text_first(top_gate: Float[Tensor, "T"], stream: Stream) -> Float[Tensor, "T
     return (stream.modality == TEXT).to(top_gate.dtype)
 
 
+_PRIORITIES = {rule.__name__: rule for rule in (bpr, first_come, random, image_first, text_first)}
+
+
 def get_priority(name: str) -> Priority:
-    """A priority by the name of a function in this file, or by its full dotted path.
+    """A priority of this file by its name, or any function by its full dotted path.
 
     Raises:
         ConfigError: there is no such function.
     """
+    if name in _PRIORITIES:
+        return _PRIORITIES[name]
     module, _, function = name.rpartition(".")
     try:
-        found = getattr(importlib.import_module(module or __name__), function)
-    except (ImportError, AttributeError, TypeError):
+        found = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError, ValueError, TypeError):
         found = None
     if not callable(found):
-        raise ConfigError(
-            f"priority must be bpr, first_come, random, image_first, text_first or a dotted path, got {name!r}"
-        )
+        raise ConfigError(f"priority must be one of {', '.join(_PRIORITIES)}, or a dotted path, got {name!r}")
     return found

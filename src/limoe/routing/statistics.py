@@ -15,7 +15,7 @@ class ModalityStatistics(NamedTuple):
     `success_rate`: share of assignments that got a seat (the paper's health indicator). `load`: share of the modality's
     assignments per expert, before drops, sums to 1. `local_entropy`: mean entropy of a token's gates, in nats.
     `global_entropy`: entropy of the mean gate, in nats. `load_cv`: standard deviation / mean of `load` over experts.
-    `dead_experts`: experts that nobody of this modality chose. All are NaN where the modality is absent.
+    `dead_experts`: experts that nobody of this modality chose. Where the modality is absent that is E, the rest NaN.
     """
 
     success_rate: Float[Tensor, ""]

@@ -1,0 +1,98 @@
+"""Every YAML is a test case: it composes, its `Run:` line composes, and what it builds can be built."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
+
+from limoe.build import build_module
+from limoe.config import check, plain, register_resolvers
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+VERBS = ("train", "eval", "report")
+# an option of its own, a set, or a folder that is not a group of choices
+GROUPS = sorted(p.name for p in CONFIGS.iterdir() if p.is_dir() and p.name not in ("hydra", "paths", "local"))
+OPTIONS = [f"{group}={file.stem}" for group in GROUPS for file in sorted((CONFIGS / group).glob("*.yaml"))]
+EXPERIMENTS = sorted((CONFIGS / "experiment").glob("*.yaml"))
+COMPANIONS = {"tokenizer=file": ["tokenizer.path=t.json", "tokenizer.vocab_size=300"]}  # values an option needs
+
+
+def composed(*overrides: str, verb: str = "train") -> DictConfig:
+    register_resolvers()
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        return compose(verb, overrides=[*overrides, "paths.output_dir=out"])
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_option_composes_and_resolves(option: str) -> None:
+    needs_emoji = option.startswith("eval=emoji")
+    others = COMPANIONS.get(option, []) + (["data=emoji"] if needs_emoji else [])
+    cfg = composed(option, *others)
+    assert plain(cfg)
+    check(cfg)
+
+
+@pytest.mark.parametrize(
+    "option", [o for o in OPTIONS if o.split("=")[0] in ("model", "routing", "aux_loss", "optimizer", "scheduler")]
+)
+def test_option_builds_a_module(option: str) -> None:
+    if option == "model=limoe_b16":
+        pytest.skip("a billion parameters; its sizes are checked on the meta device in test_limoe_model.py")
+    cfg = composed(option, "model.width=32", "model.mlp_dim=64", "model.num_heads=2", "tokenizer.vocab_size=300")
+    module = build_module(cfg)
+    assert set(module.aux_losses.atoms) == set(cfg.aux_loss)
+    assert module.configure_optimizers()["optimizer"].param_groups
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
+def test_experiment_header(path: Path) -> None:
+    """Question, source, command, cost and expectation stand on top, and the command composes."""
+    header = [line[2:] for line in path.read_text().splitlines() if line.startswith("# ")]
+    names = [line.split(":")[0] for line in header if re.match(r"[A-Z]\w+:", line)]
+    assert names == ["Question", "Paper", "Run", "Cost", "Expectation"]
+    run = next(line for line in header if line.startswith("Run: ")).removeprefix("Run: ")
+    program, verb, *overrides = shlex.split(run)
+    assert (program, verb) == ("limoe", "train") and f"experiment={path.stem}" in overrides
+    cfg = composed(*overrides)
+    check(cfg)
+    assert cfg.task != "train", "an experiment has its own folder below logs/"
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_option_opens_with_a_comment(option: str) -> None:
+    group, name = option.split("=")
+    first = (CONFIGS / group / f"{name}.yaml").read_text().splitlines()[0]
+    assert first.startswith("# ")
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_verb_has_a_config(verb: str) -> None:
+    required = {"eval": ["ckpt=run"], "report": ["runs=[run]"]}.get(verb, [])
+    assert plain(composed(*required, verb=verb))
+
+
+@pytest.mark.parametrize(
+    ("override", "active"),
+    [
+        ("aux_loss=limoe", {"importance", "load", "z", "global_text", "global_image", "local_text"}),
+        ("aux_loss=[classic,local_text]", {"importance", "load", "local_text"}),
+        ("~aux_loss.z", {"importance", "load", "global_text", "global_image", "local_text"}),
+        ("aux_loss=none", set()),
+    ],
+)
+def test_losses_are_chosen_by_name(override: str, active: set[str]) -> None:
+    assert set(composed(override).aux_loss) == active
+
+
+def test_weight_zero_keeps_the_loss() -> None:
+    assert composed("aux_loss.local_text.weight=0").aux_loss.local_text.weight == 0
+
+
+def test_dense_and_sparse_differ_by_the_sparse_layers_and_their_losses_alone() -> None:
+    sparse, dense = (plain(composed(f"experiment=emoji_{kind}")) for kind in ("limoe", "dense"))
+    assert sparse.pop("aux_loss") and not dense.pop("aux_loss")
+    assert sparse["model"].pop("moe_layers") == [1, 3] and dense["model"].pop("moe_layers") == []
+    assert sparse == dense

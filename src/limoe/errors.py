@@ -6,6 +6,11 @@ from typing import Any
 class LimoeError(ValueError):
     """Something the user gave does not work; the message names it and says what to do."""
 
+    def __str__(self) -> str:
+        """torch repeats the error of a loader worker with the worker's traceback in front; only the message is ours."""
+        text = super().__str__()
+        return text.rpartition(f"{__name__}.{type(self).__name__}: ")[2].strip() or text
+
 
 class ConfigError(LimoeError):
     """A config key has a value that breaks a rule."""

@@ -1,5 +1,8 @@
 """Small inputs and models for tests."""
 
+import limoe  # noqa: F401  (first: makes torchvision importable beside a CPU-only torch, also in spawned processes)
+
+# isort: split
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path

@@ -48,9 +48,10 @@ def write_health(folder: Path, *, layers: list[int]) -> None:
         (folder / "routing").mkdir(exist_ok=True)
         with (folder / "routing" / "health.jsonl").open("a") as file:
             for step in (0, 10):
-                for modality, load in (("image", [0.75, 0.25]), ("text", [0.0, 1.0])):
+                for modality, load, assignments in (("image", [0.75, 0.25], 400), ("text", [0.0, 1.0], 100)):
                     row = {"step": step, "layer": layer, "modality": modality, "success_rate": 0.9 + step / 100}
                     row |= {"load": load, "local_entropy": 0.5, "global_entropy": 0.6, "dead_experts": load.count(0)}
+                    row |= {"assignments": assignments, "effective_experts": 1.82}
                     file.write(json.dumps(row) + "\n")
 
 

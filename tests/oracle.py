@@ -97,6 +97,13 @@ def load(logits: Rows, *, noisy_logits: Rows, k: int, noise_std: float) -> float
     return squared_cv(columns)
 
 
+def balance(first_choice: Sequence[int], *, gates: Rows) -> float:
+    """E * sum over experts of (share of first choices) * (mean gate)."""
+    columns = zip(*gates, strict=True)
+    shares = [list(first_choice).count(e) / len(first_choice) for e in range(len(gates[0]))]
+    return len(shares) * sum(f * sum(column) / len(column) for f, column in zip(shares, columns, strict=True))
+
+
 def z_loss(logits: Rows) -> float:
     return sum(math.log(sum(math.exp(z) for z in row)) ** 2 for row in logits) / len(logits)
 

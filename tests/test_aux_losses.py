@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from limoe.aux_losses.base import AuxLoss, AuxLossSet
+from limoe.aux_losses.balance import Balance
+from limoe.aux_losses.base import AuxLossSet
 from limoe.aux_losses.classic import Importance, Load, ZLoss, squared_cv
-from limoe.aux_losses.entropy import GlobalEntropy, LocalEntropy
+from limoe.aux_losses.entropy import GlobalEntropy, LocalEntropy, MutualInformation
 from limoe.errors import ConfigError
 from limoe.types import IMAGE, MODALITIES, TEXT, RouterOutput
 
@@ -28,7 +29,14 @@ ALL_ATOMS = {
     "global_text": GlobalEntropy(modality="text", min_fraction=0.28),
     "global_image_free": GlobalEntropy(modality="image"),
     "global_text_free": GlobalEntropy(modality="text"),
+    "importance_text": Importance(modality="text"),
+    "load_image": Load(modality="image"),
+    "gshard": Balance(),
+    "gshard_text": Balance(modality="text"),
+    "mutual_information": MutualInformation(),
+    "mutual_information_image": MutualInformation(modality="image"),
 }
+READ_NOISE = {"load", "load_image", "gshard", "gshard_text"}
 
 
 def on_expert(expert: int, *, num_experts: int, tokens: int) -> Tensor:
@@ -52,6 +60,8 @@ def test_zero_router_weights(num_experts: int, z: float) -> None:
     assert ZLoss()(routed).item() == pytest.approx(z, abs=0.005)
     assert ZLoss()(routed).item() == pytest.approx(math.log(num_experts) ** 2)
     assert Importance()(routed).item() == pytest.approx(0, abs=1e-15)
+    assert Balance()(routed).item() == pytest.approx(1)
+    assert MutualInformation()(routed).item() == pytest.approx(0, abs=1e-12)  # undecided
     for modality in MODALITIES:
         assert LocalEntropy(modality=modality)(routed).item() == pytest.approx(math.log(num_experts))
         assert GlobalEntropy(modality=modality)(routed).item() == pytest.approx(-math.log(num_experts))
@@ -64,6 +74,8 @@ def test_all_tokens_on_one_expert() -> None:
     one = on_expert(5, num_experts=32, tokens=4)
     routed = mixed(one, one)
     assert Importance()(routed).item() == pytest.approx(31)  # E - 1
+    assert Balance()(routed).item() == pytest.approx(32)  # E
+    assert MutualInformation()(routed).item() == pytest.approx(0, abs=1e-12)
     for modality in MODALITIES:
         assert LocalEntropy(modality=modality)(routed).item() == pytest.approx(0, abs=1e-12)
         assert GlobalEntropy(modality=modality)(routed).item() == pytest.approx(0, abs=1e-12)
@@ -157,6 +169,9 @@ def test_all_atoms_equal_the_oracle(seed: int, num_experts: int, k: int, scale: 
     routed = router_output(logits, modality=modality, valid=valid, noisy_logits=noisy, k=k, noise_std=1 / num_experts)
     real, rows = valid.nonzero()[:, 0].tolist(), logits.tolist()
     text, image = ([rows[t] for t in real if t % 2 == m] for m in (1, 0))
+    images, texts = ([t for t in real if t % 2 == m] for m in (0, 1))
+    gates = [oracle.softmax(row) for row in noisy.tolist()]
+    first = [oracle.top_k(row, 1)[0] for row in gates]
     expected = {
         "importance": oracle.importance([rows[t] for t in real]),
         "load": oracle.load(
@@ -172,6 +187,15 @@ def test_all_atoms_equal_the_oracle(seed: int, num_experts: int, k: int, scale: 
         "global_text_free": -oracle.global_entropy(text),
         "global_image": max(0.0, math.log(max(2, round(0.63 * num_experts))) - oracle.global_entropy(image)),
         "global_text": max(0.0, math.log(max(2, round(0.28 * num_experts))) - oracle.global_entropy(text)),
+        "importance_text": oracle.importance(text),
+        "load_image": oracle.load(
+            image, noisy_logits=[noisy.tolist()[t] for t in images], k=k, noise_std=1 / num_experts
+        ),
+        "gshard": oracle.balance([first[t] for t in real], gates=[gates[t] for t in real]),
+        "gshard_text": oracle.balance([first[t] for t in texts], gates=[gates[t] for t in texts]),
+        "mutual_information": oracle.local_entropy([rows[t] for t in real])
+        - oracle.global_entropy([rows[t] for t in real]),
+        "mutual_information_image": oracle.local_entropy(image) - oracle.global_entropy(image),
     }
     found = {name: atom(routed).item() for name, atom in ALL_ATOMS.items()}
     assert found == pytest.approx(expected, rel=1e-10, abs=1e-12)
@@ -275,83 +299,117 @@ def test_load_without_noise_says_what_to_do() -> None:
 
 
 def test_losses_read_clean_gates() -> None:
-    """Only load sees the noise."""
+    """Only load and balance see the noise."""
     clean = random_routed()
     noisy = dataclasses.replace(
         clean, noisy_logits=torch.randn(12, 4).double(), gates=torch.full((12, 4), 0.25).double()
     )
     for name, atom in ALL_ATOMS.items():
-        assert torch.equal(atom(clean), atom(noisy)) == (name != "load"), name
+        assert torch.equal(atom(clean), atom(noisy)) == (name not in READ_NOISE), name
 
 
-# ---------------------------------------------------------------- the set
+# ---------------------------------------------------------------- by hand
 
 
-class Constant(AuxLoss):
-    """A loss that says how often it was asked."""
+def test_balance_by_hand() -> None:
+    """Two tokens, two experts, gates (3/4, 1/4) and (2/3, 1/3): f = (1, 0), P_0 = 17/24, loss 2 * 17/24 = 17/12.
 
-    def __init__(self, value: float, *, weight: float = 1.0) -> None:
-        super().__init__(weight=weight)
-        self.value = value
-
-    def __call__(self, routed: RouterOutput) -> Tensor:
-        return routed.logits.sum() * 0 + self.value * routed.logits.shape[0]
-
-
-ROUTING = {1: router_output(torch.zeros(1, 2)), 3: router_output(torch.zeros(3, 2))}  # values count 1 and 3 times
-
-
-def test_total_is_the_mean_over_active_atoms_and_layers_times_the_weight() -> None:
-    """Layer means 2v: 2, 20, weight 0: 200. Mean over the two active of (1 * 2, 0.5 * 20) = 6, times 0.04."""
-    atoms = {"a": Constant(1), "b": Constant(10, weight=0.5), "off": Constant(100, weight=0.0)}
-    total, raw = AuxLossSet(atoms)(ROUTING)
-    assert total.item() == pytest.approx(0.04 * (2 + 10) / 2)
-    assert {name: value.item() for name, value in raw.items()} == {"a": 2, "b": 20, "off": 200}
+    With f held, its gradient is that of E * P_0: the raw product rule of f as a function of gates would add a term.
+    """
+    logits = torch.tensor([[3.0, 1.0], [2.0, 1.0]]).log().requires_grad_()
+    loss = Balance()(router_output(logits))
+    assert loss.item() == pytest.approx(17 / 12)
+    loss.backward()
+    # d p_0 / d z_0 = p_0 p_1: 2 * (1/2) * 3/16 and 2 * (1/2) * 2/9
+    assert logits.grad[:, 0].tolist() == pytest.approx([3 / 16, 2 / 9])
 
 
-def test_weight_zero_equals_leaving_out() -> None:
-    with_off = AuxLossSet({"a": Constant(1), "off": Constant(100, weight=0.0)})(ROUTING)
-    without = AuxLossSet({"a": Constant(1)})(ROUTING)
-    assert torch.equal(with_off.total, without.total) and with_off.raw["off"].item() == 200
+def test_balance_counts_first_choices_before_drops_also_for_k_two() -> None:
+    """Both tokens choose expert 0 first and have no seat; second choices 1 and 2 do not count: f = (1, 0, 0)."""
+    gates = torch.tensor([[0.5, 0.3, 0.2], [0.6, 0.1, 0.3]])
+    routed = router_output(gates.log(), k=2, kept=torch.zeros(2, 2, dtype=torch.bool))
+    assert routed.expert_index.tolist() == [[0, 1], [0, 2]]
+    assert Balance()(routed).item() == pytest.approx(3 * 0.55)
 
 
-def test_a_loss_of_weight_zero_cannot_poison_the_total() -> None:
-    total, raw = AuxLossSet({"a": Constant(1), "off": Constant(math.nan, weight=0.0)})(ROUTING)
-    assert total.item() == pytest.approx(0.04 * 2) and raw["off"].isnan()
+def test_mutual_information_by_hand() -> None:
+    """Two tokens sure of different experts of two: H(p) = 0, mean gate (1/2, 1/2), so -ln 2; a third undecided one
+    leaves the mean gate and adds ln 2 / 3 of local entropy."""
+    sure = torch.tensor([[SURE, 0], [0, SURE]], dtype=torch.float64)
+    assert MutualInformation()(router_output(sure)).item() == pytest.approx(-math.log(2))
+    three = torch.cat([sure, torch.zeros(1, 2).double()])
+    assert MutualInformation()(router_output(three)).item() == pytest.approx(math.log(2) / 3 - math.log(2))
+
+
+def test_sign_of_the_mutual_information() -> None:
+    """All tokens on expert 0, a little undecided: a step against the gradient raises I(token; expert)."""
+    torch.manual_seed(3)
+    logits = (on_expert(0, num_experts=4, tokens=6).clamp_max(2.0) + 0.3 * torch.randn(6, 4).double()).requires_grad_()
+    MutualInformation()(router_output(logits)).backward()
+    rows = (logits - logits.grad).tolist()
+    information = oracle.global_entropy(rows) - oracle.local_entropy(rows)
+    assert information > oracle.global_entropy(logits.tolist()) - oracle.local_entropy(logits.tolist())
+
+
+def test_a_modality_of_its_own_sees_what_all_tokens_hide() -> None:
+    """Images uniform, text on one of 8: importance of text alone is E - 1 = 7, over all tokens 0.0399."""
+    routed = mixed(torch.zeros(196, 8).double(), on_expert(3, num_experts=8, tokens=16))
+    assert Importance(modality="text")(routed).item() == pytest.approx(7)
+    assert Importance(modality="image")(routed).item() == pytest.approx(0, abs=1e-12)
+    assert Balance(modality="text")(routed).item() == pytest.approx(8)
+
+
+NORMALISED = {
+    "importance": Importance(),
+    "load": Load(),
+    "gshard": Balance(),
+    "global_text": GlobalEntropy(modality="text", min_experts=3),
+    "global_text_free": GlobalEntropy(modality="text"),
+    "mutual_information": MutualInformation(),
+}
+
+
+def spread_on(experts: int, *, num_experts: int = 8) -> RouterOutput:
+    """Tokens sure of `experts` experts, equally many each; noise too small to matter."""
+    tokens = torch.cat([on_expert(e, num_experts=num_experts, tokens=1) for e in range(experts)])
+    return router_output(tokens, modality=torch.full((experts,), TEXT), noise_std=1 / num_experts)
 
 
 @pytest.mark.parametrize(
-    ("over_losses", "over_layers", "total"),
-    [("mean", "mean", 0.04 * 11), ("sum", "mean", 0.04 * 22), ("mean", "sum", 0.04 * 22), ("sum", "sum", 0.04 * 44)],
+    ("experts", "expected"),
+    [
+        # on S of 8: 1 + CV^2 = 8 / S, balance 8 / S, min(1, S / 3), S / 8, ln S / ln 8. Load: half a token each, since
+        # the largest logit ties with its own threshold; the share per expert is the same
+        (
+            8,
+            {"importance": 1, "load": 1, "gshard": 1, "global_text": 1, "global_text_free": 1, "mutual_information": 1},
+        ),
+        (
+            2,
+            {
+                **{"importance": 4, "load": 4, "gshard": 4},
+                **{"global_text": 2 / 3, "global_text_free": 1 / 4, "mutual_information": 1 / 3},
+            },
+        ),
+        (
+            1,
+            {
+                **{"importance": 8, "load": 8, "gshard": 8},
+                **{"global_text": 1 / 3, "global_text_free": 1 / 8, "mutual_information": 0},
+            },
+        ),
+    ],
 )
-def test_reductions(over_losses: str, over_layers: str, total: float) -> None:
-    """Atoms 1 and 10: layer means 2 and 20, sums 4 and 40."""
-    losses = AuxLossSet({"a": Constant(1), "b": Constant(10)}, over_losses=over_losses, over_layers=over_layers)
-    assert losses(ROUTING).total.item() == pytest.approx(total)
+def test_normalised_values(experts: int, expected: dict[str, float]) -> None:
+    routed = spread_on(experts)
+    found = {name: atom.normalised(atom(routed), 8).item() for name, atom in NORMALISED.items()}
+    assert found == pytest.approx(expected, abs=1e-12)
 
 
-def test_a_factor_scales_one_atom_and_not_the_number_averaged_over() -> None:
-    losses = AuxLossSet({"a": Constant(1), "b": Constant(10)}, weight=1.0)
-    for factor, total in ((1.0, 11), (0.5, 6), (0.0, 1)):  # (2 + 20 * factor) / 2
-        losses.set_factor("b", factor)
-        found, raw = losses(ROUTING)
-        assert found.item() == pytest.approx(total) and raw["b"].item() == 20
-
-
-def test_an_unknown_factor_lists_what_is_active() -> None:
-    with pytest.raises(ConfigError, match=r"aux_loss\.zz is scheduled but not active; active losses: a, b"):
-        AuxLossSet({"a": Constant(1), "b": Constant(1)}).set_factor("zz", 0.5)
-
-
-def test_nothing_active_is_zero() -> None:
-    assert AuxLossSet({})({}).total == 0 and AuxLossSet({})(ROUTING).raw == {}
-    total, raw = AuxLossSet({"off": Constant(1, weight=0.0)})(ROUTING)
-    assert total == 0 and raw["off"].item() == 2
-
-
-def test_losses_on_a_dense_model_are_an_error() -> None:
-    with pytest.raises(ConfigError, match=r"model\.moe_layers is empty; use aux_loss=none"):
-        AuxLossSet({"a": Constant(1)})({})
+def test_losses_that_do_not_measure_balance_have_no_normalised_value() -> None:
+    for atom in (ZLoss(), LocalEntropy(modality="text")):
+        assert atom.normalised(atom(spread_on(8)), 8) is None
+    assert MutualInformation().normalised(torch.zeros(()), 1) is None
 
 
 def test_losses_are_full_precision_under_autocast() -> None:
@@ -366,6 +424,7 @@ def test_losses_are_full_precision_under_autocast() -> None:
     ("build", "message"),
     [
         (lambda: Importance(weight=-1), r"aux_loss\.Importance\.weight must be >= 0, got -1"),
+        (lambda: Balance(absolute_weight=-1), r"aux_loss\.Balance\.absolute_weight must be >= 0 or null, got -1"),
         (lambda: LocalEntropy(modality="audio"), "'image' or 'text', got 'audio'"),
         (
             lambda: GlobalEntropy(modality="text", min_experts=0),
@@ -376,9 +435,6 @@ def test_losses_are_full_precision_under_autocast() -> None:
             r"min_fraction must be in \(0, 1\] or null, got 1.5",
         ),
         (lambda: GlobalEntropy(modality="text", min_experts=9).threshold(8), r"<= model\.num_experts=8, got 9"),
-        (lambda: AuxLossSet({}, weight=-0.1), r"aux_total\.weight must be >= 0"),
-        (lambda: AuxLossSet({}, over_losses="max"), r"aux_total\.over_losses must be 'mean' or 'sum', got 'max'"),
-        (lambda: AuxLossSet({}, over_layers="max"), r"aux_total\.over_layers must be 'mean' or 'sum', got 'max'"),
     ],
 )
 def test_bad_settings(build, message: str) -> None:

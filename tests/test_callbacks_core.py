@@ -12,11 +12,13 @@ from builders import Batches, quiet_trainer, tiny_batch, tiny_model
 from test_lit_module import fit, module
 
 from limoe.aux_losses.base import AuxLossSet
+from limoe.callbacks import routing_health
 from limoe.callbacks.aux_loss_schedule import AuxLossSchedule, build_schedule
 from limoe.callbacks.priority_toggle import PriorityToggle
 from limoe.callbacks.routing_health import RoutingHealth
 from limoe.errors import ConfigError
-from limoe.types import Batch
+from limoe.routing.statistics import ModalityStatistics, modality_statistics
+from limoe.types import Batch, RouterOutput
 
 
 class Watch(L.Callback):
@@ -178,21 +180,43 @@ def test_health_lines(tmp_path: Path) -> None:
     ]
     for line in lines:
         assert set(line) == {
-            *("step", "layer", "modality", "success_rate", "load"),
-            *("local_entropy", "global_entropy", "load_cv", "dead_experts"),
+            *("step", "layer", "modality", "assignments", "success_rate", "load", "kept_load", "load_cv"),
+            *("top_share", "dead_experts", "own_experts", "top_gate"),
+            *("local_entropy", "global_entropy", "effective_experts"),
         }
         assert len(line["load"]) == 4 and sum(line["load"]) == pytest.approx(1)
+        assert sum(line["kept_load"]) == pytest.approx(line["success_rate"])
+        # 4 pictures of 4 tokens; texts of 2, 3, 4 and 5 tokens
+        assert line["assignments"] == {"image": 16, "text": 14}[line["modality"]]
         assert 0 <= line["success_rate"] <= 1
         assert 0 <= line["local_entropy"] <= line["global_entropy"] + 1e-6 <= math.log(4) + 2e-6
         assert line["dead_experts"] == sum(share == 0 for share in line["load"])
     logged = trainer.logged_metrics
     for line in lines[-4:]:
         key = f"router/L{line['layer']:02d}/{line['modality']}"
-        for name in ("success_rate", "local_entropy", "global_entropy", "load_cv", "dead_experts"):
+        names = ("success_rate", "load_cv", "top_share", "dead_experts", "own_experts")
+        for name in (*names, "local_entropy", "global_entropy", "effective_experts"):
             assert logged[f"{key}/{name}"].item() == pytest.approx(line[name], rel=1e-6)
+        quantiles = [logged[f"{key}/top_gate_q{q}"].item() for q in ("05", "50", "95")]
+        assert quantiles == pytest.approx(line["top_gate"], rel=1e-6) == sorted(quantiles)
     for modality in ("image", "text"):
         rates = [line["success_rate"] for line in lines[-4:] if line["modality"] == modality]
         assert trainer.progress_bar_metrics[f"router/{modality}/success_rate"] == pytest.approx(sum(rates) / 2)
+        assert logged[f"router/{modality}/success_rate_min"] == pytest.approx(min(rates))
+
+
+def test_nothing_is_computed_between_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+
+    def counted(routed: RouterOutput, modality: int) -> ModalityStatistics:
+        calls.append(modality)
+        return modality_statistics(routed, modality)
+
+    monkeypatch.setattr(routing_health, "modality_statistics", counted)
+    callback = RoutingHealth(every_n_steps=3)
+    fit(module(), tmp_path, steps=5, callbacks=[callback])
+    assert calls == [0, 1, 0, 1]  # steps 3 and 5, one sparse layer
+    assert [(r.step, r.layer, r.modality) for r in callback.latest] == [(5, 1, "image"), (5, 1, "text")]
 
 
 def test_health_is_written_once_per_optimizer_step(tmp_path: Path) -> None:

@@ -17,7 +17,11 @@ VERBS = ("train", "eval", "report")
 GROUPS = sorted(p.name for p in CONFIGS.iterdir() if p.is_dir() and p.name not in ("hydra", "paths", "local"))
 OPTIONS = [f"{group}={file.stem}" for group in GROUPS for file in sorted((CONFIGS / group).glob("*.yaml"))]
 EXPERIMENTS = sorted((CONFIGS / "experiment").glob("*.yaml"))
-COMPANIONS = {"tokenizer=file": ["tokenizer.path=t.json", "tokenizer.vocab_size=300"]}  # values an option needs
+COMPANIONS = {  # values an option needs
+    "tokenizer=file": ["tokenizer.path=t.json", "tokenizer.vocab_size=300"],
+    **{f"routing={name}": ["aux_loss=none"] for name in ("hash", "random", "round_robin")},
+    **{f"routing={name}": ["~aux_loss.load"] for name in ("expert_choice", "soft")},
+}
 
 
 def composed(*overrides: str, verb: str = "train") -> DictConfig:
@@ -54,7 +58,8 @@ def test_experiment_header(path: Path) -> None:
     names = [line.split(":")[0] for line in header if re.match(r"[A-Z]\w+:", line)]
     assert names == ["Question", "Paper", "Run", "Cost", "Expectation"]
     run = next(line for line in header if line.startswith("Run: ")).removeprefix("Run: ")
-    program, verb, *overrides = shlex.split(run)
+    program, verb, *words = shlex.split(run)
+    overrides = [re.sub(r"=([^\[,]+),.*", r"=\1", word) for word in words if word != "-m"]  # of a sweep the first job
     assert (program, verb) == ("limoe", "train") and f"experiment={path.stem}" in overrides
     cfg = composed(*overrides)
     check(cfg)

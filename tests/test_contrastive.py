@@ -1,22 +1,16 @@
 """The softmax contrastive loss: by hand, against an oracle, and on two processes."""
 
 import math
-import multiprocessing
-import os
-import time
-from pathlib import Path
 
 import oracle
 import pytest
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
+from ranks import SECONDS, mean_over_ranks, run_two
 from torch import Tensor
 
 from limoe.contrastive import SoftmaxContrastive
 from limoe.distributed import all_gather, rank, world_size
-
-SECONDS = 90
 
 
 def features(pairs: int, *, seed: int, dim: int = 5, aligned: bool = False) -> tuple[Tensor, Tensor]:
@@ -101,45 +95,20 @@ def grads(image: Tensor, text: Tensor, scale: float) -> dict[str, Tensor]:
     return {"loss": loss.detach(), "weight": weight.grad, "log_scale": log_scale.grad}
 
 
-def work(number: int, folder: str) -> None:
+def work(number: int) -> dict[str, dict[str, Tensor]]:
     """One of two ranks: its half of every case; what DDP would apply is the mean over ranks."""
-    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=number, world_size=2)
     found = {}
     for name, (pairs, scale, aligned) in CASES.items():
         image, text = features(2 * pairs, seed=4, aligned=aligned)
         mine = slice(number * pairs, (number + 1) * pairs)
-        found[name] = grads(image[mine], text[mine], scale)
-        for value in found[name].values():
-            dist.all_reduce(value)
-            value /= 2
-    gathered = all_gather(torch.full((2, 3), float(number)))
-    found["gather"] = {"rows": gathered}
-    if number == 0:
-        torch.save(found, f"{folder}/found.pt")
-    dist.destroy_process_group()
+        found[name] = {key: mean_over_ranks(v) for key, v in grads(image[mine], text[mine], scale).items()}
+    found["gather"] = {"rows": all_gather(torch.full((2, 3), float(number)))}
+    return found
 
 
 @pytest.fixture(scope="module")
 def two_processes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Tensor]]:
-    folder = str(tmp_path_factory.mktemp("ranks"))
-    context = multiprocessing.get_context("spawn")
-    ranks = [context.Process(target=work, args=(number, folder), daemon=True) for number in range(2)]
-    for process in ranks:
-        process.start()
-    end = time.monotonic() + SECONDS
-    try:
-        for process in ranks:
-            process.join(max(0.0, end - time.monotonic()))
-        codes = [process.exitcode for process in ranks]
-    finally:
-        for process in ranks:
-            if process.is_alive():
-                process.kill()
-                process.join()
-    assert codes == [0, 0], f"exit codes of the two ranks: {codes} (None: killed after {SECONDS} s)"
-    return torch.load(Path(folder) / "found.pt", weights_only=True)
+    return run_two(work, tmp_path_factory.mktemp("ranks"))
 
 
 @pytest.mark.timeout(SECONDS + 20)

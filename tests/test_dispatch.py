@@ -9,8 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from limoe.models.expert_backends import arrange, run_experts
 from limoe.models.moe import Experts
 from limoe.routing.dispatch import PaddedPlan, SortedPlan, descending_key, expert_capacity, plan_dispatch, seat_tokens
+from limoe.types import DispatchPlan, PackedPlan
 
 FAST = settings(max_examples=60, deadline=None, derandomize=True, database=None)
 GRID = st.sampled_from([0.0, -0.0, 0.125, 0.25, 0.25, 0.5, 0.5000001, 1.0])  # ties, also of 0 and -0
@@ -66,15 +68,22 @@ def cases(draw: st.DrawFn) -> Case:
     )
 
 
-def run(case: Case, capacity: int | None) -> tuple[Tensor, Tensor, list[Tensor]]:
+def run(case: Case, capacity: int | None, backend: str = "auto") -> tuple[Tensor, Tensor, list[Tensor]]:
     """Output, kept mask and gradients (x, gate, expert parameters) of limoe's dispatch in float64."""
     torch.manual_seed(len(case.score))
     x, gate, experts, cotangent = leaves(case)
     plan, kept = plan_dispatch(
         torch.tensor(case.expert_index), gate=gate, capacity=capacity, **case.tensors, **case.sizes
     )
-    y = plan.combine(experts(plan.dispatch(x), plan.counts))
+    y = through_experts(plan, x, experts, backend)
     return y, kept, list(torch.autograd.grad((y * cotangent).sum(), [x, gate, *experts.parameters()]))
+
+
+def through_experts(plan: DispatchPlan, x: Tensor, experts: Experts, backend: str) -> Tensor:
+    weights = experts.weights()
+    plan, backend = arrange(plan, backend=backend, weights=weights)
+    ends = plan.ends if isinstance(plan, PackedPlan) else None
+    return plan.combine(run_experts(plan.dispatch(x), ends, weights=weights, backend=backend))
 
 
 def run_oracle(case: Case, capacity: int | None) -> tuple[Tensor, Tensor, list[Tensor]]:
@@ -106,16 +115,18 @@ def assert_equal_runs(actual: tuple, expected: tuple) -> None:
         torch.testing.assert_close(a, e, rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.parametrize("backend", ["padded", "loop"])
 @FAST
 @given(cases())
-def test_seats_values_and_gradients_equal_nested_loops(case: Case) -> None:
-    assert_equal_runs(run(case, case.capacity), run_oracle(case, case.capacity))
+def test_seats_values_and_gradients_equal_nested_loops(backend: str, case: Case) -> None:
+    assert_equal_runs(run(case, case.capacity, backend), run_oracle(case, case.capacity))
 
 
+@pytest.mark.parametrize("backend", ["padded", "loop"])
 @FAST
 @given(cases())
-def test_without_limit_values_and_gradients_equal_nested_loops(case: Case) -> None:
-    assert_equal_runs(run(case, None), run_oracle(case, None))
+def test_without_limit_values_and_gradients_equal_nested_loops(backend: str, case: Case) -> None:
+    assert_equal_runs(run(case, None, backend), run_oracle(case, None))
 
 
 @FAST
@@ -123,6 +134,27 @@ def test_without_limit_values_and_gradients_equal_nested_loops(case: Case) -> No
 def test_sorted_plan_equals_padded_plan_with_room_for_all(case: Case) -> None:
     roomy = len(case.score)
     assert_equal_runs(run(case, None), run(case, roomy))
+
+
+@FAST
+@given(cases())
+def test_packed_rows_are_the_kept_tokens_by_expert_group_and_seat(case: Case) -> None:
+    index, gate = torch.tensor(case.expert_index), torch.tensor(case.gate)
+    plan, _ = plan_dispatch(index, gate=gate, capacity=case.capacity, **case.tensors, **case.sizes)
+    packed = plan.packed()
+    seat = case.seats(case.capacity)
+    places = sorted(
+        (expert, case.group[token], seat[token][choice], token)
+        for token, experts in enumerate(case.expert_index)
+        for choice, expert in enumerate(experts)
+        if seat[token][choice] is not None
+    )
+    assert packed.dispatch(torch.arange(float(len(index)))[:, None])[: len(places), 0].tolist() == [
+        p[3] for p in places
+    ]
+    ends = [sum(p[0] <= expert for p in places) for expert in range(case.num_experts)]
+    assert packed.ends.tolist() == [*ends[:-1], max(ends[-1], 1)]  # row 0 belongs to an expert even if nobody sits
+    assert packed.num_rows == min(index.numel(), case.num_experts * case.num_groups * case.capacity)
 
 
 @FAST
@@ -182,9 +214,10 @@ def test_no_token_takes_two_seats_of_one_expert(case: Case) -> None:
 
 
 @pytest.mark.parametrize("capacity", [None, 1, 4])
-def test_only_padding_gives_zeros_and_zero_gradients(capacity: int | None) -> None:
+@pytest.mark.parametrize("backend", ["padded", "loop"])
+def test_only_padding_gives_zeros_and_zero_gradients(capacity: int | None, backend: str) -> None:
     case = Case([[0, 1], [1, 0]], [[0.5, 0.25]] * 2, [0.5] * 2, [0, 0], [False] * 2, 2, 1, 1)
-    y, kept, gradients = run(case, capacity)
+    y, kept, gradients = run(case, capacity, backend)
     assert not y.any() and not kept.any()
     assert not any(g.any() or g.isnan().any() for g in gradients)
 
@@ -210,8 +243,8 @@ def test_dropless_plan_computes_exactly_the_wanted_rows() -> None:
         capacity=None,
     )
     assert isinstance(plan, SortedPlan)
-    assert plan.counts == [2, 0, 3]
-    assert plan.dispatch(torch.arange(6.0)[:, None])[:, 0].tolist() == [4, 1, 5, 0, 2]
+    assert plan.ends.tolist() == [2, 2, 5]
+    assert plan.dispatch(torch.arange(6.0)[:, None])[:5, 0].tolist() == [4, 1, 5, 0, 2]
     assert kept[:, 0].tolist() == [True, True, True, False, True, True]
 
 

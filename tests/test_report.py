@@ -7,12 +7,13 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from fake_run import write_run
+from fake_run import write_csv, write_run
 from PIL import Image
 
 from limoe.errors import DataError
 from limoe.reporting import figures
 from limoe.reporting.report import build
+from limoe.reporting.run_folder import read_run
 
 HEALTH = (
     '{"step": 0, "layer": 1, "modality": "text", "success_rate": 1, "load": [0.5, 0.5], '
@@ -110,6 +111,27 @@ def test_a_complete_run(tmp_path):
     assert page.count("div", **{"class": "problems"}) == 0
     policy = page.count("meta", content="default-src 'none'; img-src data:; style-src 'unsafe-inline'")
     assert policy == 1
+
+
+def test_normalised_losses_and_gradient_shares_are_one_figure_each(tmp_path):
+    run = write_run(tmp_path / "run")
+    names = [f"train/{kind}/{name}" for kind in ("aux_normalised", "grad_share", "aux_weighted") for name in "ab"]
+    write_csv(run / "csv" / "metrics.csv", [{"step": step} | dict.fromkeys(names, 0.5) for step in (0, 1)])
+    pictures = figures.aux_figures(read_run(run))
+    assert [picture.alt for picture in pictures] == [
+        "Normalised auxiliary losses over training steps; 1 is balanced",
+        "Share of each loss in the routers' gradient over training steps",
+    ]
+
+
+def test_alarms_stand_beside_the_routing(tmp_path, undrawn):
+    run = write_run(tmp_path / "run")
+    alarm = {"layer": 3, "modality": "text", "message": "text collapses in layer 3 <b>since</b> step 40"}
+    (run / "routing" / "alarms.jsonl").write_text(json.dumps(alarm))
+    page = Page(build(run))
+    assert_harmless(page)
+    assert "Collapse alarms" in page.text and "text collapses in layer 3 <b>since</b> step 40" in page.text
+    assert "Collapse alarms" not in Page(build(write_run(tmp_path / "quiet"))).text
 
 
 def test_a_dense_run_misses_nothing(tmp_path):

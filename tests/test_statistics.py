@@ -31,18 +31,29 @@ ROUTED = router_output(LOGITS, modality=MODALITY, valid=VALID, expert_index=EXPE
 
 def test_image_numbers_by_hand() -> None:
     found = modality_statistics(ROUTED, IMAGE)
+    assert found.assignments.item() == 6
     assert found.success_rate.item() == pytest.approx(3 / 6)
     assert found.load.tolist() == pytest.approx([3 / 6, 2 / 6, 1 / 6, 0])
+    assert found.kept_load.tolist() == pytest.approx([2 / 6, 1 / 6, 0, 0])
     assert found.local_entropy.item() == pytest.approx((math.log(2) + math.log(4) + 0) / 3, abs=1e-6)
     mean = [(0.5 + 0.25 + 1) / 3, 0.75 / 3, 0.25 / 3, 0.25 / 3]
     assert found.global_entropy.item() == pytest.approx(-sum(p * math.log(p) for p in mean), abs=1e-6)
     # load in sixths: 3 2 1 0, mean 1.5, deviations 1.5 .5 .5 1.5: variance 5/4, so sqrt(1.25) / 1.5
     assert found.load_cv.item() == pytest.approx(math.sqrt(1.25) / 1.5)
     assert found.dead_experts.item() == 1
+    assert found.top_share.item() == 1.0  # all three tokens chose expert 0
+    assert found.effective_experts.item() == pytest.approx(math.exp(found.global_entropy.item()))
+    # experts 0 to 3 have 3, 3, 2, 2 assignments, of which 3, 2, 1, 0 come from images: 1/2 is no majority
+    assert found.own_experts.item() == 2
+    # largest gates 1/2, 1/4, 1; ranks round(0.1), round(1), round(1.9)
+    assert found.top_gate.tolist() == pytest.approx([0.25, 0.5, 1.0])
 
 
 def test_text_numbers_leave_padding_out() -> None:
     found = modality_statistics(ROUTED, TEXT)
+    assert found.assignments.item() == 4
+    assert found.own_experts.item() == 1  # expert 3, with 2 of 2
+    assert found.top_gate.tolist() == pytest.approx([0.5, 0.5, 1.0])  # of 1/2 and 1; round(0.5) is 0
     assert found.success_rate.item() == pytest.approx(3 / 4)
     assert found.load.tolist() == pytest.approx([0, 1 / 4, 1 / 4, 2 / 4])
     assert found.local_entropy.item() == pytest.approx(math.log(2) / 2, abs=1e-6)
@@ -53,8 +64,20 @@ def test_text_numbers_leave_padding_out() -> None:
 def test_an_absent_modality_is_nan_not_zero() -> None:
     only_images = router_output(LOGITS[:3])
     found = modality_statistics(only_images, TEXT)
-    for value in (found.success_rate, found.load, found.local_entropy, found.global_entropy, found.load_cv):
-        assert value.isnan().all()
+    counts = {name: getattr(found, name).item() for name in ("assignments", "dead_experts", "own_experts")}
+    assert counts == {"assignments": 0, "dead_experts": 4, "own_experts": 0}
+    for name, value in found._asdict().items():
+        assert name in counts or value.isnan().all(), name
+
+
+def test_an_own_expert_needs_more_than_a_hundredth_of_the_modality() -> None:
+    """Texts: 199 on expert 0, one alone on expert 1 (0.5 %); then 99 and one (1 %, not more), then 98 and two."""
+    for tokens, alone, own in ((200, 1, 1), (100, 1, 1), (100, 2, 2)):
+        logits = torch.zeros(tokens, 3)
+        logits[:, 0] = 5.0
+        logits[:alone] = torch.tensor([0.0, 5.0, 0.0])
+        found = modality_statistics(router_output(logits, modality=torch.full((tokens,), TEXT)), TEXT)
+        assert found.own_experts.item() == own
 
 
 def test_statistics_carry_no_graph_and_change_nothing() -> None:

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from limoe.errors import ConfigError
 from limoe.routing.priority import bpr, first_come, get_priority, text_first
-from limoe.routing.top_k import TopKRouter, top_k_index
+from limoe.routing.token_choice import top_k_index
+from limoe.routing.top_k import TopKRouter
 from limoe.types import IMAGE, TEXT, RouterOutput, Stream
 
 FAST = settings(max_examples=60, deadline=None, derandomize=True, database=None)

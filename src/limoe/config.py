@@ -110,7 +110,7 @@ def check(cfg: DictConfig) -> None:
     _require_positive_int("trainer.max_steps", plain_cfg["trainer"]["max_steps"])
     _check_model(model)
     _check_routing(routing, model=model, batch_size=plain_cfg["data"]["batch_size"])
-    _check_aux_loss(cfg, moe_layers=model["moe_layers"], noise_std=routing["noise_std"])
+    _check_aux_loss(cfg, moe_layers=model["moe_layers"], routing=routing)
 
 
 def _require_positive_int(key: str, value: Any) -> None:
@@ -129,7 +129,7 @@ def _check_model(model: dict[str, Any]) -> None:
 
 
 def _check_routing(routing: dict[str, Any], *, model: dict[str, Any], batch_size: int) -> None:
-    k, experts, pairs = routing["k"], model["num_experts"], routing["pairs_per_group"]
+    k, experts, pairs = routing.get("k", 1), model["num_experts"], routing.get("pairs_per_group")
     _require_positive_int("routing.k", k)
     require(k <= experts, "routing.k", f"at most model.num_experts={experts}", k)
     if pairs is not None and model["moe_layers"]:
@@ -138,12 +138,30 @@ def _check_routing(routing: dict[str, Any], *, model: dict[str, Any], batch_size
         require(batch_size % pairs == 0 or batch_size < pairs, "data.batch_size", rule, batch_size)
 
 
-def _check_aux_loss(cfg: DictConfig, *, moe_layers: list[int], noise_std: float) -> None:
+def _check_aux_loss(cfg: DictConfig, *, moe_layers: list[int], routing: dict[str, Any]) -> None:
     if not cfg.aux_loss:
         return
+    names = ", ".join(cfg.aux_loss)
     if not moe_layers:
-        names = ", ".join(cfg.aux_loss)
         raise ConfigError(f"model.moe_layers is empty (dense), but aux_loss ({names}) needs routers: add aux_loss=none")
+    target = routing.get("_target_", "limoe.routing.base.Router")
+    router = locate(target, key="routing")
+    if not getattr(router, "learns", True):
+        raise ConfigError(f"routing: {target} learns nothing that aux_loss ({names}) could move: add aux_loss=none")
     for key, given in targets(cfg.aux_loss):
-        noisy = noise_std > 0 or not getattr(locate(given["_target_"], key=key), "needs_noise", False)
-        require(noisy, "routing.noise_std", f"> 0, since {key} is undefined without noise (drop it: ~{key})", noise_std)
+        if getattr(locate(given["_target_"], key=key), "needs_noise", False):
+            _check_noise(key, router=router, routing=routing)
+
+
+def _check_noise(key: str, *, router: Any, routing: dict[str, Any]) -> None:
+    """A loss that reads the K-th largest noisy logit needs noise, and a router that chooses by that logit."""
+    if not getattr(router, "has_threshold", True):
+        raise ConfigError(
+            f"{key} is undefined with {router.__name__}, where no token chooses by its logits: drop it: ~{key}"
+        )
+    if routing.get("bias_balance") is not None:
+        raise ConfigError(f"{key} is undefined with routing.bias_balance, where the bias chooses too: drop it: ~{key}")
+    noise_std = routing.get("noise_std", 0)
+    require(
+        noise_std > 0, "routing.noise_std", f"> 0, since {key} is undefined without noise (drop it: ~{key})", noise_std
+    )

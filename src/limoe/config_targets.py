@@ -62,14 +62,26 @@ def _walk(content: Any, key: str) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _argument_names(target: Callable[..., Any]) -> set[str] | None:
-    """None where anything goes: `**kwargs`, or no signature to read."""
-    try:
-        parameters = inspect.signature(target).parameters.values()
-    except (TypeError, ValueError):
-        return None
-    if any(p.kind is p.VAR_KEYWORD for p in parameters):
-        return None
-    return {p.name for p in parameters if p.kind is not p.VAR_POSITIONAL}
+    """None where anything goes: `**kwargs`, or no signature to read.
+
+    A class of limoe with `**kwargs` hands them to its parent, whose arguments then count too.
+    """
+    names: set[str] = set()
+    for callee in _constructors(target):
+        try:
+            parameters = inspect.signature(callee).parameters.values()
+        except (TypeError, ValueError):
+            return None
+        names |= {p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
+        if all(p.kind is not p.VAR_KEYWORD for p in parameters):
+            return names - {"self"}
+    return None
+
+
+def _constructors(target: Callable[..., Any]) -> list[Callable[..., Any]]:
+    if not inspect.isclass(target) or not target.__module__.startswith("limoe."):
+        return [target]
+    return [vars(c)["__init__"] for c in inspect.getmro(target) if "__init__" in vars(c)]
 
 
 def _join(key: str, name: str) -> str:

@@ -1,4 +1,4 @@
-"""Rank, world size and a gather that keeps gradients. Everything works without a process group (world size 1)."""
+"""Rank, world size, a gather and a sum that keep gradients. All works without a process group (world size 1)."""
 
 import torch
 import torch.distributed as dist
@@ -36,3 +36,24 @@ def all_gather(x: Float[Tensor, "B ..."]) -> Float[Tensor, "BW ..."]:
     Without the gradient two ranks would not compute the gradient of one process with the joint batch.
     """
     return _AllGather.apply(x) if world_size() > 1 else x
+
+
+class _AllReduceSum(torch.autograd.Function):
+    """Sum over ranks; the backward sums what every rank says about the sum."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:
+        total = x.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> Tensor:
+        grad = grad.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(grad)
+        return grad
+
+
+def all_reduce_sum(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """Sum over all ranks, with gradient: a loss of the sum, averaged over ranks as DDP does, is that of one process."""
+    return _AllReduceSum.apply(x) if world_size() > 1 else x

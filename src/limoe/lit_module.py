@@ -24,6 +24,9 @@ class LIMoEModule(L.LightningModule):
         optimizer: factory, `optimizer(model)`.
         scheduler: step -> factor of the learning rate.
         config: the resolved run config as plain containers; saved as the checkpoint's hyper-parameters.
+
+    Between `training_step` and the end of its backward `loss_parts` holds what the loss is the sum of, by name, with
+    gradient: "contrastive" and each active auxiliary loss with its weight.
     """
 
     def __init__(
@@ -40,6 +43,7 @@ class LIMoEModule(L.LightningModule):
         self.model: Any = model
         self.contrastive, self.aux_losses = contrastive, aux_losses
         self._optimizer, self._scheduler = optimizer, scheduler
+        self.loss_parts: dict[str, Tensor] = {}
         self.save_hyperparameters(config)
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
@@ -49,11 +53,16 @@ class LIMoEModule(L.LightningModule):
         loss = contrastive + aux.total.to(contrastive.device)
         self.log("train/loss", loss.detach(), prog_bar=True)
         scalars = {"train/contrastive": contrastive, "train/logit_scale": output.logit_scale}
-        scalars |= {f"train/aux/{name}": value for name, value in aux.raw.items()}
+        for kind, values in (("", aux.raw), ("_weighted", aux.weighted), ("_normalised", aux.normalised)):
+            scalars |= {f"train/aux{kind}/{name}": value for name, value in values.items()}
         if aux.raw:
             scalars["train/aux_total"] = aux.total
         self.log_dict({key: value.detach() for key, value in scalars.items()})
+        self.loss_parts = {"contrastive": contrastive, **aux.weighted}
         return {"loss": loss, "output": output}
+
+    def on_after_backward(self) -> None:
+        self.loss_parts = {}
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         output = self.model(batch.images, batch.text_ids, batch.text_mask)
@@ -65,6 +74,9 @@ class LIMoEModule(L.LightningModule):
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)
         self.model.clamp_logit_scale()  # here, so that no checkpoint holds a value beyond the clamp
+        for module in self.model.modules():
+            if hasattr(module, "after_step"):  # what a step moves without a gradient, such as a router's bias
+                module.after_step()
 
     def configure_optimizers(self) -> Any:
         optimizer = self._optimizer(self.model)

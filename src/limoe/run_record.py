@@ -29,9 +29,10 @@ _PACKAGES = ("torch", "lightning", "hydra-core", "timm", "tokenizers", "torchmet
 
 
 class RunRecord:
-    """Context manager around a run; `metrics` and `chance` may be filled at any time inside.
+    """Context manager around a run; `metrics`, `chance` and `stop_reason` may be filled at any time inside.
 
-    `status` is `running` inside, then `done`, `failed` (with `error` in one line), or `stopped` (Ctrl-C, SIGTERM).
+    `status` is `running` inside, then `done`, `failed` (with `error` in one line), or `stopped` (Ctrl-C, SIGTERM, or
+    with `stop_reason`, which then stands in `error`: the run ended itself, in order, before its last step).
     Only rank 0 writes. A SIGTERM before Lightning handles it, or after, ends the process with exit code 143.
 
     Args:
@@ -48,6 +49,7 @@ class RunRecord:
         self.folder = Path(folder)
         self.metrics: dict[str, float] = {}
         self.chance: dict[str, float] = {}
+        self.stop_reason: str | None = None
         self._fixed = {
             "command": shlex.join(["limoe", *sys.argv[1:]]),
             "overrides": list(overrides),
@@ -72,7 +74,7 @@ class RunRecord:
         if self._sigterm is not None:
             signal.signal(signal.SIGTERM, self._sigterm)
         if error is None:
-            self.write("done")
+            self.write("stopped" if self.stop_reason else "done", error=self.stop_reason)
         elif isinstance(error, Exception):
             self.write("failed", error=one_line(f"{type(error).__name__}: {error}"))
         else:  # KeyboardInterrupt, or the SystemExit that Lightning makes of it and of SIGTERM

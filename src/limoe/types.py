@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from PIL.Image import Image
 from torch import Tensor
 
@@ -110,7 +110,7 @@ class Stream:
         """Tokens one pair puts in the stream, padding included (a constant of the model, never of the data)."""
         return sum(s.length for s in self.segments)
 
-    def split(self, x: Float[Tensor, "T ..."]) -> list[Float[Tensor, "size length ..."]]:
+    def split(self, x: Shaped[Tensor, "T ..."]) -> list[Shaped[Tensor, "size length ..."]]:
         """One view per segment, sequences apart."""
         parts = x.split([s.num_tokens for s in self.segments])
         return [p.view(s.size, s.length, *x.shape[1:]) for p, s in zip(parts, self.segments, strict=True)]
@@ -118,12 +118,26 @@ class Stream:
 
 @runtime_checkable
 class DispatchPlan(Protocol):
-    """How tokens move to their experts and back. `counts` is None where every expert has the same number of rows."""
-
-    counts: list[int] | None
+    """How tokens move to their experts and back: rows [E, S, D], or [N, D] sorted by expert (`PackedPlan`)."""
 
     def dispatch(self, x: Float[Tensor, "T D"]) -> Float[Tensor, "..."]: ...
     def combine(self, rows: Float[Tensor, "..."]) -> Float[Tensor, "T D"]: ...
+
+
+@runtime_checkable
+class PackedPlan(DispatchPlan, Protocol):
+    """Rows [N, D]; those of expert e end before `ends[e]` (int32). Later rows are nobody's and may hold anything."""
+
+    ends: Int[Tensor, "E"]
+
+
+@runtime_checkable
+class PackablePlan(DispatchPlan, Protocol):
+    """A plan that can leave out empty rows. `num_rows` counts the rows of `dispatch`."""
+
+    num_rows: int
+
+    def packed(self) -> PackedPlan: ...
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """One line of progress: how far, how long still, and the four numbers that say whether the run is healthy."""
 
+import shutil
 import sys
 import time
 from typing import Any
@@ -31,6 +32,11 @@ class Progress(ProgressBar):
         self._first_step = 0
         self._started = self._spoken = 0.0
 
+    @property
+    def is_enabled(self) -> bool:
+        """Read by `LightningModule.print`."""
+        return self._enabled
+
     def enable(self) -> None:
         self._enabled = True
 
@@ -46,9 +52,9 @@ class Progress(ProgressBar):
         self._first_step = trainer.global_step
         self._started = self._spoken = time.monotonic()
         if self._enabled and sys.stdout.isatty():
-            self._bar = tqdm(
-                total=_total(trainer), initial=trainer.global_step, file=sys.stdout, bar_format=_BAR, dynamic_ncols=True
-            )
+            columns = shutil.get_terminal_size().columns  # 80 where the terminal does not say
+            step, total = trainer.global_step, _total(trainer)
+            self._bar = tqdm(total=total, initial=step, file=sys.stdout, bar_format=_BAR, ncols=columns)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         every = self.plain_every if self._bar is None else _BAR_EVERY

@@ -3,23 +3,36 @@
 import json
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import lightning as L
 import torch
 
 from limoe.errors import require
-from limoe.routing.statistics import ModalityStatistics, modality_statistics
+from limoe.routing.statistics import QUANTILES, ModalityStatistics, modality_statistics
 from limoe.types import MODALITIES, RouterOutput
 
-_LOGGED = ("success_rate", "local_entropy", "global_entropy", "load_cv", "dead_experts")
+_LOGGED = (
+    *("success_rate", "load_cv", "top_share", "dead_experts", "own_experts"),
+    *("local_entropy", "global_entropy", "effective_experts"),
+)
+
+
+class HealthRecord(NamedTuple):
+    """One router and one modality at one step."""
+
+    step: int
+    layer: int
+    modality: str
+    statistics: ModalityStatistics
 
 
 class RoutingHealth(L.Callback):
     """Every `every_n_steps` optimizer steps: `router/L05/text/<statistic>` of each layer and modality.
 
-    `router/text/success_rate` is the mean over layers. The full load per expert goes to `routing/health.jsonl` in the
-    run folder (rank 0, its own share of the batch).
+    `router/text/success_rate` is the mean over layers, `router/text/success_rate_min` the minimum. Everything,
+    with loads per expert, goes to `routing/health.jsonl` in the run folder (rank 0, its own share of the batch), and
+    the newest records to `latest` for other callbacks. Between records nothing is computed.
 
     Args:
         every_n_steps: optimizer steps between two records; of accumulated batches the last one is recorded.
@@ -28,6 +41,7 @@ class RoutingHealth(L.Callback):
     def __init__(self, *, every_n_steps: int = 20) -> None:
         require(every_n_steps >= 1, "callbacks.routing_health.every_n_steps", ">= 1", every_n_steps)
         self.every_n_steps = every_n_steps
+        self.latest: list[HealthRecord] = []
         self._last_step = 0
 
     def on_train_batch_end(
@@ -38,23 +52,37 @@ class RoutingHealth(L.Callback):
         is_due = trainer.global_step % self.every_n_steps == 0 or trainer.global_step == trainer.max_steps
         if not (routing and stepped and is_due):
             return
-        records = []
-        for name_id, modality in enumerate(MODALITIES):
-            by_layer = {layer: modality_statistics(routed, name_id) for layer, routed in routing.items()}
-            for layer, statistics in by_layer.items():
-                pl_module.log_dict(
-                    {f"router/L{layer:02d}/{modality}/{s}": getattr(statistics, s).float() for s in _LOGGED}
-                )
-                records.append(_record(trainer.global_step, layer, modality, statistics))
-            success = torch.stack([s.success_rate for s in by_layer.values()]).mean()
-            pl_module.log(f"router/{modality}/success_rate", success, prog_bar=True)
+        self.latest = [
+            HealthRecord(trainer.global_step, layer, modality, modality_statistics(routed, name_id))
+            for name_id, modality in enumerate(MODALITIES)
+            for layer, routed in routing.items()
+        ]
+        _log(pl_module, self.latest)
         if trainer.is_global_zero:
-            _append(Path(trainer.default_root_dir) / "routing" / "health.jsonl", records)
+            _append(Path(trainer.default_root_dir) / "routing" / "health.jsonl", self.latest)
 
 
-def _record(step: int, layer: int, modality: str, statistics: ModalityStatistics) -> dict[str, Any]:
-    values = {name: _finite(value.tolist()) for name, value in statistics._asdict().items()}
-    return {"step": step, "layer": layer, "modality": modality, **values}
+def _log(pl_module: L.LightningModule, records: list[HealthRecord]) -> None:
+    for record in records:
+        values = {name: getattr(record.statistics, name).float() for name in _LOGGED}
+        for q, value in zip(QUANTILES, record.statistics.top_gate, strict=True):
+            values[f"top_gate_q{round(100 * q):02d}"] = value
+        pl_module.log_dict({f"router/L{record.layer:02d}/{record.modality}/{name}": v for name, v in values.items()})
+    for modality in MODALITIES:
+        rates = torch.stack([r.statistics.success_rate for r in records if r.modality == modality])
+        pl_module.log(f"router/{modality}/success_rate", rates.mean(), prog_bar=True)
+        pl_module.log(f"router/{modality}/success_rate_min", rates.min())
+
+
+def _append(path: Path, records: list[HealthRecord]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        file.writelines(json.dumps(_line(record), allow_nan=False) + "\n" for record in records)
+
+
+def _line(record: HealthRecord) -> dict[str, Any]:
+    values = {name: _finite(value.tolist()) for name, value in record.statistics._asdict().items()}
+    return {"step": record.step, "layer": record.layer, "modality": record.modality, **values}
 
 
 def _finite(value: Any) -> Any:
@@ -62,9 +90,3 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list):
         return [_finite(v) for v in value]
     return value if math.isfinite(value) else None
-
-
-def _append(path: Path, records: list[dict[str, Any]]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
-        file.writelines(json.dumps(record, allow_nan=False) + "\n" for record in records)

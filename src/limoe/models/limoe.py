@@ -33,6 +33,7 @@ class LIMoE(nn.Module):
         num_experts: E.
         router: factory of the routers, `router(dim, num_experts=E)`.
         expert_init: "identical" or "independent".
+        expert_backend: how experts multiply: "auto", "padded", "grouped" or "loop".
         out_dim: width of the joint space; None = D.
         init_logit_scale: what cosines are multiplied with at the start.
         max_logit_scale: upper clamp of that factor, applied by `clamp_logit_scale`.
@@ -56,6 +57,7 @@ class LIMoE(nn.Module):
         num_experts: int = 1,
         router: Callable[..., nn.Module] | None = None,
         expert_init: str = "identical",
+        expert_backend: str = "auto",
         out_dim: int | None = None,
         init_logit_scale: float = 10.0,
         max_logit_scale: float = 100.0,
@@ -78,6 +80,7 @@ class LIMoE(nn.Module):
             num_experts=num_experts,
             router=router,
             expert_init=expert_init,
+            expert_backend=expert_backend,
         )
         out_dim = width if out_dim is None else out_dim
         self.image_head, self.text_head = linear_head(width, out_dim), linear_head(width, out_dim)

@@ -3,12 +3,12 @@
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from limoe.errors import require
-from limoe.types import RouterOutput, Stream
+from limoe.models.expert_backends import BACKENDS, ExpertWeights, arrange, run_experts
+from limoe.types import PackedPlan, RouterOutput, Stream
 
 
 class MoE(nn.Module):
@@ -20,6 +20,8 @@ class MoE(nn.Module):
         num_experts: E.
         router: factory called as `router(dim, num_experts=E)`; the module maps (x [T, D], stream) to a RouterOutput.
         expert_init: see `Experts`.
+        expert_backend: how experts multiply, see `limoe.models.expert_backends`; "auto" chooses by device, type of the
+            numbers and rows per expert.
     """
 
     def __init__(
@@ -30,16 +32,28 @@ class MoE(nn.Module):
         num_experts: int,
         router: Callable[..., nn.Module],
         expert_init: str = "identical",
+        expert_backend: str = "auto",
     ) -> None:
         super().__init__()
+        require(expert_backend in BACKENDS, "model.expert_backend", f"one of {', '.join(BACKENDS)}", expert_backend)
+        self.expert_backend = expert_backend
         self.router = router(dim, num_experts=num_experts)
         self.experts = Experts(dim, hidden_dim=hidden_dim, num_experts=num_experts, init=expert_init)
 
     def forward(self, x: Float[Tensor, "T D"], stream: Stream) -> tuple[Float[Tensor, "T D"], RouterOutput]:
         routed = self.router(x, stream)  # route
-        rows = routed.plan.dispatch(x)  # dispatch
-        rows = self.experts(rows, routed.plan.counts)  # experts
-        return routed.plan.combine(rows).to(x.dtype), routed  # combine (gates are float32 even where x is not)
+        weights = self.experts.weights(_compute_dtype(x.device))
+        plan, backend = arrange(routed.plan, backend=self.expert_backend, weights=weights)
+        rows = plan.dispatch(x.to(weights.weight_in.dtype))  # dispatch
+        ends = plan.ends if isinstance(plan, PackedPlan) else None
+        rows = run_experts(rows, ends, weights=weights, backend=backend)  # experts
+        return plan.combine(rows).to(x.dtype), routed  # combine (gates are float32 even where x is not)
+
+
+def _compute_dtype(device: torch.device) -> torch.dtype | None:
+    """What autocast asks for; None = the type of the parameters. Autocast itself reaches neither grouped products nor
+    own autograd functions, and would cast the weights once per use instead of once per pass."""
+    return torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else None
 
 
 class Experts(nn.Module):
@@ -61,20 +75,10 @@ class Experts(nn.Module):
         self.weight_out = nn.Parameter(_stack(num_experts, init, (hidden_dim, dim), nn.init.xavier_uniform_))
         self.bias_out = nn.Parameter(_stack(num_experts, init, (dim,), _tiny_normal_))
 
-    def forward(self, rows: Float[Tensor, "... D"], counts: list[int] | None) -> Float[Tensor, "... D"]:
-        """Rows [E, S, D], or [N, D] sorted by expert with `counts[e]` rows of expert e."""
-        if counts is None:
-            hidden = F.gelu(torch.baddbmm(self.bias_in[:, None], rows, self.weight_in), approximate="tanh")
-            return torch.baddbmm(self.bias_out[:, None], hidden, self.weight_out)
+    def weights(self, dtype: torch.dtype | None = None) -> ExpertWeights:
+        """All parameters, cast to `dtype`; None = as they are."""
         parameters = (self.weight_in, self.bias_in, self.weight_out, self.bias_out)
-        # unbind once: indexing the stack inside the loop would make the backward quadratic in E
-        experts = zip(rows.split(counts), *(p.unbind(0) for p in parameters), strict=True)
-        return torch.cat([_mlp(x, *expert) for x, *expert in experts])
-
-
-def _mlp(x: Tensor, weight_in: Tensor, bias_in: Tensor, weight_out: Tensor, bias_out: Tensor) -> Tensor:
-    hidden = F.gelu(torch.addmm(bias_in, x, weight_in), approximate="tanh")
-    return torch.addmm(bias_out, hidden, weight_out)
+        return ExpertWeights(*(p.to(dtype or p.dtype) for p in parameters))
 
 
 def _tiny_normal_(x: Tensor) -> Tensor:

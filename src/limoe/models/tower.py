@@ -29,6 +29,7 @@ class Tower(nn.Module):
         num_experts: int = 1,
         router: Callable[..., nn.Module] | None = None,
         expert_init: str = "identical",
+        expert_backend: str = "auto",
     ) -> None:
         super().__init__()
         require(depth >= 1, "model.depth", ">= 1", depth)
@@ -42,7 +43,14 @@ class Tower(nn.Module):
         def mlp(layer: int) -> nn.Module:
             if layer not in moe_layers or router is None:
                 return Mlp(width, mlp_dim)
-            return MoE(width, hidden_dim=mlp_dim, num_experts=num_experts, router=router, expert_init=expert_init)
+            return MoE(
+                width,
+                hidden_dim=mlp_dim,
+                num_experts=num_experts,
+                router=router,
+                expert_init=expert_init,
+                expert_backend=expert_backend,
+            )
 
         self.blocks = nn.ModuleList(Block(width, num_heads=num_heads, mlp=mlp(i)) for i in range(depth))
         self.norm = LayerNorm(width)

@@ -33,16 +33,18 @@ def learning_figures(run: RunFolder) -> list[Picture]:
 
 def share_figures(run: RunFolder) -> list[Picture]:
     """Per layer, at the last logged step: how each modality spreads over the experts, and whom each expert serves."""
-    rows = {(row.layer, row.modality): row.load for row in last_health(run)}
-    return [
-        Picture(
-            share_plot(
-                image=rows.get((layer, "image"), ()), text=rows.get((layer, "text"), ()), title=f"Layer {layer}"
-            ),
-            f"Share of image and text tokens per expert in layer {layer}",
+    rows = {(row.layer, row.modality): row for row in last_health(run)}
+    pictures = []
+    for layer in sorted({layer for layer, _ in rows}):
+        image, text = (rows.get((layer, modality)) for modality in MODALITIES)
+        plot = share_plot(
+            image=image.load if image else (),
+            text=text.load if text else (),
+            title=f"Layer {layer}",
+            assignments=(image.assignments if image else 0, text.assignments if text else 0),
         )
-        for layer in sorted({layer for layer, _ in rows})
-    ]
+        pictures.append(Picture(plot, f"Share of image and text tokens per expert in layer {layer}"))
+    return pictures
 
 
 def router_figures(run: RunFolder) -> list[Picture]:
@@ -61,8 +63,16 @@ def router_figures(run: RunFolder) -> list[Picture]:
 
 
 def aux_figures(run: RunFolder) -> list[Picture]:
-    """The raw value of every auxiliary loss."""
-    return [
+    """What the auxiliary losses say about balance and who moves the routers, then each one's raw value."""
+    normalised, shares = _by_name(run, "train/aux_normalised/"), _by_name(run, "train/grad_share/")
+    pictures = []
+    if normalised:
+        plot = lines_plot(normalised, title="Normalised", y_label="1 = balanced", reference=("balanced", 1.0))
+        pictures.append(Picture(plot, "Normalised auxiliary losses over training steps; 1 is balanced"))
+    if shares:
+        plot = lines_plot(shares, title="Share of the routers' gradient", y_label="share of norms", percent=True)
+        pictures.append(Picture(plot, "Share of each loss in the routers' gradient over training steps"))
+    return pictures + [
         Picture(
             lines_plot(
                 [Line(key, run.curves[key], COLORS[0])], title=key.removeprefix("train/aux/"), y_label="raw value"
@@ -81,6 +91,10 @@ def _lines(run: RunFolder, keys: dict[str, str]) -> list[Line]:
         for i, (key, label) in enumerate(keys.items())
         if key in run.curves
     ]
+
+
+def _by_name(run: RunFolder, prefix: str) -> list[Line]:
+    return _lines(run, {key: key.removeprefix(prefix) for key in sorted(run.curves) if key.startswith(prefix)})
 
 
 def _accuracy(run: RunFolder, task: str) -> list[Picture]:

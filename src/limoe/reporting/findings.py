@@ -33,6 +33,7 @@ class HealthRow:
     load_cv: str
     local_entropy: str
     global_entropy: str
+    effective_experts: str
     dead_experts: int
 
 
@@ -114,6 +115,7 @@ def health_rows(rows: Sequence[Health]) -> list[HealthRow]:
             load_cv=f"{pstdev(row.load) / fmean(row.load):.2f}" if row.load and fmean(row.load) > 0 else "",
             local_entropy=f"{row.local_entropy:.3f}",
             global_entropy=f"{row.global_entropy:.3f}",
+            effective_experts=f"{row.effective_experts:.1f}",
             dead_experts=row.dead_experts,
         )
         for row in rows

@@ -104,8 +104,13 @@ def lines_plot(
         return _data_uri(figure)
 
 
-def share_plot(*, image: Sequence[float], text: Sequence[float], title: str) -> str:
-    """Above: share of each modality's tokens per expert. Below: who an expert serves, modalities weighted equally."""
+def share_plot(
+    *, image: Sequence[float], text: Sequence[float], title: str, assignments: tuple[int, int] = (1, 1)
+) -> str:
+    """Above: share of each modality's assignments per expert. Below: whom an expert serves.
+
+    `assignments` says how many there are of image and text; equal numbers weigh the modalities equally.
+    """
     experts = range(max(len(image), len(text)))
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(4.4, 3.8), layout="constrained")
@@ -116,7 +121,7 @@ def share_plot(*, image: Sequence[float], text: Sequence[float], title: str) -> 
         top.axhline(1 / max(len(experts), 1), linestyle=":", color=_INK, linewidth=1.2, label="equal shares")
         top.set_ylabel("share of tokens")
         top.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-        _mix(bottom, image, text)
+        _mix(bottom, [share * assignments[0] for share in image], [share * assignments[1] for share in text])
         bottom.set_xlabel("expert")
         bottom.xaxis.set_major_locator(MaxNLocator(16, integer=True))
         top.tick_params(axis="x", length=0)
@@ -150,7 +155,7 @@ def _figure(title: str) -> tuple[Figure, Axes]:
 
 
 def _mix(axes: Axes, image: Sequence[float], text: Sequence[float]) -> None:
-    """Stacked to 100 %; an expert that nobody chose has no bar."""
+    """Assignments per expert, stacked to 100 %; an expert that nobody chose has no bar."""
     both = [(i, a, b) for i, (a, b) in enumerate(zip(image, text, strict=False)) if a + b > 0]
     where = [i for i, _, _ in both]
     images = [a / (a + b) for _, a, b in both]

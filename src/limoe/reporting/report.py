@@ -79,6 +79,7 @@ def render(run: RunFolder) -> str:
         max_points=MAX_POINTS,
         shares=figures.share_figures(run),
         health=health_rows(last_health(run)),
+        alarms=list(run.alarms.values()),
         router_curves=figures.router_figures(run),
         aux=figures.aux_figures(run),
         sample_task=run.sample_task,

@@ -23,7 +23,10 @@ _MARKS = ("run.json", "config.yaml", "csv/metrics.csv")
 
 @dataclass(frozen=True)
 class Health:
-    """One line of `routing/health.jsonl`: what one router did with one modality. Entropies are in nats."""
+    """One line of `routing/health.jsonl`: what one router did with one modality. Entropies are in nats.
+
+    Where a run wrote no `assignments` the modalities count the same; `effective_experts` is then exp(global entropy).
+    """
 
     step: int
     layer: int
@@ -33,6 +36,8 @@ class Health:
     local_entropy: float
     global_entropy: float
     dead_experts: int
+    assignments: int  # tokens times K
+    effective_experts: float
 
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> "Health":
@@ -49,6 +54,8 @@ class Health:
             local_entropy=float(row["local_entropy"]),
             global_entropy=float(row["global_entropy"]),
             dead_experts=int(row["dead_experts"]),
+            assignments=int(row.get("assignments", 1)),
+            effective_experts=float(row.get("effective_experts", math.exp(float(row["global_entropy"])))),
         )
 
 
@@ -76,6 +83,7 @@ class RunFolder:
     config: str = ""
     curves: dict[str, Curve] = field(default_factory=dict)
     health: list[Health] = field(default_factory=list)
+    alarms: dict[tuple[int, str], str] = field(default_factory=dict)  # (layer, modality) -> the first message
     sample_task: str = ""
     samples: list[Sample] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
@@ -118,6 +126,7 @@ def read_run(path: Path) -> RunFolder:
     _read_config(run)
     _read_curves(run)
     _read_health(run)
+    _read_alarms(run)
     _read_samples(run)
     return run
 
@@ -211,6 +220,19 @@ def _read_health(run: RunFolder) -> None:
     if bad:
         run.problems.append(f"{name}: {bad} of {len(lines)} lines can't be read and are left out")
     run.health = [rows[key] for key in sorted(rows)]
+
+
+def _read_alarms(run: RunFolder) -> None:
+    """What a CollapseAlarm wrote, if there was one: per layer and modality the first alarm."""
+    name = "routing/alarms.jsonl"
+    if not (run.path / name).exists():
+        return
+    for line in (_text(run, name, consequence="alarms are unknown") or "").splitlines():
+        try:
+            alarm = json.loads(line)
+            run.alarms.setdefault((int(alarm["layer"]), str(alarm["modality"])), str(alarm["message"]))
+        except (KeyError, TypeError, ValueError, RecursionError):
+            run.problems.append(f"{name}: a line can't be read and is left out")
 
 
 def _is_dense(config: str) -> bool:

@@ -28,6 +28,8 @@ def print_summary(run_dir: Path, *, console: Console | None = None) -> None:
         print_metrics(run.results, run.chance, title="Results", console=console)
     if health := health_rows(last_health(run)):
         console.print(_routing(health))
+    for alarm in run.alarms.values():
+        console.print(Text(f"collapse alarm: {alarm}", style="yellow"), soft_wrap=True)
     report = run.path / "report.html"
     for name, path in (("report", report), ("run folder", run.path)):
         if path.exists():
@@ -45,7 +47,8 @@ def _results(rows: list[MetricRow], *, title: str) -> Table:
 
 def _routing(rows: list[HealthRow]) -> Table:
     table = Table(title="Routing at the last logged step (entropies in nats)", title_justify="left")
-    for column in ("layer", "modality", "success rate", "load CV", "local entropy", "global entropy", "dead experts"):
+    columns = ("success rate", "load CV", "local entropy", "global entropy", "experts used", "dead experts")
+    for column in ("layer", "modality", *columns):
         table.add_column(column, justify="left" if column == "modality" else "right")
     for row in rows:
         table.add_row(
@@ -55,6 +58,7 @@ def _routing(rows: list[HealthRow]) -> Table:
             row.load_cv,
             row.local_entropy,
             row.global_entropy,
+            row.effective_experts,
             str(row.dead_experts),
         )
     return table

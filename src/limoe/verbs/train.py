@@ -54,6 +54,8 @@ def fit(cfg: DictConfig, *, record: RunRecord) -> None:
         data.tokenizer.save(record.folder / "tokenizer.json")
     try:
         trainer.fit(module, datamodule=data, ckpt_path=cfg.ckpt_path, weights_only=True)
+        reasons = (getattr(callback, "stop_reason", None) for callback in trainer.callbacks)  # type: ignore[attr-defined]
+        record.stop_reason = next(filter(None, reasons), None)
     finally:
         record.metrics = {key: value.item() for key, value in trainer.callback_metrics.items()}
 

@@ -1,0 +1,187 @@
+"""Notices when the routers stop serving a modality, and says what to do or does it."""
+
+import json
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import lightning as L
+
+from limoe.aux_losses.base import AuxLossSet
+from limoe.aux_losses.entropy import MIN_FRACTION, GlobalEntropy
+from limoe.callbacks.routing_health import HealthRecord, RoutingHealth
+from limoe.errors import ConfigError, require
+from limoe.lit_module import LIMoEModule
+
+_ACTIONS = ("warn", "stop", "boost")
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """A modality that one layer has served badly since step `since`. `atom` is the loss that works against it."""
+
+    step: int
+    since: int
+    layer: int
+    modality: str
+    signs: list[str]
+    atom: str
+
+    def __str__(self) -> str:
+        return f"{self.modality} collapses in layer {self.layer} since step {self.since}: {', '.join(self.signs)}"
+
+
+class CollapseAlarm(L.Callback):
+    """Raises an alarm for a modality in a layer after `patience` records of `RoutingHealth` in a row with a sign of it.
+
+    Signs: fewer than `min_success_rate` of the modality's assignments get a seat; its effective experts exp(H) fall
+    below `min_effective` times S, the experts that its global entropy loss asks for (without that loss the paper's
+    fraction of E); one expert is chosen by more than `max_share` of its tokens. With a single expert the last two mean
+    nothing and are left out.
+
+    The loss to raise is the global entropy where the modality crowds, else the local entropy, which makes its tokens
+    confident enough to win seats. Alarms are printed and written to `routing/alarms.jsonl`, where reports find them.
+
+    Args:
+        action: "warn", once until the signs are gone; "stop", end the training after this step as Lightning's early
+            stopping does (validation and checkpoint included), with status "stopped" and the reason in `run.json`;
+            "boost", warn and multiply the weight of that loss, again every `patience` records while the signs last,
+            logged as `train/aux_boost/<name>`. A boost multiplies whatever a schedule says, and stays.
+        patience: records in a row, that is `patience * routing_health.every_n_steps` optimizer steps.
+        min_success_rate: share of assignments, 0 = never.
+        min_effective: share of S, 0 = never.
+        max_share: share of tokens, 1 = never.
+        boost: what a weight is multiplied with each time.
+        max_boost: how often the configured weight at most.
+
+    Raises:
+        ConfigError: a value breaks its rule, or the run has no RoutingHealth.
+    """
+
+    def __init__(
+        self,
+        *,
+        action: str = "warn",
+        patience: int = 5,
+        min_success_rate: float = 0.5,
+        min_effective: float = 0.6,
+        max_share: float = 0.9,
+        boost: float = 2.0,
+        max_boost: float = 10.0,
+    ) -> None:
+        key = "callbacks.collapse_alarm"
+        require(action in _ACTIONS, f"{key}.action", "'warn', 'stop' or 'boost'", action)
+        require(patience >= 1, f"{key}.patience", ">= 1 (records)", patience)
+        for name, share in (("min_success_rate", min_success_rate), ("max_share", max_share)):
+            require(0 <= share <= 1, f"{key}.{name}", "between 0 and 1", share)
+        require(min_effective >= 0, f"{key}.min_effective", ">= 0", min_effective)
+        require(boost > 1, f"{key}.boost", "> 1", boost)
+        require(max_boost >= boost, f"{key}.max_boost", f">= boost={boost}", max_boost)
+        self.action, self.patience = action, patience
+        self.min_success_rate, self.min_effective, self.max_share = min_success_rate, min_effective, max_share
+        self.boost, self.max_boost = boost, max_boost
+        self.stop_reason: str | None = None
+        self._streaks: dict[str, list[int]] = {}  # "layer/modality" -> step of the first sign, records since
+        self._boosts: dict[str, float] = {}
+        self._seen = 0
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if not any(isinstance(c, RoutingHealth) for c in trainer.callbacks):  # type: ignore[attr-defined]
+            raise ConfigError(
+                "callbacks.collapse_alarm reads the records of callbacks.routing_health; add that as well"
+            )
+        cast(LIMoEModule, pl_module).aux_losses.boost.update(self._boosts)
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
+        """Records are read when they are new, so the order of the two callbacks costs at most one batch."""
+        callbacks = trainer.callbacks  # type: ignore[attr-defined]
+        records = next(c.latest for c in callbacks if isinstance(c, RoutingHealth))
+        if not records or records[0].step == self._seen:
+            return
+        self._seen = records[0].step
+        losses = cast(LIMoEModule, pl_module).aux_losses
+        alarms = [alarm for record in records if (alarm := self._judge(record, losses)) is not None]
+        alarms = trainer.strategy.broadcast(alarms)  # every rank sees its own tokens, but all must do the same
+        if alarms:
+            self._act(alarms, trainer=trainer, pl_module=pl_module, losses=losses)
+        if self._boosts:
+            pl_module.log_dict({f"train/aux_boost/{name}": value for name, value in self._boosts.items()})
+
+    def _judge(self, record: HealthRecord, losses: AuxLossSet) -> Alarm | None:
+        """Counts records with signs in a row; an alarm when there are enough."""
+        key = f"{record.layer}/{record.modality}"
+        crowded, unseated = self._crowded(record, losses), self._unseated(record)
+        if not crowded + unseated:
+            self._streaks.pop(key, None)
+            return None
+        since, count = self._streaks.get(key, [record.step, 0])
+        count += 1
+        self._streaks[key] = [since, count]
+        if count % self.patience or (count > self.patience and self.action != "boost"):
+            return None
+        atom = f"{'global' if crowded else 'local'}_{record.modality}"
+        return Alarm(record.step, since, record.layer, record.modality, crowded + unseated, atom)
+
+    def _crowded(self, record: HealthRecord, losses: AuxLossSet) -> list[str]:
+        """Signs that the modality uses too few experts. An absent modality (NaN) shows none."""
+        found, signs, num_experts = record.statistics, [], len(record.statistics.load)
+        if num_experts == 1:
+            return []
+        effective, wanted = found.effective_experts.item(), wanted_experts(record.modality, num_experts, losses=losses)
+        if effective < self.min_effective * wanted:
+            signs.append(f"{effective:.1f} effective experts < {self.min_effective:g} x {wanted:.0f}")
+        if (share := found.top_share.item()) > self.max_share:
+            signs.append(f"{share:.0%} of its tokens on expert {found.load.argmax().item()}")
+        return signs
+
+    def _unseated(self, record: HealthRecord) -> list[str]:
+        success = record.statistics.success_rate.item()
+        return [f"success rate {success:.0%} < {self.min_success_rate:.0%}"] if success < self.min_success_rate else []
+
+    def _act(
+        self, alarms: list[Alarm], *, trainer: L.Trainer, pl_module: L.LightningModule, losses: AuxLossSet
+    ) -> None:
+        if self.action == "boost":
+            for name in sorted({alarm.atom for alarm in alarms if losses.is_active(alarm.atom)}):
+                losses.boost[name] = self._boosts[name] = min(self.max_boost, losses.boost[name] * self.boost)
+        lines = [f"{alarm}; {self._advice(alarm.atom, losses)}" for alarm in alarms]
+        for line in lines:
+            pl_module.print(f"collapse alarm at step {alarms[0].step}: {line}")
+        if self.action == "stop":
+            others = f" (and {len(lines) - 1} more)" if len(lines) > 1 else ""
+            self.stop_reason = f"collapse alarm: {lines[0]}{others}"
+            trainer.should_stop = True
+        if trainer.is_global_zero:
+            _append(Path(trainer.default_root_dir) / "routing" / "alarms.jsonl", alarms, lines)
+
+    def _advice(self, name: str, losses: AuxLossSet) -> str:
+        atom = losses.atoms.get(name)
+        if atom is None:
+            return f"add the loss {name}: aux_loss=[...,{name}]"
+        if name in self._boosts:
+            return f"aux_loss.{name} now weighs {self._boosts[name]:g} times its configured weight"
+        return f"raise aux_loss.{name}.{'weight' if atom.absolute_weight is None else 'absolute_weight'}"
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"streaks": self._streaks, "boosts": self._boosts, "seen": self._seen}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._streaks, self._boosts, self._seen = (state_dict[key] for key in ("streaks", "boosts", "seen"))
+
+
+def wanted_experts(modality: str, num_experts: int, *, losses: AuxLossSet) -> float:
+    """S of the run's global entropy loss for this modality; without such a threshold the paper's fraction of E."""
+    atom = losses.atoms.get(f"global_{modality}")
+    tau = atom.threshold(num_experts) if isinstance(atom, GlobalEntropy) else None
+    if tau is None:
+        tau = GlobalEntropy(modality=modality, min_fraction=MIN_FRACTION[modality]).threshold(num_experts)
+    assert tau is not None
+    return math.exp(tau)
+
+
+def _append(path: Path, alarms: list[Alarm], lines: list[str]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        for alarm, line in zip(alarms, lines, strict=True):
+            file.write(json.dumps(asdict(alarm) | {"message": line}) + "\n")

@@ -1,0 +1,65 @@
+"""Do the features of a sample depend on who shares its batch? They do where experts drop tokens in evaluation."""
+
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from limoe.evaluation.encode import EvaluationData, Tokenizer, evaluating
+from limoe.types import PairDataset, RetrievalTask, ZeroShotTask
+
+
+def depends_on_batch(model: nn.Module) -> bool:
+    """Whether any router of the model says that it lets samples disturb each other in evaluation."""
+    return any(getattr(module, "depends_on_batch", False) for module in model.modules())
+
+
+def batch_gap(
+    model: Any, data: EvaluationData, task: ZeroShotTask | RetrievalTask, *, samples: int = 64
+) -> dict[str, float]:
+    """Cosine distance between features alone and in a batch, over the first `samples` pictures and texts of a task.
+
+    Keys `image_mean`, `image_max`, `text_mean`, `text_max`; the batch holds all those samples of one modality. A
+    distance is from 0 (same direction) to 2. Texts of a zero-shot task are the prompts of its first template.
+    """
+    with evaluating(model):
+        images = _images(model, data, task.pictures, samples)
+        ids, mask = _texts(model, data.tokenizer, _wordings(task)[:samples])
+        distance = {
+            "image": _distance(model.encode_image(images), [model.encode_image(x) for x in images.split(1)]),
+            "text": _distance(model.encode_text(ids, mask), [model.encode_text(*x) for x in _one_by_one(ids, mask)]),
+        }
+    found: dict[str, float] = {}
+    for name, values in distance.items():
+        found |= {f"{name}_mean": values.mean().item(), f"{name}_max": values.max().item()}
+    return found
+
+
+def _wordings(task: ZeroShotTask | RetrievalTask) -> Sequence[str]:
+    if isinstance(task, RetrievalTask):
+        return task.texts
+    return [task.templates[0].format(name) for name in task.class_names]
+
+
+def _images(model: nn.Module, data: EvaluationData, pictures: PairDataset, samples: int) -> Float[Tensor, "B 3 h w"]:
+    parameter = next(model.parameters())
+    rows = (image for batch in data.picture_loader(pictures) for image in batch)
+    return torch.stack(list(islice(rows, samples))).to(parameter.device, parameter.dtype)
+
+
+def _texts(model: nn.Module, tokenizer: Tokenizer, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+    device = next(model.parameters()).device
+    ids, mask = tokenizer.encode(list(texts))
+    return ids.to(device), mask.to(device)
+
+
+def _one_by_one(ids: Tensor, mask: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    return zip(ids.split(1), mask.split(1), strict=True)
+
+
+def _distance(together: Float[Tensor, "B d_out"], alone: Sequence[Float[Tensor, "1 d_out"]]) -> Float[Tensor, "B"]:
+    return 1 - F.cosine_similarity(together.double(), torch.cat(list(alone)).double())

@@ -1,0 +1,30 @@
+"""Every YAML of the group `callbacks` builds; those that are not in `default` work added to it."""
+
+from pathlib import Path
+
+import pytest
+from lightning.pytorch import Callback
+from test_configs import CONFIGS, composed
+
+import limoe.callbacks
+from limoe.build import build_callbacks
+from limoe.config import check
+
+NAMES = sorted(path.stem for path in (CONFIGS / "callbacks").glob("*.yaml"))
+DEFAULT = {"progress", "routing_health", "zero_shot", "retrieval", "sample_predictions", "checkpoint", "lr_monitor"}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_builds_alone_and_beside_the_default(name: str) -> None:
+    alone = composed(f"callbacks={name}")
+    expected = {"default": DEFAULT, "none": set()}.get(name, {name})
+    assert set(alone.callbacks) == expected
+    cfg = composed(f"callbacks=[default,{name}]")
+    check(cfg)
+    built = build_callbacks(cfg, tasks={})
+    assert len(built) == len(DEFAULT | expected) and all(isinstance(callback, Callback) for callback in built)
+
+
+def test_every_own_callback_has_a_yaml() -> None:
+    files = {path.stem for path in Path(limoe.callbacks.__path__[0]).glob("*.py")}
+    assert files - {"__init__", "task_validation"} <= set(NAMES)  # task_validation is what two of them share

@@ -1,0 +1,187 @@
+"""Every way to multiply gives the same layer; rows that belong to nobody are never read; nothing waits for the data."""
+
+from collections.abc import Iterator
+from functools import partial
+
+import pytest
+import torch
+from builders import pair_stream
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
+
+from limoe.errors import ConfigError
+from limoe.models.expert_backends import ROWS_WORTH_A_LOOP, arrange, run_experts
+from limoe.models.moe import Experts, MoE
+from limoe.routing.dispatch import PaddedPlan, SortedPlan, plan_dispatch
+from limoe.routing.priority import bpr
+from limoe.routing.soft import SoftRouter
+from limoe.routing.top_k import TopKRouter
+from limoe.types import Stream
+
+BACKENDS = ("padded", "grouped", "loop")
+MASK = torch.tensor([[True, False], [True, True], [False, False]])
+STREAM = pair_stream(pairs=3, image_tokens=4, text_tokens=2, text_mask=MASK)
+
+
+def layer_of(backend: str, **router: object) -> MoE:
+    """Width 8 and hidden width 16: rows of a multiple of 16 bytes in float32 and bfloat16, as grouped products want."""
+    torch.manual_seed(1)
+    factory = partial(TopKRouter, **{"priority": bpr, "noise_std": 0.0, "capacity_multiple_of": 1, **router})
+    layer = MoE(8, hidden_dim=16, num_experts=4, router=factory, expert_init="independent", expert_backend=backend)
+    for bias in (layer.experts.bias_in, layer.experts.bias_out):
+        nn.init.normal_(bias)
+    return layer
+
+
+def run(layer: MoE, x: Tensor, *, autocast: bool = False, stream: Stream = STREAM) -> list[Tensor]:
+    """Output and all gradients, the input's first."""
+    x = x.detach().requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        y, _ = layer(x, stream)
+    cotangent = torch.linspace(-1, 1, y.numel(), dtype=y.dtype).view_as(y)
+    return [y, *torch.autograd.grad((y * cotangent).sum(), [x, *layer.parameters()])]
+
+
+@pytest.fixture
+def poisoned() -> Iterator[None]:
+    """Whatever is not initialised is NaN."""
+    torch.use_deterministic_algorithms(True)
+    assert torch.empty(2).isnan().all()
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+PRECISIONS = {"float64": (1e-11, False), "float32": (1e-5, False), "bfloat16": (0.1, True)}
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("k", [1, 2, 4])
+@pytest.mark.parametrize("factor", [0.5, 1.05, 4.0, None])
+def test_backends_agree_in_value_and_gradients(poisoned: None, factor: float | None, k: int, precision: str) -> None:
+    """Against the padded product in float64. bfloat16 carries 8 bits, and the sums here are of order 10."""
+    tolerance, autocast = PRECISIONS[precision]
+    x = torch.randn(18, 8)
+    expected = run(layer_of("padded", k=k, capacity_factor=factor).double(), x.double())
+    for backend in BACKENDS:
+        layer = layer_of(backend, k=k, capacity_factor=factor)
+        double = precision == "float64"
+        found = run(layer.double() if double else layer, x.double() if double else x, autocast=autocast)
+        for a, b in zip(found, expected, strict=True):
+            torch.testing.assert_close(a.double(), b, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("factor", [1.0, None])
+def test_nobody_sits(poisoned: None, factor: float | None, backend: str) -> None:
+    """Only padding: no row is held, still everything is finite and every gradient is a zero."""
+    nobody = Stream(STREAM.segments, STREAM.modality, torch.zeros_like(STREAM.valid), STREAM.pair)
+    found = run(layer_of(backend, capacity_factor=factor), torch.randn(18, 8), stream=nobody)
+    assert not any(f.any() for f in found)  # NaN counts as True
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("capacity", [2, None])
+def test_without_tokens(capacity: int | None, backend: str) -> None:
+    empty = torch.zeros(0, dtype=torch.long)
+    gate = torch.zeros(0, 2, requires_grad=True)
+    plan, _ = plan_dispatch(
+        empty.view(0, 2),
+        gate=gate,
+        score=empty.float(),
+        group=empty,
+        valid=empty.bool(),
+        num_experts=4,
+        num_groups=1,
+        capacity=capacity,
+    )
+    weights = layer_of(backend).experts.weights()
+    laid_out, chosen = arrange(plan, backend=backend, weights=weights)
+    x = torch.zeros(0, 8, requires_grad=True)
+    ends = laid_out.ends if isinstance(laid_out, SortedPlan) else None
+    y = laid_out.combine(run_experts(laid_out.dispatch(x), ends, weights=weights, backend=chosen))
+    assert y.shape == (0, 8)
+    assert not any(g.any() for g in torch.autograd.grad(y.sum(), [x, gate, *weights]))
+
+
+def test_autocast_reaches_every_backend() -> None:
+    x = torch.randn(18, 8)
+    for backend in BACKENDS:
+        exact, rounded = run(layer_of(backend), x), run(layer_of(backend), x, autocast=True)
+        assert rounded[0].dtype == torch.float32
+        assert not torch.equal(exact[0], rounded[0])
+        assert all(g.dtype == torch.float32 for g in rounded)
+
+
+def test_auto_chooses_by_rows_per_expert() -> None:
+    layer = layer_of("auto")
+    weights = layer.experts.weights()
+    for rows, expected in ((ROWS_WORTH_A_LOOP - 1, "padded"), (ROWS_WORTH_A_LOOP, "loop")):
+        arranged, backend = arrange(plan_of(8, capacity=rows), backend="auto", weights=weights)
+        assert backend == expected
+        assert isinstance(arranged, PaddedPlan if expected == "padded" else SortedPlan)
+    assert arrange(plan_of(8, capacity=None), backend="auto", weights=weights)[1] == "loop"
+
+
+def plan_of(tokens: int, *, capacity: int | None) -> PaddedPlan | SortedPlan:
+    plan, _ = plan_dispatch(
+        torch.arange(tokens)[:, None] % 4,
+        gate=torch.ones(tokens, 1),
+        score=torch.zeros(tokens),
+        group=torch.zeros(tokens, dtype=torch.long),
+        valid=torch.ones(tokens, dtype=torch.bool),
+        num_experts=4,
+        num_groups=1,
+        capacity=capacity,
+    )
+    return plan
+
+
+@pytest.mark.parametrize(
+    ("dim", "dtype", "expected"),
+    [
+        (8, torch.float32, "grouped"),
+        (8, torch.bfloat16, "grouped"),
+        (8, torch.float64, "loop"),
+        (6, torch.float32, "loop"),
+    ],
+)
+def test_grouped_falls_back_where_torch_has_none(dim: int, dtype: torch.dtype, expected: str) -> None:
+    """No float64; rows of 6 numbers are 24 bytes, no multiple of 16."""
+    weights = Experts(dim, hidden_dim=16, num_experts=4).weights(dtype)
+    assert arrange(plan_of(8, capacity=4), backend="grouped", weights=weights)[1] == expected
+
+
+def test_rows_that_cannot_be_packed_are_multiplied_at_once() -> None:
+    """Soft MoE fills every slot: any setting gives the batched product."""
+    x, found = torch.randn(18, 8), []
+    for backend in (*BACKENDS, "auto"):
+        layer = layer_of("auto")
+        torch.manual_seed(2)
+        layer.router, layer.expert_backend = SoftRouter(8, num_experts=4, slots_per_expert=2), backend
+        found.append(run(layer, x))
+    for other in found[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True))
+
+
+@pytest.mark.parametrize(("backend", "factor"), [("padded", 1.05), ("grouped", 1.05), ("grouped", None)])
+def test_no_shape_and_no_branch_depends_on_the_data(backend: str, factor: float | None) -> None:
+    """Fake tensors know shapes but no values: whatever would make a GPU wait for its results raises."""
+    with FakeTensorMode():
+        layer, x = layer_of(backend, capacity_factor=factor), torch.randn(18, 8, requires_grad=True)
+        mask = torch.ones(3, 2, dtype=torch.bool)
+        with torch.autocast("cpu", torch.bfloat16):  # torch groups nothing else without values
+            y, _ = layer(x, pair_stream(pairs=3, image_tokens=4, text_tokens=2, text_mask=mask))
+        y.sum().backward()
+        assert x.grad is not None and x.grad.shape == (18, 8)
+
+
+@pytest.mark.parametrize("backend", ["loop", "padded"])
+def test_what_waits_for_the_data_is_found(backend: str) -> None:
+    """The proof above can fail: without a limit these two need row counts on the host."""
+    with FakeTensorMode(), pytest.raises(DataDependentOutputException):
+        layer_of(backend, capacity_factor=None)(torch.randn(18, 8), pair_stream(pairs=3, image_tokens=4, text_tokens=2))
+
+
+def test_unknown_backend() -> None:
+    with pytest.raises(ConfigError, match=r"model\.expert_backend must be one of auto, .*, got 'megablocks'"):
+        layer_of("megablocks")

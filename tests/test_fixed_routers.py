@@ -1,0 +1,85 @@
+"""Hash, random and round robin: routers without parameters."""
+
+from typing import Any
+
+import pytest
+import torch
+from builders import pair_stream, router_output
+
+from limoe.aux_losses.entropy import LocalEntropy
+from limoe.errors import ConfigError
+from limoe.routing.hash import HashRouter
+from limoe.routing.priority import bpr, text_first
+from limoe.routing.random import RandomRouter
+from limoe.routing.round_robin import RoundRobinRouter
+from limoe.types import RouterOutput, Stream
+
+MASK = torch.tensor([[True] * 8 + [False] * 8, [True] * 16])
+STREAM = pair_stream(pairs=2, image_tokens=32, text_tokens=16, text_mask=MASK)
+
+
+def route(kind: type, stream: Stream = STREAM, **settings: Any) -> RouterOutput:
+    router = kind(3, num_experts=8, **{"priority": bpr, **settings})
+    assert not list(router.parameters()) and not router.state_dict()
+    return router(torch.randn(len(stream.valid), 3), stream)
+
+
+@pytest.mark.parametrize("kind", [HashRouter, RandomRouter, RoundRobinRouter])
+def test_one_expert_with_gate_one(kind: type) -> None:
+    routed = route(kind)
+    assert routed.gate.unique().tolist() == [1.0]
+    assert torch.equal(routed.gates, torch.nn.functional.one_hot(routed.expert_index[:, 0], 8).float())
+    torch.testing.assert_close(routed.logits.softmax(-1), routed.gates)
+    assert LocalEntropy(modality="image")(routed) == 0
+
+
+def test_hash_depends_on_modality_and_position_alone() -> None:
+    index = route(HashRouter).expert_index[:, 0]
+    image, text = index[:64].view(2, 32), index[64:].view(2, 16)
+    assert torch.equal(image[0], image[1]) and torch.equal(text[0], text[1])
+    assert torch.equal(index, route(HashRouter).expert_index[:, 0])
+    alone = route(HashRouter, pair_stream(pairs=1, image_tokens=0, text_tokens=16)).expert_index[:, 0]
+    assert torch.equal(alone, text[0])
+    assert not torch.equal(image[0, :16] % 8, text[0])
+    assert not torch.equal(image, route(HashRouter, hash_seed=1).expert_index[:64, 0].view(2, 32))
+
+
+@pytest.mark.parametrize("hash_seed", range(5))
+def test_hash_is_balanced_and_not_regular(hash_seed: int) -> None:
+    index = route(HashRouter, hash_seed=hash_seed).expert_index[:, 0]
+    assert torch.bincount(index[:32]).tolist() == [4] * 8
+    assert torch.bincount(index[64:80]).tolist() == [2] * 8
+    assert not torch.equal(index[:8], index[8:16])
+
+
+def test_random_is_fresh_and_uniform() -> None:
+    big = pair_stream(pairs=100, image_tokens=64, text_tokens=16)
+    first, second = (route(RandomRouter, big).expert_index for _ in range(2))
+    assert not torch.equal(first, second)
+    share = torch.bincount(first[:, 0], minlength=8) / 8000
+    assert (share - 1 / 8).abs().max() < 5 * (0.125 * 0.875 / 8000) ** 0.5  # five standard deviations
+
+
+def test_round_robin_takes_turns() -> None:
+    routed = route(RoundRobinRouter)
+    assert routed.expert_index[:, 0].tolist() == [t % 8 for t in range(96)]
+    assert routed.capacity == 16 and routed.kept[routed.valid].all()  # ceil(96 * 1.05 / 8) = 13, then 16
+
+
+def test_priority_still_decides_who_sits() -> None:
+    """96 tokens, 8 experts, 3 seats each; expert e meets tokens e, e + 8, ...; the last four of them are text."""
+    settings = {"capacity_factor": 0.25, "capacity_multiple_of": 1}
+    by_order, by_text = (route(RoundRobinRouter, priority=p, **settings) for p in (bpr, text_first))
+    assert by_order.kept[:24].all() and not by_order.kept[24:].any()
+    assert by_text.kept[64:].sum() == 24 and not by_text.kept[:64].any()
+
+
+def test_the_builder_of_router_outputs_agrees() -> None:
+    routed = route(HashRouter, capacity_factor=None)
+    twin = router_output(routed.logits, modality=STREAM.modality, valid=STREAM.valid)
+    assert torch.equal(routed.expert_index, twin.expert_index) and torch.equal(routed.kept, twin.kept)
+
+
+def test_bad_seed() -> None:
+    with pytest.raises(ConfigError, match=r"routing\.hash_seed must be >= 0, got -1"):
+        HashRouter(3, num_experts=2, priority=bpr, hash_seed=-1)

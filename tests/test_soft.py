@@ -1,0 +1,104 @@
+"""Soft MoE: mixtures inside one sequence."""
+
+import pytest
+import torch
+from builders import flat_stream, pair_stream
+from torch import Tensor
+
+from limoe.aux_losses.classic import Importance, ZLoss
+from limoe.aux_losses.entropy import GlobalEntropy, LocalEntropy
+from limoe.errors import ConfigError
+from limoe.models.moe import MoE
+from limoe.routing.soft import SoftRouter
+from limoe.routing.statistics import modality_statistics
+from limoe.types import TEXT, RouterOutput
+
+MASK = torch.tensor([[True, True, False, False], [True, False, False, True], [False] * 4])
+STREAM = pair_stream(pairs=3, image_tokens=5, text_tokens=4, text_mask=MASK)
+
+
+def soft(**settings: object) -> SoftRouter:
+    return SoftRouter(3, **{"num_experts": 2, "slots_per_expert": 2, **settings})
+
+
+def by_hand(x: Tensor, router: SoftRouter, experts: list) -> Tensor:
+    """One sequence of real tokens, written out from the paper's algorithm."""
+    unit = [v / (v @ v + 1e-6).sqrt() for v in x]
+    slots = [v / (v @ v + 1e-6).sqrt() for v in router.weight]
+    logits = torch.stack([torch.stack([router.scale * (t @ s) for s in slots]) for t in unit])
+    mixtures = [sum(w * t for w, t in zip(logits[:, s].softmax(0), x, strict=True)) for s in range(len(slots))]
+    answers = [experts[s // router.slots_per_expert](m) for s, m in enumerate(mixtures)]
+    return torch.stack([sum(w * a for w, a in zip(row.softmax(0), answers, strict=True)) for row in logits])
+
+
+def test_equals_the_algorithm_sequence_by_sequence() -> None:
+    router = soft().double()
+    router.scale.data.fill_(3.0)
+    x = torch.randn(27, 3, dtype=torch.float64)
+    routed = router(x, STREAM)
+    rows = routed.plan.dispatch(x)
+    assert rows.shape == (2, 6 * 2, 3)  # E, (images and texts) * p, D
+    experts = [torch.tanh, torch.sin]
+    y = routed.plan.combine(torch.stack([expert(row) for expert, row in zip(experts, rows, strict=True)]))
+    images, texts = STREAM.split(y)
+    x_images, x_texts = STREAM.split(x)
+    for i in range(3):
+        torch.testing.assert_close(images[i], by_hand(x_images[i], router, experts))
+        if MASK[i].any():
+            torch.testing.assert_close(texts[i][MASK[i]], by_hand(x_texts[i][MASK[i]], router, experts))
+        assert not texts[i][~MASK[i]].any()
+
+
+def test_nothing_passes_from_one_sequence_to_another() -> None:
+    """Neither between pairs nor from a picture to its text: that would give the contrastive answer away."""
+    layer = MoE(3, hidden_dim=8, num_experts=2, router=lambda dim, num_experts: soft())
+    x = torch.randn(27, 3, requires_grad=True)
+    images, texts = STREAM.split(layer(x, STREAM)[0])
+    for part, start, length in ((images[1], 5, 5), (texts[1], 15 + 4, 4)):
+        (gradient,) = torch.autograd.grad(part.sum(), x, retain_graph=True)
+        inside = torch.zeros(27, dtype=torch.bool)
+        inside[start : start + length] = True
+        assert gradient[inside].any() and not gradient[~inside].any()
+
+
+def test_gates_are_the_shares_of_the_experts() -> None:
+    routed: RouterOutput = soft()(torch.randn(27, 3), STREAM)
+    shares = routed.plan.share.view(27, 2, 2).sum(-1)
+    torch.testing.assert_close(routed.gates[STREAM.valid], shares[STREAM.valid])
+    assert torch.equal(routed.expert_index[:, 0], routed.gates.argmax(-1))
+    assert torch.equal(routed.kept[:, 0], STREAM.valid) and routed.capacity == 2
+    assert modality_statistics(routed, TEXT).success_rate == 1
+
+
+def test_losses_have_gradients() -> None:
+    router = soft()
+    routed = router(torch.randn(27, 3), STREAM)
+    for atom in (Importance(), ZLoss(), LocalEntropy(modality="text"), GlobalEntropy(modality="image")):
+        (gradient,) = torch.autograd.grad(atom(routed), router.weight, retain_graph=True)
+        assert gradient.isfinite().all() and gradient.any()
+
+
+def test_noise_is_absolute_and_of_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    router, stream, x = soft(noise_std=0.5), flat_stream(groups=1, length=2), torch.randn(2, 3)
+    clean = router.eval()(x, stream)
+    assert torch.equal(clean.logits, clean.noisy_logits)
+    monkeypatch.setattr(torch, "randn_like", torch.ones_like)  # every slot 0.5 higher, so every expert too
+    noisy = router.train()(x, stream)
+    torch.testing.assert_close(noisy.noisy_logits, clean.logits + 0.5)
+    torch.testing.assert_close(noisy.logits, clean.logits)
+
+
+def test_bfloat16_data_keep_float32_weights() -> None:
+    layer = MoE(3, hidden_dim=8, num_experts=2, router=lambda dim, num_experts: soft())
+    x = torch.randn(27, 3)
+    expected, _ = layer(x, STREAM)
+    with torch.autocast("cpu", torch.bfloat16):
+        y, routed = layer(x, STREAM)
+    assert routed.gates.dtype == torch.float32 and y.dtype == torch.float32
+    torch.testing.assert_close(y, expected, rtol=0.05, atol=0.02)
+
+
+@pytest.mark.parametrize(("key", "value"), [("slots_per_expert", 0), ("noise_std", -1.0)])
+def test_bad_settings_name_key_and_value(key: str, value: float) -> None:
+    with pytest.raises(ConfigError, match=rf"routing\.{key} must be .* got {value}"):
+        soft(**{key: value})

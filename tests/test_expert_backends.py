@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
 from limoe.errors import ConfigError
-from limoe.models.expert_backends import ROWS_WORTH_A_LOOP, arrange, run_experts
+from limoe.models.expert_backends import arrange, run_experts
 from limoe.models.moe import Experts, MoE
 from limoe.routing.dispatch import PaddedPlan, SortedPlan, plan_dispatch
 from limoe.routing.priority import bpr
@@ -112,14 +112,25 @@ def test_autocast_reaches_every_backend() -> None:
         assert all(g.dtype == torch.float32 for g in rounded)
 
 
-def test_auto_chooses_by_rows_per_expert() -> None:
-    layer = layer_of("auto")
-    weights = layer.experts.weights()
-    for rows, expected in ((ROWS_WORTH_A_LOOP - 1, "padded"), (ROWS_WORTH_A_LOOP, "loop")):
-        arranged, backend = arrange(plan_of(8, capacity=rows), backend="auto", weights=weights)
-        assert backend == expected
-        assert isinstance(arranged, PaddedPlan if expected == "padded" else SortedPlan)
-    assert arrange(plan_of(8, capacity=None), backend="auto", weights=weights)[1] == "loop"
+@pytest.mark.parametrize(
+    ("tokens", "capacity", "expected"),
+    [
+        (4 * 399, 399, "padded"),
+        (4 * 400, 400, "loop"),  # 400 rows for each of 4 experts
+        (8, 2, "padded"),
+        (64, 20, "padded"),  # 80 rows for 64 tokens: 1.25 times
+        (64, 21, "loop"),  # 84
+        (4 * 500, 100, "padded"),  # 400 rows for 2,000 tokens
+        (8, None, "loop"),
+    ],
+)
+def test_auto_on_a_cpu_chooses_by_rows_per_expert_and_by_waste(
+    tokens: int, capacity: int | None, expected: str
+) -> None:
+    weights = layer_of("auto").experts.weights()
+    plan, backend = arrange(plan_of(tokens, capacity=capacity), backend="auto", weights=weights)
+    assert backend == expected
+    assert isinstance(plan, PaddedPlan if expected == "padded" else SortedPlan)
 
 
 def plan_of(tokens: int, *, capacity: int | None) -> PaddedPlan | SortedPlan:

@@ -133,9 +133,10 @@ class PackedPlan(DispatchPlan, Protocol):
 
 @runtime_checkable
 class PackablePlan(DispatchPlan, Protocol):
-    """A plan that can leave out empty rows. `num_rows` counts the rows of `dispatch`."""
+    """A plan that can leave out empty rows: `num_packed_rows` remain of the `num_rows` of its own `dispatch`."""
 
     num_rows: int
+    num_packed_rows: int
 
     def packed(self) -> PackedPlan: ...
 

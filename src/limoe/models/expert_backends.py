@@ -22,7 +22,8 @@ from limoe.models.expert_loop import expert_loop
 from limoe.types import DispatchPlan, PackablePlan, PackedPlan
 
 BACKENDS = ("auto", "padded", "grouped", "loop")
-ROWS_WORTH_A_LOOP = 400  # rows per expert from which on a CPU `loop` beats `padded`; docs/performance.md
+# Where on a CPU `loop` beats `padded`: from so many rows per expert on, or with so many times as many rows as needed.
+ROWS_WORTH_A_LOOP, WASTE_WORTH_A_LOOP = 400, 1.25
 
 
 class ExpertWeights(NamedTuple):
@@ -37,8 +38,7 @@ class ExpertWeights(NamedTuple):
 def arrange(plan: DispatchPlan, *, backend: str, weights: ExpertWeights) -> tuple[DispatchPlan, str]:
     """The plan in the layout that the backend wants, and which backend that is ("auto" is replaced)."""
     if backend == "auto":
-        rows = plan.num_rows if isinstance(plan, PackablePlan) else 0
-        backend = _auto(weights, rows=rows, packed=isinstance(plan, PackedPlan))
+        backend = _auto(plan, weights.weight_in)
     if backend == "grouped" and not _torch_can_group(weights):
         backend = "loop"
     if backend != "padded" and isinstance(plan, PackablePlan):
@@ -46,16 +46,21 @@ def arrange(plan: DispatchPlan, *, backend: str, weights: ExpertWeights) -> tupl
     return plan, backend
 
 
-def _auto(weights: ExpertWeights, *, rows: int, packed: bool) -> str:
-    weight = weights.weight_in
-    if weight.device.type == "cuda":
-        if weight.dtype == torch.bfloat16 and torch.cuda.get_device_capability(weight.device)[0] in (9, 10):
-            return "grouped"
-        return "loop" if packed else "padded"
-    if packed:
-        return "loop"
-    roomy = weight.device.type == "cpu" and rows >= ROWS_WORTH_A_LOOP * len(weight)
-    return "loop" if roomy and not torch.compiler.is_compiling() else "padded"
+def _auto(plan: DispatchPlan, weight: Float[Tensor, "E D H"]) -> str:
+    device = weight.device
+    if (
+        device.type == "cuda"
+        and weight.dtype == torch.bfloat16
+        and torch.cuda.get_device_capability(device)[0] in (9, 10)
+    ):
+        return "grouped"
+    if isinstance(plan, PackedPlan):
+        return "loop"  # `padded` would have to learn the row counts too
+    if device.type != "cpu" or not isinstance(plan, PackablePlan) or torch.compiler.is_compiling():
+        return "padded"
+    roomy = plan.num_packed_rows >= ROWS_WORTH_A_LOOP * len(weight)
+    wasteful = plan.num_rows > WASTE_WORTH_A_LOOP * plan.num_packed_rows
+    return "loop" if roomy or wasteful else "padded"
 
 
 def _torch_can_group(weights: ExpertWeights) -> bool:

@@ -33,6 +33,7 @@ class PaddedPlan:
         self.num_experts, num_groups = assignments.demand.shape
         seats = capacity if len(assignments.group) else 0  # without tokens an empty seat has nothing to repeat
         self.num_rows = self.num_experts * num_groups * seats
+        self.num_packed_rows = min(assignments.expert_index.numel(), self.num_rows)
         self._rows: _Rows | None = None  # built when asked for: a plan that gets packed never needs it
 
     @property
@@ -67,14 +68,15 @@ class SortedPlan:
     """
 
     def __init__(self, assignments: Assignments, *, capacity: int | None = None) -> None:
-        self.num_rows, kept = assignments.expert_index.numel(), assignments.demand
+        num_rows, kept = assignments.expert_index.numel(), assignments.demand
         if capacity is not None:
-            self.num_rows, kept = min(self.num_rows, kept.numel() * capacity), kept.clamp_max(capacity)
+            num_rows, kept = min(num_rows, kept.numel() * capacity), kept.clamp_max(capacity)
+        self.num_rows = self.num_packed_rows = num_rows
         first = (kept.flatten().cumsum(0) - kept.flatten()).view_as(kept)
         ends = kept.sum(1).cumsum(0)
-        last = ends[-1:].clamp_min(min(1, self.num_rows))
+        last = ends[-1:].clamp_min(min(1, num_rows))
         self.ends: Int[Tensor, "E"] = torch.cat([ends[:-1], last]).int()
-        self._rows = _Rows(assignments, first=first, num_rows=self.num_rows)
+        self._rows = _Rows(assignments, first=first, num_rows=num_rows)
 
     def packed(self) -> "SortedPlan":
         return self

@@ -120,7 +120,7 @@ def switch(case: Case) -> Contender:
 
 
 class StMoE(Contender):
-    """st-moe-pytorch with our capacity factor: K >= 2, seats per pair, since its masks are [T, E, C]. GEGLU."""
+    """st-moe-pytorch: K >= 2, GEGLU. Its masks are [T, E, C], so seats are per pair; its factor does not know K."""
 
     def __init__(self, case: Case) -> None:
         from st_moe_pytorch import MoE as PeerMoE
@@ -132,7 +132,7 @@ class StMoE(Contender):
             gating_top_n=case.k,
             expert_hidden_mult=case.hidden / case.width,
             threshold_train=0.0,
-            capacity_factor_train=CAPACITY_FACTOR,
+            capacity_factor_train=CAPACITY_FACTOR * case.k,
         )
         layer.gate.to_gates.weight.data.copy_(case.router_weight)
         super().__init__(case, layer)

@@ -30,14 +30,18 @@ def test_all_keys() -> None:
         baseline="none",
         expectation="more",
         trial_timeout=90,
-        paper_scale=["model=limoe_b16"],
+        paper_scale={"base": ["model=limoe_b16"], "metrics": ["val/loss"], "variants": {"plain": ["seed_x=1"]}},
         published=[{"name": "B/16", "value": 73.7, "certainty": "second-hand"}],
     )
     assert (study.name, study.question, study.baseline, study.seeds) == ("my_study", "Does it help?", "none", (0, 3))
     assert study.variants == {"limoe": ("aux_loss=limoe",), "none": ("aux_loss=none", "~aux_loss.load"), "plain": ()}
     assert study.metrics[1] == Metric("val/x/zeroshot_top1", "accuracy", True)
     assert study.metrics[2] == Metric("val/loss", "val/loss", False)
-    assert study.trial_timeout == 90.0 and study.paper_scale == ("model=limoe_b16",)
+    assert study.trial_timeout == 90.0
+    large = study.paper_scale
+    assert (large.name, large.base, large.trial_timeout) == ("my_study_paper_scale", ("model=limoe_b16",), None)
+    assert large.variants == {**study.variants, "plain": ("seed_x=1",)} and large.seeds == study.seeds
+    assert large.metrics == (Metric("val/loss", "val/loss"),)
     assert study.published == (Published("B/16", "73.7", "second-hand"),)
 
 
@@ -64,6 +68,9 @@ def test_the_first_variant_is_the_baseline_by_default() -> None:
         ({"metrics": [3]}, "metrics must list keys"),
         ({"trial_timeout": 0}, "trial_timeout must be a number of seconds > 0, got 0"),
         ({"published": [{"name": "x"}]}, "published must list"),
+        ({"paper_scale": ["model=limoe_b16"]}, "paper_scale must hold base, metrics"),
+        ({"paper_scale": {"base": [], "metrics": ["a"], "seeds": [1]}}, "paper_scale must hold base, metrics"),
+        ({"paper_scale": {"base": [], "metrics": ["a"], "variants": {"x": []}}}, "paper_scale.variants: unknown"),
         ({"paper": ["x"]}, "paper must be a text"),
     ],
 )

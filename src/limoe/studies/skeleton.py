@@ -18,7 +18,12 @@ seeds: [0, 1, 2]
 metrics: # logged keys, best known first
   - {key: val/synthetic_heldout/zeroshot_top1, name: zero-shot on held-out combinations, higher: true}
 trial_timeout: null # seconds
-paper_scale: [] # overrides that turn the variants into runs of the paper's size
+# the same question at the paper's size: limoe study FOLDER scale=paper dry_run=true
+paper_scale:
+  base: [experiment=paper_b16]
+  # variants: {limoe: [...]} # those whose overrides speak of the small model
+  metrics:
+    - {key: val/imagenet_zero_shot/zeroshot_top1, name: zero-shot ImageNet}
 """
 _README = """\
 # {name}

@@ -1,7 +1,6 @@
 """What a study is: the file `study.yaml` of its folder."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,14 +36,14 @@ class Published:
 class Study:
     """A question asked of several variants of one run over the same seeds.
 
-    `base` and the values of `variants` are overrides of `limoe train`. `paper_scale` lists the overrides that turn the
-    same variants into runs of the paper's size. `trial_timeout` is in seconds per trial (None: no limit).
+    `base` and the values of `variants` are overrides of `limoe train`. `paper_scale` is the same study at the paper's
+    size, with the sentences and seeds of this one. `trial_timeout` is in seconds per trial (None: no limit).
     """
 
     name: str
     question: str
     base: tuple[str, ...]
-    variants: Mapping[str, tuple[str, ...]]
+    variants: dict[str, tuple[str, ...]]
     seeds: tuple[int, ...]
     metrics: tuple[Metric, ...]
     baseline: str
@@ -52,7 +51,7 @@ class Study:
     expectation: str = ""
     answer: str = ""
     trial_timeout: float | None = None
-    paper_scale: tuple[str, ...] = ()
+    paper_scale: "Study | None" = None
     published: tuple[Published, ...] = field(default=())
 
 
@@ -88,7 +87,7 @@ def parse_study(content: Any, *, name: str, place: str) -> Study:
         _require(plain, place, f"variants: {variant!r} must be a name of letters, digits, _, - and .")
     baseline = content.get("baseline", next(iter(variants)))
     _require(baseline in variants, place, f"baseline must be one of {', '.join(variants)}, got {baseline!r}")
-    return Study(
+    study = Study(
         name=name,
         question=_text(content, "question", place),
         base=_overrides(content["base"], place, "base"),
@@ -100,8 +99,29 @@ def parse_study(content: Any, *, name: str, place: str) -> Study:
         expectation=_text(content, "expectation", place),
         answer=_text(content, "answer", place),
         trial_timeout=_timeout(content.get("trial_timeout"), place),
-        paper_scale=_overrides(content.get("paper_scale"), place, "paper_scale"),
         published=tuple(_published(entry, place) for entry in _list(content.get("published", []), place, "published")),
+    )
+    return replace(study, paper_scale=_paper_scale(content.get("paper_scale"), study, place))
+
+
+def _paper_scale(content: Any, study: Study, place: str) -> Study | None:
+    """The same variants on another base; a variant whose overrides speak of the small model has others here."""
+    if content is None:
+        return None
+    rule = f"paper_scale must hold base, metrics and, where they differ, variants, got {content!r:.60}"
+    keys = {"base", "metrics"}
+    _require(isinstance(content, dict) and keys <= set(content) <= {*keys, "variants"}, place, rule)
+    own = content.get("variants", {})
+    _require(isinstance(own, dict) and set(own) <= set(study.variants), place, "paper_scale.variants: unknown variant")
+    return replace(
+        study,
+        name=f"{study.name}_paper_scale",
+        base=_overrides(content["base"], place, "paper_scale.base"),
+        variants=study.variants
+        | {name: _overrides(words, place, f"paper_scale.variants.{name}") for name, words in own.items()},
+        metrics=tuple(_metric(entry, place) for entry in _list(content["metrics"], place, "paper_scale.metrics")),
+        answer="",
+        trial_timeout=None,
     )
 
 

@@ -3,6 +3,7 @@
 limoe study experiments/02_aux_losses                   runs what is not done yet
 limoe study experiments/02_aux_losses dry_run=true      what it would run, and the cost
 limoe study experiments/02_aux_losses seeds=[0] only=[limoe,classic]
+limoe study FOLDER scale=paper dry_run=true             the same at the paper's size
 limoe study FOLDER hydra/launcher=joblib hydra.launcher.n_jobs=2
 limoe study new experiments/my_study                    a study to fill in
 """
@@ -41,7 +42,7 @@ def run(cfg: DictConfig) -> None:
         return
     require(len(words) == 1, "study", "one folder with a study.yaml, or new FOLDER", " ".join(words))
     folder, console = Path(words[0]), Console()
-    study = chosen(read_study(folder), cfg)
+    study = chosen(at_scale(read_study(folder), cfg.scale), cfg)
     root = Path(cfg.paths.log_dir).resolve() / "studies" / study.name
     plan = plan_study(study, root=root, extra=list(cfg.overrides))
     if cfg.dry_run:
@@ -50,10 +51,21 @@ def run(cfg: DictConfig) -> None:
     launcher = list(HydraConfig.get().overrides.hydra)
     states = run_sweep(plan, folder=root / "sweeps", launcher=launcher, console=console)
     console.print(status_table(plan, states))
-    out = folder / "results" if cfg.out is None else Path(cfg.out)
+    results = "results" if cfg.scale is None else f"results_{cfg.scale}"
+    out = folder / results if cfg.out is None else Path(cfg.out)
     conclude(study, plan, states, out=out, console=console)
     if not all(state.finished for state in states):
         sys.exit(1)
+
+
+def at_scale(study: Study, scale: str | None) -> Study:
+    """The study itself, or what it is at the paper's scale."""
+    require(scale in (None, "paper"), "scale", "paper, or null", scale)
+    if scale is None:
+        return study
+    if study.paper_scale is None:
+        raise ConfigError(f"scale=paper: the study {study.name} has no paper_scale")
+    return study.paper_scale
 
 
 def chosen(study: Study, cfg: DictConfig) -> Study:

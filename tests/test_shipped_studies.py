@@ -1,0 +1,45 @@
+"""Every study of experiments/: it can be read, its configs compose, and its models can be built at both scales."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hydra import initialize_config_dir
+
+from limoe.config import config_dir, register_resolvers
+from limoe.studies.cost import costs_of
+from limoe.studies.plan import plan_study
+from limoe.studies.study import Study, read_study
+
+FOLDERS = sorted(path.parent for path in (Path(__file__).parents[1] / "experiments").glob("*/study.yaml"))
+
+
+@pytest.fixture(autouse=True)
+def hydra_configs() -> Iterator[None]:
+    register_resolvers()
+    with initialize_config_dir(str(config_dir("train")), version_base="1.3"):
+        yield
+
+
+def test_the_nine_studies_are_here() -> None:
+    assert [folder.name[:2] for folder in FOLDERS] == [f"0{n}" for n in range(1, 10)]
+
+
+@pytest.mark.parametrize("scale", ["own", "paper"])
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_every_variant_can_be_built(folder: Path, scale: str, tmp_path: Path) -> None:
+    study: Study | None = read_study(folder)
+    if scale == "paper":
+        study = study.paper_scale
+    assert study is not None and study.expectation and study.paper and len(study.seeds) >= 3
+    costs = costs_of(plan_study(study, root=tmp_path, extra=["paths.output_dir=out"]), [])
+    at_paper_scale = 80_000_000 if scale == "paper" else 0
+    assert len(costs) == len(study.variants) and all(cost.active > at_paper_scale for cost in costs)
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_no_two_variants_are_the_same_run(folder: Path, tmp_path: Path) -> None:
+    study = read_study(folder)
+    for each in (study, study.paper_scale):
+        hashes = [trial.config_hash for trial in plan_study(each, root=tmp_path, extra=["paths.output_dir=out"]).trials]
+        assert len(set(hashes)) == len(hashes)

@@ -3,7 +3,9 @@
 import csv
 import json
 from pathlib import Path
+from typing import Any
 
+import yaml
 from PIL import Image
 
 TOP1 = "val/shapes/zeroshot_top1"
@@ -63,3 +65,34 @@ def write_samples(folder: Path, *, caption: str) -> None:
         {"image": "000.png", "truth": "dot", "top": [["blue square", 0.6], ["dot", 0.3], [caption, 0.1]]},
     ]
     (folder / "samples" / "samples.json").write_text(json.dumps({"task": "shapes", "items": items}))
+
+
+def trained(
+    folder: Path, *, seed: int = 0, experts: int = 8, metrics: dict[str, float] | None = None, **record: Any
+) -> Path:
+    """A run whose config knows its seed and its folders, each in two places."""
+    words = [*([f"model.num_experts={experts}"] if experts != 8 else []), f"seed={seed}", f"hydra.run.dir={folder}"]
+    values = {TOP1: 0.4 + seed / 100 + experts / 1000, "val/loss": 2.0} if metrics is None else metrics
+    write_run(folder, seed=seed, overrides=["experiment=demo", *words], **{"metrics": values, **record})
+    config = {
+        "seed": seed,
+        "ckpt_path": None,
+        "model": {"num_experts": experts, "moe_layers": [1, 3]},
+        "data": {"module": {"seed": seed, "root": "/data"}},
+        "callbacks": {"checkpoint": {"dirpath": f"{folder}/checkpoints"}},
+        "paths": {"log_dir": str(folder.parent), "output_dir": str(folder)},
+    }
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    return folder
+
+
+def trial(
+    folder: Path, *, status: str, variant: str = "wide", seed: int = 0, attempts: int = 1, **changes: Any
+) -> Path:
+    """A trial of a study, with what its last attempt left behind."""
+    for number in range(1, attempts + 1):
+        trained(folder / f"try_{number}", seed=seed, **changes)
+    folder.mkdir(parents=True, exist_ok=True)
+    content = {"status": status, "seconds": 5, "run": f"try_{attempts}" if attempts else None, "error": "why"}
+    (folder / "trial.json").write_text(json.dumps(content | {"variant": variant, "seed": seed}))
+    return folder

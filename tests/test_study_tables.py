@@ -2,20 +2,26 @@
 
 import csv
 import io
+import itertools
 import math
+from dataclasses import replace
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 from omegaconf import OmegaConf
+from rich.console import Console
 
-from limoe.reporting.run_folder import RunFolder, steps_done
+from limoe.reporting.run_folder import Health, RunFolder, steps_done
 from limoe.studies.cost import Cost
-from limoe.studies.curves import Pace, metric_figures
+from limoe.studies.curves import MAX_POINTS, Pace, _band, _curves, metric_figures
 from limoe.studies.plan import Plan, differences, load_trial
-from limoe.studies.report import Findings, render
-from limoe.studies.results import Row, write_csv
+from limoe.studies.report import MAIN, Findings, render, write_report
+from limoe.studies.results import Row, kept_seats, write_csv
+from limoe.studies.sheets import as_latex
+from limoe.studies.side_tables import routing_sheet, trial_sheet
 from limoe.studies.study import Metric, Published, Study
-from limoe.studies.tables import compare, sentence, table_csv, table_latex, with_interval
+from limoe.studies.tables import compare, main_sheet, sentence, share, table_csv, values, with_interval
 from limoe.studies.trial import State, Trial
 
 TOP1 = "val/x/zeroshot_top1"
@@ -52,22 +58,78 @@ ROWS = [
 def test_lines() -> None:
     a, b, c = compare(STUDY, ROWS)
     assert a.cells[0].value is not None and a.cells[0].value.mean == pytest.approx(0.31)
-    assert (a.healthy, a.finished, a.trials) == (3, 3, 3)
+    assert (a.successful, a.finished, a.trials) == (3, 3, 3)
     # 0.1 in every seed: no spread at all, so the interval is a point
     assert b.cells[0].difference is not None and b.cells[0].difference.mean == pytest.approx(0.1)
     assert b.cells[0].verdict == "better"
     assert b.cells[1].verdict == "within noise"  # -0.1, 0, 0.1
-    assert b.healthy is None  # dense
+    assert b.successful == 3  # dense: the losses alone count
     # a failed trial is no result, whatever it logged
-    assert c.cells[0].value is None and c.cells[0].verdict == "no result" and (c.finished, c.trials) == (0, 1)
+    assert c.cells[0].value is None and c.cells[0].verdict == "no result"
+    assert (c.finished, c.successful, c.trials) == (0, 0, 1)
 
 
 def test_sentence_names_every_variant() -> None:
     said = sentence(STUDY, compare(STUDY, ROWS))
     # sd of 0.30, 0.31, 0.32 is 0.01: half = 4.303 * 0.01 / sqrt(3) = 0.0248
-    assert said.startswith("accuracy: a 31.0 ± 2.5 %; b 41.0 ± 2.5 % (+10.0")
-    assert "better" in said and "c has no result" in said and "Mean over 3 seeds" in said
+    assert said.startswith("accuracy, against a (31.0 ± 2.5 %): b (+10.0")
+    assert said.endswith("pp) is better; c has no result (3 seeds, 95 % intervals, differences paired by seed).")
     assert sentence(STUDY, compare(STUDY, [])).startswith("No answer: no trial of a has a value of accuracy")
+
+
+def test_sentence_groups_by_verdict() -> None:
+    """a: 0.30, 0.31, 0.32; b and c a tenth less; d differs by -0.1, 0, 0.1; e has one seed, f another one."""
+    study = replace(STUDY, variants=dict.fromkeys("abcdef", ()))
+    numbers = {"a": 0.30, "b": 0.20, "c": 0.20}
+    rows = [row(name, seed, **{TOP1: value + 0.01 * seed}) for name, value in numbers.items() for seed in range(3)]
+    rows += [row("d", seed, **{TOP1: 0.2 + 0.11 * seed}) for seed in range(3)]
+    rows += [row("e", 0, **{TOP1: 0.3}), row("f", 7, **{TOP1: 0.3})]
+    said = sentence(study, compare(study, rows)).partition(": ")[2]
+    worse, noise, one, other = said.split("; ")
+    assert worse.startswith("b (-10.0") and " and c (-10.0" in worse and worse.endswith(" are worse")
+    assert noise.startswith("d (+0.0 ± ") and noise.endswith(" is within noise")
+    assert one == "e (+0.00 pp) has one seed: no interval"
+    assert other.startswith("f has no seed in common (1 to 3 seeds,")
+    alone = replace(STUDY, variants={"a": ()})
+    assert sentence(alone, compare(alone, rows)) == "accuracy: a (31.0 ± 2.5 %), 3 seeds."
+
+
+SEATED = {"val/loss": 2.0, "train/loss": 2.0, "router/image/success_rate": 0.9, "router/text/success_rate": 0.95}
+
+
+@pytest.mark.parametrize(
+    ("status", "metrics", "successful"),
+    [
+        ("done", SEATED, True),  # 0.9 is enough
+        ("stopped", SEATED, True),
+        ("diverged", SEATED, False),
+        ("done", SEATED | {"router/text/success_rate": 0.899}, False),
+        ("done", SEATED | {"router/image/success_rate": math.nan}, False),
+        ("done", SEATED | {"val/loss": math.inf}, False),
+        ("done", SEATED | {"train/loss": math.nan}, False),
+        ("done", {"val/loss": 2.0}, True),  # dense
+        ("done", {"val/loss": 2.0, "router/text/success_rate": 0.5}, False),
+        ("done", {TOP1: 0.5}, False),  # nobody knows its loss
+    ],
+)
+def test_what_is_successful(status: str, metrics: dict[str, float], successful: bool) -> None:
+    assert row("a", 0, status, **metrics).successful is successful
+
+
+def test_share_of_successful_trials() -> None:
+    """Of four trials one failed, and one of the three that finished lost its seats: 75 % and 50 %."""
+    lost = SEATED | {"router/text/success_rate": 0.4}
+    rows = [row("a", 0, **SEATED), row("a", 1, **SEATED), row("a", 2, **lost), row("a", 3, "failed", **SEATED)]
+    line = compare(replace(STUDY, variants={"a": ()}), rows)[0]
+    assert share(line.finished, line.trials) == ("3 / 4 (75 %)", 0.75)
+    assert share(line.successful, line.trials) == ("2 / 4 (50 %)", 0.5)
+    assert share(0, 0).text == "–"
+    assert kept_seats(lost) == {"image": True, "text": False} and kept_seats({}) == {}
+
+
+def test_of_two_trials_with_one_seed_the_last_finished_one_counts() -> None:
+    rows = [row("a", 0, **{TOP1: 0.1}), row("a", 0, **{TOP1: 0.2}), row("a", 0, "failed", **{TOP1: 0.3})]
+    assert values(rows, "a", TOP1) == {0: 0.2}
 
 
 @pytest.mark.parametrize(
@@ -75,7 +137,7 @@ def test_sentence_names_every_variant() -> None:
     [
         (TOP1, [0.30, 0.31, 0.32], False, "31.0 ± 2.5 %"),
         ("val/loss", [2.0, 2.0, 2.3], False, "2.10 ± 0.43"),  # sd 0.1732, half 0.4303
-        (TOP1, [0.5], True, "+50.00 %"),
+        (TOP1, [0.5], True, "+50.00 pp"),  # a difference of shares
         ("val/loss", [1234.5], False, "1234.5"),  # no interval: about four digits
         ("val/loss", [0.0, 0.0], False, "0.00 ± 0.00"),
     ],
@@ -93,9 +155,10 @@ def test_csv_and_latex() -> None:
     assert [entry["variant"] for entry in table] == ["a", "a", "b", "b", "c", "c"]
     assert float(table[2]["difference"]) == pytest.approx(0.1) and table[2]["verdict"] == "better"
     assert table[4]["mean"] == "" and table[4]["seeds"] == "0"
-    latex = table_latex(STUDY, lines)
-    assert r"a & 31.0 $\pm$ 2.5 \% & 2.000 $\pm$ 0.000 \\" in latex
-    assert "c & -- & -- \\\\\n\\bottomrule" in latex
+    assert (table[4]["finished"], table[4]["successful"], table[4]["trials"]) == ("0", "0", "1")
+    latex = as_latex(main_sheet(STUDY, lines))
+    assert r"a & 31.0 $\pm$ 2.5 \% & 2.000 $\pm$ 0.000 & 3 / 3 (100 \%) & 3 / 3 (100 \%) \\" in latex
+    assert "c & -- & -- & 0 / 1 (0 \\%) & 0 / 1 (0 \\%) \\\\\n\\bottomrule" in latex
 
 
 def test_runs_csv_holds_every_trial(tmp_path: Path) -> None:
@@ -104,16 +167,65 @@ def test_runs_csv_holds_every_trial(tmp_path: Path) -> None:
     assert len(rows) == 7
     assert rows[0]["commit"] == "f" * 40 and float(rows[0][TOP1]) == 0.3
     assert (rows[-1]["status"], rows[-1]["error"], rows[-1][TOP1]) == ("failed", "why", "")
+    assert (rows[0]["successful"], rows[-1]["successful"], rows[0]["run"]) == ("true", "false", "nowhere")
+
+
+def test_a_row_is_named_by_its_folder() -> None:
+    assert [replace(ROWS[0], trial=replace(ROWS[0].trial, folder=Path(name))).name for name in ("a/b", "a/12")] == [
+        "b",
+        "a/12",
+    ]
+
+
+def test_routing_health_by_hand() -> None:
+    """Two finished seeds of two layers: worst layer 0.7; effective experts (2 + 4 + 6 + 8) / 4; 4 dead in 4 layers."""
+    rows = []
+    for seed, (rates, used, dead) in enumerate([((0.9, 0.7), (2.0, 4.0), (0, 1)), ((0.95, 0.99), (6.0, 8.0), (0, 3))]):
+        found = row("a", seed, **{"val/loss": 2.0, "router/text/success_rate": sum(rates) / 2})
+        health = [
+            Health(step, layer, "text", rates[layer], (0.5,) * 8, 0.1, 0.2, dead[layer], 9, used[layer])
+            for layer in (0, 1)
+            for step in (10, 20)
+        ]
+        run = replace(found.runs[0], health=[replace(health[0], step=1, success_rate=0.0), *health])
+        rows.append(replace(found, runs=(run,)))
+    rows.append(row("a", 2, "failed", **{"router/text/success_rate": 0.0}))
+    table = routing_sheet(STUDY, [*rows, row("b", 0, **{"val/loss": 2.0})])
+    assert len(table.rows) == 1  # b is dense, and images of a were not measured
+    texts = [cell.text for cell in table.rows[0]]
+    # 0.8 and 0.97: mean 0.885, sd 0.12021, half = 12.706 * 0.12021 / sqrt(2) = 1.080
+    assert texts[:3] == ["a", "text", "88.5 ± 108.0 %"]
+    assert texts[3:] == ["70.0%", "5.0 of 8", "1.0", "1 / 2 (50 %)", "0 / 2"]
+
+
+def test_failed_trials_are_rows_with_their_reason() -> None:
+    table = trial_sheet(STUDY.metrics, [row("a", -1, "killed", **{TOP1: 0.5})])
+    assert [cell.text for cell in table.rows[0]] == [
+        *("a", "–", "killed", "no", "1 min 0 s", "–", "–", "nowhere", "why"),
+    ]
 
 
 def test_figures_for_every_known_axis() -> None:
     paces = {"a": Pace(64, 1e12, 0.5), "b": Pace(64, 2e12, 0.0), "c": Pace(64, 1e12, 0.5)}
-    figures = metric_figures(STUDY, ROWS, paces)
-    shown = [figure.alt for figure in figures["accuracy"]]
-    # 20 steps: 1,280 pairs (below 2 thousand); at most 40 TFLOP; 10 s
+    figures = metric_figures(STUDY, ROWS, paces, metrics=STUDY.metrics)
+    # 20 steps: 1,280 pairs (below 2 thousand); at most 40 TFLOP; 10 s. Nothing was logged of the loss on the way.
     axes = ("training steps", "pairs seen", "TFLOP of training", "seconds of training")
-    assert all(f"against {axis}, mean" in alt for axis, alt in zip(axes, shown, strict=True))
-    assert "loss" not in figures  # nothing was logged on the way
+    assert [figure.alt.partition(", mean")[0] for figure in figures] == [f"accuracy against {axis}" for axis in axes]
+    assert [figure.axis for figure in figures] == ["steps", "pairs", "FLOPs", "time"]
+    bare = metric_figures(STUDY, ROWS, {}, metrics=STUDY.metrics)
+    assert [figure.axis for figure in bare] == ["steps"]  # what a step costs is unknown
+
+
+def test_curves_are_those_of_finished_trials_and_thin() -> None:
+    """A trial that failed at step 0 must not cut the others short; 4 points per mean."""
+    long = {step: float(step) for step in range(4 * MAX_POINTS)}
+    rows = [replace(r, runs=(replace(r.runs[0], curves={TOP1: long}),)) for r in (row("a", 0), row("a", 1))]
+    failed = row("a", 2, "failed")
+    rows.append(replace(failed, runs=(replace(failed.runs[0], curves={TOP1: {0: 5.0}}),)))
+    band = _band("a", _curves(rows, "a", TOP1), 2.0, color="#000000", style="-")
+    assert len(band.x) == MAX_POINTS
+    assert (band.x[:2], band.mean[:2], band.low[0], band.high[0]) == ([3.0, 11.0], [1.5, 5.5], 1.5, 1.5)
+    assert _curves(rows[2:], "a", TOP1) == [{0: 5.0}]  # none finished
 
 
 def findings() -> Findings:
@@ -126,17 +238,43 @@ def findings() -> Findings:
 def test_page_is_self_contained_and_escaped() -> None:
     page = render(findings(), "report.html")
     assert "Is &lt;b&gt; better?" in page and "<b>" not in page
-    assert "http" not in page.replace("http-equiv", "")
-    assert "6 of 7 trials finished" in page
-    assert "b differs from a in 1 keys" in page and "<code>aux.w</code>" in page
+    assert "http" not in unquote(page).replace("http-equiv", "").replace("http://www.w3.org/2000/svg", "")
+    assert "6 of 7 trials finished" in page and "6 were successful" in page
+    assert "b differs from a in 1 key:" in page and "<code>aux.w</code>" in page
     assert "10.00 M" in page and "73.7 %" in page and "second-hand" in page
-    assert "chance" in page.lower() and "5.0%" in page
+    assert "Chance: accuracy 5.0%." in page
+    assert page.count('type="radio"') == 3 and page.count(" checked>") == 1  # seconds per step are unknown
+    for axis in ("steps", "pairs", "FLOPs"):
+        assert f'id="axis-{axis}"' in page and f'class="by-{axis}"' in page
+
+
+def test_many_metrics_go_into_a_second_table() -> None:
+    metrics = tuple(Metric(f"val/{n}/zeroshot_top1", f"metric {n}") for n in range(MAIN + 2))
+    found = replace(findings(), study=replace(STUDY, metrics=metrics))
+    found = replace(found, lines=compare(found.study, ROWS))
+    page, text = (render(found, name) for name in ("report.html", "report.md"))
+    assert "<summary>2 more metrics</summary>" in page
+    assert [line.count("metric ") for line in text.splitlines() if line.startswith("| variant | metric")] == [MAIN, 2]
 
 
 def test_markdown() -> None:
     text = render(findings(), "report.md")
-    assert "| a | 31.0 ± 2.5 % | 2.000 ± 0.000 | 3 / 3 | 3 / 3 |" in text
-    assert "| c | 0 | failed | 1 min 0 s |" in text
+    assert "](answer.svg)" in text and "(differences.csv)" in text
+    assert "| a | 31.0 ± 2.5 % | 2.000 ± 0.000 | 3 / 3 (100 %) | 3 / 3 (100 %) |" in text
+    assert "| c | 0 | failed | no | 1 min 0 s | – | – | nowhere | why |" in text
+    for before, line in itertools.pairwise(text.splitlines()):  # nothing may stand between the parts of a table
+        assert not line.startswith("|---") or before.count("|") == line.count("|")
+
+
+def test_all_files_of_a_report(tmp_path: Path) -> None:
+    found = findings()
+    write_report(found.study, found.plan, found.rows, out=tmp_path, console=Console(quiet=True))
+    names = ("table", "runs", "routing", "differences", "published")
+    tables = [f"{name}.{kind}" for name in names for kind in ("csv", "tex")]
+    assert {path.name for path in tmp_path.iterdir()} == {*tables, "report.html", "report.md", "answer.svg"}
+    assert (tmp_path / "published.csv").read_text() == "what,value,certainty\nB/16,73.7 %,second-hand\n"
+    assert (tmp_path / "differences.csv").read_text().splitlines()[1] == "b,aux.w,0,1"
+    assert "Not known of a, b, c: the config builds no model here." in (tmp_path / "report.html").read_text()
 
 
 def test_differences_of_nested_configs() -> None:

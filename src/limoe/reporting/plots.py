@@ -1,6 +1,5 @@
-"""Figures of a run as SVG data URIs: no files, no global state of matplotlib, readable on light and dark pages."""
+"""Figures as SVG data URIs: no files, no global state of matplotlib, readable on light and dark pages."""
 
-import base64
 import io
 import math
 from collections.abc import Sequence
@@ -13,14 +12,16 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from limoe.reporting.run_folder import Curve
+from limoe.reporting.svg import data_uri, slim
 
 IMAGE_COLOR, TEXT_COLOR = "#0072b2", "#d55e00"  # Okabe and Ito: told apart by colour-blind readers too
 COLORS = (IMAGE_COLOR, TEXT_COLOR, "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 MAX_POINTS = 500  # longer curves are drawn as means of neighbouring points
+_FEW = 25  # points up to which each one is marked
 
-_INK, _GRID = "#24292f", "#d0d7de"
-_STYLE: Any = {
-    "svg.fonttype": "path",
+INK, _GRID = "#24292f", "#d0d7de"
+STYLE: Any = {
+    "svg.fonttype": "none",
     "text.parse_math": False,
     "svg.hashsalt": "limoe",
     "font.size": 10,
@@ -29,12 +30,12 @@ _STYLE: Any = {
     "axes.titleweight": "bold",
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "axes.edgecolor": _INK,
-    "axes.labelcolor": _INK,
-    "axes.titlecolor": _INK,
-    "text.color": _INK,
-    "xtick.color": _INK,
-    "ytick.color": _INK,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "axes.titlecolor": INK,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
     "axes.grid": True,
     "axes.grid.axis": "y",
     "axes.axisbelow": True,
@@ -43,12 +44,7 @@ _STYLE: Any = {
     "legend.frameon": False,
     "legend.fontsize": 9,
 }
-_DARK = (
-    "<style>@media (prefers-color-scheme: dark) {"
-    f'[style*="fill: {_INK}"]{{fill:#e6edf3!important}} [style*="stroke: {_INK}"]{{stroke:#e6edf3!important}} '
-    f'[style*="stroke: {_GRID}"]{{stroke:#3d444d!important}}'
-    "}</style>"
-)
+_DARK = {INK: "#e6edf3", _GRID: "#3d444d"}
 
 
 @dataclass(frozen=True)
@@ -71,6 +67,7 @@ class Band:
     low: Sequence[float]
     high: Sequence[float]
     color: str
+    style: str = "-"
 
 
 def bands_plot(
@@ -83,13 +80,16 @@ def bands_plot(
     reference: tuple[str, float] | None = None,
 ) -> str:
     """Mean curves with the range between seeds; `reference` as in `lines_plot`."""
-    with matplotlib.rc_context(_STYLE):
-        figure, axes = _figure(title)
+    with matplotlib.rc_context(STYLE):
+        columns = _legend_columns([band.label for band in bands])
+        figure, axes = _figure(title, height=2.9 + 0.2 * (math.ceil(len(bands) / columns) - 1))
         for band in bands:
-            axes.plot(band.x, band.mean, color=band.color, label=band.label, linewidth=1.5, marker=".", markersize=4)
+            marker = "." if len(band.x) <= _FEW else None
+            look: Any = {"color": band.color, "linewidth": 1.5, "marker": marker, "markersize": 4}
+            axes.plot(band.x, band.mean, band.style, label=band.label, **look)
             axes.fill_between(band.x, band.low, band.high, color=band.color, alpha=0.18, linewidth=0)
         if reference is not None:
-            axes.axhline(reference[1], linestyle=":", color=_INK, linewidth=1.2, label=reference[0])
+            axes.axhline(reference[1], linestyle=":", color=INK, linewidth=1.2, label=reference[0])
         axes.set_xlabel(x_label)
         axes.set_ylabel(y_label)
         axes.set_xlim(left=0)
@@ -97,8 +97,8 @@ def bands_plot(
         if percent:
             axes.yaxis.set_major_formatter(PercentFormatter(1.0))
             axes.set_ylim(0, min(1.02, axes.get_ylim()[1]))
-        figure.legend(loc="outside lower center", ncols=3, handlelength=1.6)
-        return _data_uri(figure)
+        figure.legend(loc="outside lower center", ncols=columns, handlelength=1.6)
+        return data_uri(drawn(figure))
 
 
 def lines_plot(
@@ -114,7 +114,7 @@ def lines_plot(
 
     The y axis begins at zero for shares (`percent`) and where `y_max` says how far it goes, so that figures compare.
     """
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure, axes = _figure(title)
         for line in lines:
             steps, values = thinned(line.curve)
@@ -130,7 +130,7 @@ def lines_plot(
                 markersize=4,
             )
         if reference is not None:
-            axes.axhline(reference[1], linestyle=":", color=_INK, linewidth=1.2, label=reference[0])
+            axes.axhline(reference[1], linestyle=":", color=INK, linewidth=1.2, label=reference[0])
         axes.set_xlabel("training step")
         axes.set_ylabel(y_label)
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
@@ -141,7 +141,7 @@ def lines_plot(
         entries = len(lines) + (reference is not None)
         if entries > 1:
             figure.legend(loc="outside lower center", ncols=2 if entries == 4 else 3, handlelength=1.6)
-        return _data_uri(figure)
+        return data_uri(drawn(figure))
 
 
 def share_plot(
@@ -152,13 +152,13 @@ def share_plot(
     `assignments` says how many there are of image and text; equal numbers weigh the modalities equally.
     """
     experts = range(max(len(image), len(text)))
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(4.4, 3.8), layout="constrained")
         top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
         top.set_title(title)
         for shares, offset, color, label in ((image, -0.2, IMAGE_COLOR, "image"), (text, 0.2, TEXT_COLOR, "text")):
             top.bar([i + offset for i in range(len(shares))], shares, width=0.4, color=color, label=label)
-        top.axhline(1 / max(len(experts), 1), linestyle=":", color=_INK, linewidth=1.2, label="equal shares")
+        top.axhline(1 / max(len(experts), 1), linestyle=":", color=INK, linewidth=1.2, label="equal shares")
         top.set_ylabel("share of tokens")
         top.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
         _mix(bottom, [share * assignments[0] for share in image], [share * assignments[1] for share in text])
@@ -167,13 +167,13 @@ def share_plot(
         top.tick_params(axis="x", length=0)
         handles, labels = top.get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=3, handlelength=1.2)
-        return _data_uri(figure)
+        return data_uri(drawn(figure))
 
 
-def thinned(curve: Curve) -> tuple[list[float], list[float]]:
-    """Steps and values in order, at most `MAX_POINTS`: means of neighbours. A NaN stays one, as a gap."""
+def thinned(curve: Curve, *, limit: int = MAX_POINTS) -> tuple[list[float], list[float]]:
+    """Steps and values in order, at most `limit`: means of neighbours. A NaN stays one, as a gap."""
     points = sorted(curve.items())
-    size = math.ceil(len(points) / MAX_POINTS) or 1
+    size = math.ceil(len(points) / limit) or 1
     groups = [points[i : i + size] for i in range(0, len(points), size)]
     return [_mean([s for s, _ in group]) for group in groups], [_mean([v for _, v in group]) for group in groups]
 
@@ -187,8 +187,13 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
 
-def _figure(title: str) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(4.4, 2.9), layout="constrained")
+def _legend_columns(labels: Sequence[str]) -> int:
+    longest = max(map(len, labels), default=0)
+    return 3 if longest <= 14 else 2 if longest <= 24 else 1
+
+
+def _figure(title: str, *, height: float = 2.9) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(4.4, height), layout="constrained")
     axes = figure.subplots()
     axes.set_title(title)
     return figure, axes
@@ -206,12 +211,10 @@ def _mix(axes: Axes, image: Sequence[float], text: Sequence[float]) -> None:
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
 
 
-def _data_uri(figure: Figure) -> str:
+def drawn(figure: Figure) -> str:
+    """The figure as a small SVG that suits light and dark pages."""
     buffer = io.StringIO()
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
     figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
     svg = buffer.getvalue()
-    svg = svg[svg.index("<svg") :]  # without the XML prologue, whose DTD is an address on the web
-    opening, rest = svg.split(">", 1)
-    content = base64.b64encode(f"{opening}>{_DARK}{rest}".encode()).decode()
-    return f"data:image/svg+xml;base64,{content}"
+    return slim(svg[svg.index("<svg") :], dark=_DARK)  # without the prologue, whose DTD is an address on the web

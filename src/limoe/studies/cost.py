@@ -1,10 +1,13 @@
 """What the variants of a study cost: parameters and FLOPs by arithmetic, seconds as measured by finished trials."""
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
+from hydra.errors import HydraException
 from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 from rich.table import Table
 
@@ -36,6 +39,15 @@ class Cost:
 def costs_of(plan: Plan, rows: Sequence[Row]) -> list[Cost]:
     """One per variant, in the order of the plan."""
     return [_cost(name, cfg, rows) for name, cfg in plan.configs.items()]
+
+
+def known_costs(plan: Plan, rows: Sequence[Row]) -> list[Cost]:
+    """Of the variants whose model can be built here: the config of a run elsewhere may be another version's."""
+    costs = []
+    for name, cfg in plan.configs.items():
+        with contextlib.suppress(ValueError, TypeError, HydraException, OmegaConfBaseException):
+            costs.append(_cost(name, cfg, rows))
+    return costs
 
 
 def print_cost(plan: Plan, *, console: Console) -> None:

@@ -4,10 +4,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from limoe.reporting.findings import SHARE
-from limoe.reporting.plots import COLORS, Band, bands_plot
+from limoe.reporting.plots import COLORS, Band, bands_plot, thinned
 from limoe.reporting.run_folder import Curve
 from limoe.studies.results import Row
 from limoe.studies.study import Metric, Study
+from limoe.types import MODALITIES
+
+MAX_POINTS = 50  # longer curves are drawn as means of neighbouring points
+_STYLES = ("-", "--", ":", "-.")  # where there are more variants than colours
 
 
 @dataclass(frozen=True)
@@ -21,32 +25,55 @@ class Pace:
 
 @dataclass(frozen=True)
 class Figure:
-    """A picture (SVG data URI) and what it shows, for those who cannot see it."""
+    """A picture (SVG data URI), what it shows for those who cannot see it, and against what: a key of `AXES`."""
 
     source: str
     alt: str
+    axis: str = "steps"
 
 
-# Quantity, its units from large to small with what they are in the quantity, what one step adds to it.
-_AXES: tuple[tuple[str, dict[str, float], Callable[[Pace], float]], ...] = (
-    ("training steps", {"": 1.0}, lambda pace: 1.0),
-    ("pairs seen", {"million ": 1e6, "thousand ": 1e3, "": 1.0}, lambda pace: pace.pairs),
-    ("FLOP of training", {"E": 1e18, "P": 1e15, "T": 1e12, "G": 1e9}, lambda pace: pace.flops),
-    ("of training", {"hours ": 3600.0, "minutes ": 60.0, "seconds ": 1.0}, lambda pace: pace.seconds),
-)
+@dataclass(frozen=True)
+class _Axis:
+    """A quantity, its units from large to small with what they are in the quantity, what one step adds to it."""
+
+    quantity: str
+    units: dict[str, float]
+    of: Callable[[Pace], float]
 
 
-def metric_figures(study: Study, rows: Sequence[Row], paces: Mapping[str, Pace]) -> dict[str, list[Figure]]:
-    """Per metric of the study, by its name, one figure for each horizontal axis that is known."""
-    figures: dict[str, list[Figure]] = {}
-    for metric in study.metrics:
-        for quantity, units, of in _AXES:
-            scale = {name: of(pace) for name, pace in paces.items()}
-            unit = _unit(units, longest=_last_step(rows, metric.key) * max(scale.values(), default=0.0))
-            scale = {name: value / units[unit] for name, value in scale.items()}
-            if figure := _figure(study, rows, metric, f"{unit}{quantity}", scale):
-                figures.setdefault(metric.name, []).append(figure)
+AXES = {
+    "steps": _Axis("training steps", {"": 1.0}, lambda pace: 1.0),
+    "pairs": _Axis("pairs seen", {"million ": 1e6, "thousand ": 1e3, "": 1.0}, lambda pace: pace.pairs),
+    "FLOPs": _Axis("FLOP of training", {"E": 1e18, "P": 1e15, "T": 1e12, "G": 1e9}, lambda pace: pace.flops),
+    "time": _Axis("of training", {"hours ": 3600.0, "minutes ": 60.0, "seconds ": 1.0}, lambda pace: pace.seconds),
+}
+
+
+def metric_figures(
+    study: Study, rows: Sequence[Row], paces: Mapping[str, Pace], *, metrics: Sequence[Metric]
+) -> list[Figure]:
+    """One figure for each horizontal axis that is known and each metric, in this order."""
+    figures = []
+    for name, axis in AXES.items():
+        scale = {variant: axis.of(paces.get(variant, Pace(0, 0, 0))) for variant in study.variants}
+        for metric in metrics:
+            unit = _unit(axis.units, longest=_last_step(rows, metric.key) * max(scale.values()))
+            scaled = {variant: value / axis.units[unit] for variant, value in scale.items()}
+            if figure := _figure(study, rows, metric, f"{unit}{axis.quantity}", scaled, axis=name):
+                figures.append(figure)
     return figures
+
+
+def health_figures(study: Study, rows: Sequence[Row]) -> list[Figure]:
+    """Success rate of both modalities over steps, mean over layers."""
+    metrics = [Metric(f"router/{name}/success_rate", f"success rate of {name}") for name in MODALITIES]
+    same = dict.fromkeys(study.variants, 1.0)
+    found = (_figure(study, rows, metric, "training steps", same, axis="steps") for metric in metrics)
+    return [figure for figure in found if figure]
+
+
+def variant_color(study: Study, variant: str) -> str:
+    return COLORS[list(study.variants).index(variant) % len(COLORS)]
 
 
 def _unit(units: Mapping[str, float], *, longest: float) -> str:
@@ -58,24 +85,27 @@ def _last_step(rows: Sequence[Row], key: str) -> int:
     return max((step for row in rows for step in _curve(row, key)), default=0)
 
 
-def health_figures(study: Study, rows: Sequence[Row]) -> list[Figure]:
-    """Success rate of both modalities over steps, mean over layers."""
-    metrics = [Metric(f"router/{name}/success_rate", f"success rate of {name}") for name in ("text", "image")]
-    same = dict.fromkeys(study.variants, 1.0)
-    return [figure for metric in metrics if (figure := _figure(study, rows, metric, "training steps", same))]
-
-
-def _figure(study: Study, rows: Sequence[Row], metric: Metric, label: str, scale: Mapping[str, float]) -> Figure | None:
+def _figure(
+    study: Study, rows: Sequence[Row], metric: Metric, label: str, scale: Mapping[str, float], *, axis: str
+) -> Figure | None:
     bands = []
     for number, variant in enumerate(study.variants):
-        curves = [curve for row in rows if row.trial.variant == variant and (curve := _curve(row, metric.key))]
-        if curves and scale.get(variant, 0) > 0:
-            bands.append(_band(variant, curves, scale[variant], COLORS[number % len(COLORS)]))
+        curves = _curves(rows, variant, metric.key)
+        if curves and scale[variant] > 0:
+            style = _STYLES[number // len(COLORS) % len(_STYLES)]
+            bands.append(_band(variant, curves, scale[variant], color=variant_color(study, variant), style=style))
     if not bands:
         return None
     percent = bool(SHARE.search(metric.key))
     plot = bands_plot(bands, title=metric.name, x_label=label, y_label="share" if percent else "value", percent=percent)
-    return Figure(plot, f"{metric.name} against {label}, mean and range over seeds for each variant")
+    return Figure(plot, f"{metric.name} against {label}, mean and range over seeds for each variant", axis)
+
+
+def _curves(rows: Sequence[Row], variant: str, key: str) -> list[Curve]:
+    """Of the finished trials; where there is none, of those that began."""
+    own = [row for row in rows if row.trial.variant == variant]
+    found = [row for row in own if row.state.finished] or own
+    return [curve for row in found if (curve := _curve(row, key))]
 
 
 def _curve(row: Row, key: str) -> Curve:
@@ -86,15 +116,16 @@ def _curve(row: Row, key: str) -> Curve:
     return merged
 
 
-def _band(variant: str, curves: Sequence[Curve], scale: float, color: str) -> Band:
+def _band(variant: str, curves: Sequence[Curve], scale: float, *, color: str, style: str) -> Band:
     """Over the steps that all seeds have logged."""
-    steps = sorted(set(curves[0]).intersection(*curves[1:]))
-    columns = [[curve[step] for curve in curves] for step in steps]
+    columns = {step: [curve[step] for curve in curves] for step in set(curves[0]).intersection(*curves[1:])}
+    steps, mean = thinned({step: sum(column) / len(column) for step, column in columns.items()}, limit=MAX_POINTS)
     return Band(
         variant,
         [step * scale for step in steps],
-        mean=[sum(column) / len(column) for column in columns],
-        low=[min(column) for column in columns],
-        high=[max(column) for column in columns],
+        mean=mean,
+        low=thinned({step: min(column) for step, column in columns.items()}, limit=MAX_POINTS)[1],
+        high=thinned({step: max(column) for step, column in columns.items()}, limit=MAX_POINTS)[1],
         color=color,
+        style=style,
     )

@@ -1,8 +1,9 @@
-"""What a study found: rows, tables and one self-contained page, written after every sweep."""
+"""What a study found: rows, tables, a picture and one self-contained page, written after every sweep."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -10,16 +11,23 @@ from rich.console import Console
 from rich.text import Text
 
 from limoe import reporting
-from limoe.reporting.findings import duration, number
-from limoe.studies.cost import Cost, costs_of
-from limoe.studies.curves import Pace, health_figures, metric_figures
+from limoe.reporting.findings import number
+from limoe.reporting.svg import data_uri
+from limoe.studies import side_tables
+from limoe.studies.cost import Cost, known_costs
+from limoe.studies.curves import AXES, MAX_POINTS, Figure, Pace, health_figures, metric_figures
+from limoe.studies.overview import answer_plot
 from limoe.studies.plan import Plan, differences
 from limoe.studies.results import Row, collect, write_csv
-from limoe.studies.study import Study
-from limoe.studies.tables import Line, compare, sentence, with_interval, write_tables
+from limoe.studies.sheets import Sheet, write_sheet
+from limoe.studies.study import Metric, Study
+from limoe.studies.tables import Line, compare, sentence, share, with_interval, write_tables
 from limoe.studies.trial import State
 
+PICTURE = "answer.svg"
+MAIN = 5  # metrics of the main table, with curves and a column in the table of trials; others are in a table below
 _TEMPLATES = {"report.html": "study.html.j2", "report.md": "study.md.j2"}
+_TRAINING = Metric("train/contrastive", "contrastive loss in training", higher=False)
 
 
 @dataclass(frozen=True)
@@ -32,14 +40,45 @@ class Findings:
     lines: list[Line]
     costs: list[Cost]
 
+    @cached_property
+    def differences(self) -> side_tables.Differences:
+        return differences(self.plan.configs, baseline=self.study.baseline)
+
+    @cached_property
+    def chance(self) -> dict[str, float]:
+        return {key: value for row in self.rows for run in row.runs for key, value in run.chance.items()}
+
+    @cached_property
+    def picture(self) -> str:
+        return answer_plot(self.study, self.rows, chance=self.chance)
+
+    @cached_property
+    def sheets(self) -> dict[str, Sheet]:
+        """The tables beside the main one, by name."""
+        found = (
+            side_tables.routing_sheet(self.study, self.rows),
+            side_tables.cost_sheet(self.costs),
+            side_tables.trial_sheet(self.study.metrics[:MAIN], self.rows),
+            side_tables.difference_sheet(self.differences),
+            side_tables.published_sheet(self.study),
+        )
+        return {sheet.name: sheet for sheet in found}
+
 
 def conclude(study: Study, plan: Plan, states: Sequence[State], *, out: Path, console: Console) -> None:
-    """Write `runs.csv`, `table.csv`, `table.tex`, `report.html` and `report.md` to `out` and say what came out."""
-    rows = collect(plan, states)
-    found = Findings(study, plan, rows, compare(study, rows), costs_of(plan, rows))
+    """The report of a sweep; see `write_report`."""
+    write_report(study, plan, collect(plan, states), out=out, console=console)
+
+
+def write_report(study: Study, plan: Plan, rows: list[Row], *, out: Path, console: Console) -> None:
+    """Write the page as HTML and Markdown, its picture, and every table as CSV and LaTeX; say what came out."""
+    found = Findings(study, plan, rows, compare(study, rows), known_costs(plan, rows))
     out.mkdir(parents=True, exist_ok=True)
     write_csv(rows, out / "runs.csv")
     write_tables(study, found.lines, out)
+    for sheet in found.sheets.values():
+        write_sheet(sheet, out, suffixes=[".tex"] if sheet.name == "runs" else [".csv", ".tex"])
+    _replace(out / PICTURE, found.picture)
     for name in _TEMPLATES:
         _replace(out / name, render(found, name))
     console.print(Text(sentence(study, found.lines)), soft_wrap=True)
@@ -58,22 +97,33 @@ def render(found: Findings, name: str) -> str:
         lstrip_blocks=True,
     )
     study, rows = found.study, found.rows
+    curves = _curves(found) if is_html else []
     return environment.get_template(_TEMPLATES[name]).render(
         study=study,
         rows=rows,
         lines=found.lines,
-        costs=found.costs,
+        sheets=found.sheets,
+        main=MAIN,
         answer=sentence(study, found.lines),
+        picture=data_uri(found.picture) if is_html else PICTURE,
         finished=sum(row.state.finished for row in rows),
-        chance=list(_chance(study, rows)),
-        curves=metric_figures(study, rows, _paces(found)) if is_html else {},
+        successful=sum(row.successful for row in rows),
+        chance=[(m.name, number(m.key, found.chance[m.key])) for m in study.metrics[:MAIN] if m.key in found.chance],
+        axes=[axis for axis in AXES if any(figure.axis == axis for figure in curves)],
+        curves=curves,
+        max_points=MAX_POINTS,
         health=health_figures(study, rows) if is_html else [],
+        uncosted=[variant for variant in study.variants if variant not in {cost.variant for cost in found.costs}],
         commits=sorted({row.commit[:12] + row.commit[40:] for row in rows if row.commit}),
-        differences=differences(found.plan.configs, baseline=study.baseline),
+        differences=found.differences,
         with_interval=with_interval,
-        number=number,
-        duration=duration,
+        share=share,
     )
+
+
+def _curves(found: Findings) -> list[Figure]:
+    metrics = [metric for metric in found.study.metrics[:MAIN] if not metric.key.startswith("router/")]
+    return metric_figures(found.study, found.rows, _paces(found), metrics=[*metrics, _TRAINING])
 
 
 def _paces(found: Findings) -> dict[str, Pace]:
@@ -82,13 +132,6 @@ def _paces(found: Findings) -> dict[str, Pace]:
         pairs = cost.pairs_per_step
         paces[cost.variant] = Pace(pairs, pairs * cost.flops_per_pair, cost.seconds_per_step or 0.0)
     return paces
-
-
-def _chance(study: Study, rows: Sequence[Row]) -> Iterable[tuple[str, str]]:
-    known = {key: value for row in rows for run in row.runs for key, value in run.chance.items()}
-    for metric in study.metrics:
-        if metric.key in known:
-            yield metric.name, number(metric.key, known[metric.key])
 
 
 def _replace(path: Path, text: str) -> None:

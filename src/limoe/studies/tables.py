@@ -1,16 +1,22 @@
-"""The tables of a study: every variant beside the baseline, as cells of text for HTML, Markdown, CSV and LaTeX."""
+"""The main table of a study: every variant beside the baseline, and what it says in one sentence."""
 
 import csv
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from limoe.reporting.findings import SHARE, number
+from limoe.reporting.findings import SHARE
 from limoe.reporting.seeds import Estimate, estimate, paired_difference, verdict
 from limoe.studies.results import Row
+from limoe.studies.sheets import Entry, Sheet, sheet, write_sheet
 from limoe.studies.study import Metric, Study
+
+_NUMBERS = ("seeds", "mean", "half_95", "difference", "difference_half_95", "verdict")
+_CSV = ("variant", "metric", *_NUMBERS, "finished", "successful", "trials")
+_NO_RESULT, _NO_BASE = "no result", "the baseline has no result"
+_SAID = {name: f"{{is}} {name}" for name in ("better", "worse", "within noise")} | {_NO_RESULT: "{has} no result"}
 
 
 @dataclass(frozen=True)
@@ -24,13 +30,13 @@ class Cell:
 
 @dataclass(frozen=True)
 class Line:
-    """One variant: cells by metric, how many of its trials finished, and in how many no modality lost its seats."""
+    """One variant: cells by metric, how many of its trials finished, how many were successful (`Row.successful`)."""
 
     variant: str
     cells: tuple[Cell, ...]
     finished: int
+    successful: int
     trials: int
-    healthy: int | None
 
 
 def compare(study: Study, rows: Sequence[Row]) -> list[Line]:
@@ -40,105 +46,114 @@ def compare(study: Study, rows: Sequence[Row]) -> list[Line]:
 
 
 def values(rows: Sequence[Row], variant: str, key: str) -> dict[int, float]:
-    """A metric by seed, of the finished trials where it is a number."""
-    found = {row.trial.seed: row.metrics.get(key, math.nan) for row in rows if row.trial.variant == variant}
-    return {seed: value for seed, value in found.items() if math.isfinite(value)}
+    """A metric by seed, of the finished trials where it is a number; of several with one seed the last one's."""
+    found = [(row.trial.seed, row.metrics.get(key, math.nan)) for row in rows if row.trial.variant == variant]
+    return {seed: value for seed, value in found if math.isfinite(value)}
 
 
 def with_interval(key: str, value: Estimate | None, *, signed: bool = False) -> str:
-    """`32.1 ± 0.8 %`, `2.31 ± 0.04`; without an interval where there is one seed."""
+    """`32.1 ± 0.8 %`, `2.31 ± 0.04`; without an interval where there is one seed.
+
+    `signed` is for differences: those of shares are percentage points, `+1.2 ± 0.8 pp`.
+    """
     if value is None:
         return "–"
-    scale, unit = (100.0, " %") if SHARE.search(key) else (1.0, "")
+    scale, unit = (100.0, " pp" if signed else " %") if SHARE.search(key) else (1.0, "")
     digits = _digits(value, scale)
     sign = "+" if signed else ""
     text = f"{value.mean * scale:{sign}.{digits}f}"
     return f"{text} ± {value.half * scale:.{digits}f}{unit}" if math.isfinite(value.half) else f"{text}{unit}"
 
 
+def share(part: int, whole: int) -> Entry:
+    """`2 / 3 (67 %)`"""
+    return Entry(f"{part} / {whole} ({part / whole:.0%})".replace("%", " %"), part / whole) if whole else Entry("–")
+
+
 def sentence(study: Study, lines: Sequence[Line]) -> str:
-    """What came out for the first metric, in one sentence per other variant."""
-    metric = study.metrics[0]
-    base = lines[0].cells[0].value
+    """What came out for the first metric: the baseline's value, then the other variants by verdict."""
+    metric, base = study.metrics[0], lines[0].cells[0].value
     if base is None:
         return f"No answer: no trial of {study.baseline} has a value of {metric.name}."
-    said = [f"{metric.name}: {study.baseline} {with_interval(metric.key, base)}"]
-    for line in lines[1:]:
-        cell = line.cells[0]
-        if cell.value is None:
-            said.append(f"{line.variant} has no result")
-            continue
-        difference = with_interval(metric.key, cell.difference, signed=True)
-        said.append(f"{line.variant} {with_interval(metric.key, cell.value)} ({difference}, {cell.verdict})")
-    seeds = max((cell.value.n for line in lines for cell in line.cells[:1] if cell.value), default=0)
-    return "; ".join(said) + f". Mean over {seeds} seeds with 95 % interval; differences are paired by seed."
+    value = f"{study.baseline} ({with_interval(metric.key, base)})"
+    if len(lines) == 1:
+        return f"{metric.name}: {value}, {_seeds(base.n)}."
+    said = [part for verdict in dict.fromkeys([*_SAID, *_verdicts(lines)]) if (part := _said(verdict, metric, lines))]
+    seeds = {cell.value.n for line in lines for cell in line.cells[:1] if cell.value}
+    known = _seeds(min(seeds)) if len(seeds) == 1 else f"{min(seeds)} to {max(seeds)} seeds"
+    return f"{metric.name}, against {value}: {'; '.join(said)} ({known}, 95 % intervals, differences paired by seed)."
 
 
 def table_csv(study: Study, lines: Sequence[Line]) -> str:
     """Numbers for other programs: one row per variant and metric."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["variant", "metric", "seeds", "mean", "half_95", "difference", "difference_half_95", "verdict"])
+    writer.writerow(_CSV)
     for line in lines:
         for metric, cell in zip(study.metrics, line.cells, strict=True):
             fixed = [line.variant, metric.key, cell.value.n if cell.value else 0]
-            writer.writerow([*fixed, *_pair(cell.value), *_pair(cell.difference), cell.verdict])
+            found = [*_pair(cell.value), *_pair(cell.difference), cell.verdict]
+            writer.writerow([*fixed, *found, line.finished, line.successful, line.trials])
     return text.getvalue()
 
 
-def table_latex(study: Study, lines: Sequence[Line]) -> str:
-    """A booktabs table of the means with intervals."""
-    head = " & ".join(["variant", *(_tex(metric.name) for metric in study.metrics)])
-    body = "\n".join(
-        " & ".join([_tex(line.variant), *(_tex(with_interval(m.key, c.value)) for m, c in _zip(study, line))]) + r" \\"
-        for line in lines
-    )
-    columns = "l" + "r" * len(study.metrics)
-    return (
-        f"\\begin{{tabular}}{{{columns}}}\n\\toprule\n{head} \\\\\n\\midrule\n{body}\n\\bottomrule\n\\end{{tabular}}\n"
-    )
+def main_sheet(study: Study, lines: Sequence[Line]) -> Sheet:
+    """Means with intervals, and the shares of finished and of successful trials."""
+    rows: list[list[Entry | str]] = []
+    for line in lines:
+        cells = [
+            Entry(with_interval(metric.key, cell.value), cell.value.mean if cell.value else None)
+            for metric, cell in zip(study.metrics, line.cells, strict=True)
+        ]
+        rows.append([line.variant, *cells, share(line.finished, line.trials), share(line.successful, line.trials)])
+    return sheet("table", ["variant", *(metric.name for metric in study.metrics), "finished", "successful"], rows)
 
 
 def write_tables(study: Study, lines: Sequence[Line], out: Path) -> None:
     """`table.csv` and `table.tex`."""
     (out / "table.csv").write_text(table_csv(study, lines), encoding="utf-8")
-    (out / "table.tex").write_text(table_latex(study, lines), encoding="utf-8")
-
-
-def shown(key: str, value: float) -> str:
-    """One number as the report prints it."""
-    return number(key, value)
+    write_sheet(main_sheet(study, lines), out, suffixes=[".tex"])
 
 
 def _line(variant: str, study: Study, rows: Sequence[Row]) -> Line:
     own = [row for row in rows if row.trial.variant == variant]
-    health = [healthy for row in own if (healthy := keeps_seats(row.metrics)) is not None]
     return Line(
         variant,
         tuple(_cell(variant, metric, study, rows) for metric in study.metrics),
         finished=sum(row.state.finished for row in own),
+        successful=sum(row.successful for row in own),
         trials=len(own),
-        healthy=sum(health) if health else None,
     )
 
 
 def _cell(variant: str, metric: Metric, study: Study, rows: Sequence[Row]) -> Cell:
     own, base = (values(rows, name, metric.key) for name in (variant, study.baseline))
     if not own:
-        return Cell(None, None, "no result")
-    difference = None if variant == study.baseline else paired_difference(own, base)
-    said = "" if variant == study.baseline else verdict(difference, higher=metric.higher)
-    return Cell(estimate(list(own.values())), difference, said)
+        return Cell(None, None, _NO_RESULT)
+    value = estimate(list(own.values()))
+    if variant == study.baseline:
+        return Cell(value, None, "")
+    difference = paired_difference(own, base)
+    return Cell(value, difference, verdict(difference, higher=metric.higher) if base else _NO_BASE)
 
 
-def keeps_seats(metrics: Mapping[str, float]) -> bool | None:
-    """Whether both modalities kept at least 90 % of their seats at the end (our rule); None for a dense run."""
-    rates = [metrics[key] for key in ("router/text/success_rate", "router/image/success_rate") if key in metrics]
-    return all(rate >= 0.9 for rate in rates) if rates else None
+def _verdicts(lines: Sequence[Line]) -> list[str]:
+    return [line.cells[0].verdict for line in lines[1:]]
 
 
-def _zip(study: Study, line: Line) -> list[tuple[Metric, Cell]]:
-    return list(zip(study.metrics, line.cells, strict=True))
+def _said(verdict: str, metric: Metric, lines: Sequence[Line]) -> str:
+    """Such as `b (+1.0 ± 0.2 pp) and c (+2.0 ± 0.3 pp) are better`; empty where no variant has this verdict."""
+    said = [(line.variant, line.cells[0].difference) for line in lines[1:] if line.cells[0].verdict == verdict]
+    names = [f"{name} ({with_interval(metric.key, by, signed=True)})" if by else name for name, by in said]
+    if not names:
+        return ""
+    joined = " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+    words = {"is": "is", "has": "has"} if len(names) == 1 else {"is": "are", "has": "have"}
+    return f"{joined} {_SAID.get(verdict, '{has} ' + verdict).format(**words)}"
+
+
+def _seeds(n: int) -> str:
+    return f"{n} seed{'s' if n != 1 else ''}"
 
 
 def _digits(value: Estimate, scale: float) -> int:
@@ -151,8 +166,3 @@ def _pair(value: Estimate | None) -> list[str]:
     if value is None:
         return ["", ""]
     return [f"{value.mean:.6g}", f"{value.half:.6g}" if math.isfinite(value.half) else ""]
-
-
-def _tex(text: str) -> str:
-    escaped = "".join("\\" + c if c in "&%$#_{}" else c for c in text.replace("\\", "/"))
-    return escaped.replace("±", r"$\pm$").replace("–", "--")

@@ -16,7 +16,8 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -32,6 +33,7 @@ FINISHED = (DONE, STOPPED)  # all others are run again
 _RESUMED = (INTERRUPTED, KILLED, TIMEOUT)  # a failure may come from the state itself: it begins anew
 TRAIN = (sys.executable, "-m", "limoe", "train")
 _GRACE = 30  # seconds between asking a training to end and ending it
+_LOOK = 1.0  # seconds between two looks at a training that is watched
 _ERROR = re.compile(r"^limoe: error: (.*)$", re.MULTILINE)
 
 
@@ -76,22 +78,25 @@ def read_state(trial: Trial) -> State:
         return state if lock is None else State(INTERRUPTED, state.seconds, state.run, "the process that ran it died")
 
 
-def run_trial(trial: Trial, *, metrics: Sequence[str], timeout: float | None) -> State:
+def run_trial(
+    trial: Trial, *, metrics: Sequence[str], timeout: float | None, watch: Callable[[Path], None] | None = None
+) -> State:
     """Run it to an end unless it is finished, or runs elsewhere. Never raises because of the training.
 
     `metrics` are the keys without which a finished run counts as "no result"; `timeout` is in seconds.
     A KeyboardInterrupt or SIGTERM ends the training, which saves what it does on SIGTERM, and is raised again.
+    So does whatever `watch` raises, which sees the run folder about every second.
     """
     trial.folder.mkdir(parents=True, exist_ok=True)
     with _Lock(trial.folder) as lock:
-        before = read_state(trial) if lock is None else _read_unwatched(trial)
+        before = read_state(trial) if lock is None else _read_unwatched(trial, metrics=metrics)
         if lock is None or before.finished:
             return before
-        return _attempt(trial, before, lock=lock, metrics=metrics, timeout=timeout)
+        return _attempt(trial, before, lock=lock, metrics=metrics, timeout=timeout, watch=watch)
 
 
-def _read_unwatched(trial: Trial) -> State:
-    """With the lock in hand a running trial is an interrupted one."""
+def _read_unwatched(trial: Trial, *, metrics: Sequence[str]) -> State:
+    """With the lock in hand a running trial is an interrupted one, or has ended after the process that watched it."""
     try:
         status = json.loads((trial.folder / FILE).read_text(encoding="utf-8")).get("status")
     except (OSError, ValueError, AttributeError):
@@ -99,16 +104,28 @@ def _read_unwatched(trial: Trial) -> State:
     if status != RUNNING:
         return read_state(trial)
     runs = attempts(trial.folder)
-    return State(INTERRUPTED, _seconds(runs), runs[-1] if runs else None)
+    if not runs or _record(runs[-1]).get("status") != "done":
+        return State(INTERRUPTED, _seconds(runs), runs[-1] if runs else None)
+    state = _outcome(trial, runs[-1], _log(runs[-1]), code=0, timed_out=False, metrics=metrics)
+    _write(trial, state)
+    return state
 
 
-def _attempt(trial: Trial, before: State, *, lock: IO[str], metrics: Sequence[str], timeout: float | None) -> State:
+def _attempt(
+    trial: Trial,
+    before: State,
+    *,
+    lock: IO[str],
+    metrics: Sequence[str],
+    timeout: float | None,
+    watch: Callable[[Path], None] | None,
+) -> State:
     number = max([0, *(int(run.name.removeprefix("try_")) for run in attempts(trial.folder))]) + 1
-    run, log = trial.folder / f"try_{number}", trial.folder / f"try_{number}.log"
+    run = trial.folder / f"try_{number}"
     command = [*TRAIN, *trial.overrides, f"hydra.run.dir={run}", "report=false"]
     if before.status in _RESUMED and before.run and (checkpoint := before.run / "checkpoints" / "last.ckpt").exists():
         command.append(f"ckpt_path={_quoted(checkpoint)}")
-    with log.open("w", encoding="utf-8") as output:
+    with _log(run).open("w", encoding="utf-8") as output:
         process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -119,8 +136,8 @@ def _attempt(trial: Trial, before: State, *, lock: IO[str], metrics: Sequence[st
             env={key: value for key, value in os.environ.items() if key != "LIMOE_RUN_ID"},
         )
         _write(trial, State(RUNNING, before.seconds, run), pid=process.pid)
-        timed_out, interrupted = _wait(process, timeout=timeout)
-    state = _outcome(trial, run, log, code=process.returncode, timed_out=timed_out, metrics=metrics)
+        timed_out, interrupted = _wait(process, timeout=timeout, look=None if watch is None else lambda: watch(run))
+    state = _outcome(trial, run, _log(run), code=process.returncode, timed_out=timed_out, metrics=metrics)
     if interrupted is not None:
         state = State(INTERRUPTED, state.seconds, run, "interrupted")
     _write(trial, state)
@@ -129,13 +146,20 @@ def _attempt(trial: Trial, before: State, *, lock: IO[str], metrics: Sequence[st
     return state
 
 
-def _wait(process: subprocess.Popen, *, timeout: float | None) -> tuple[bool, BaseException | None]:
+def _log(run: Path) -> Path:
+    """What the process of an attempt said."""
+    return run.with_name(f"{run.name}.log")
+
+
+def _wait(
+    process: subprocess.Popen, *, timeout: float | None, look: Callable[[], None] | None
+) -> tuple[bool, BaseException | None]:
     """Until it ended: whether it had to be ended, and what interrupted the waiting."""
     previous = None
     if threading.current_thread() is threading.main_thread():
         previous = signal.signal(signal.SIGTERM, _raise_exit)
     try:
-        process.wait(timeout)
+        _follow(process, timeout=timeout, look=look)
         return False, None
     except subprocess.TimeoutExpired:
         _end(process)
@@ -146,6 +170,21 @@ def _wait(process: subprocess.Popen, *, timeout: float | None) -> tuple[bool, Ba
     finally:
         if previous is not None:
             signal.signal(signal.SIGTERM, previous)
+
+
+def _follow(process: subprocess.Popen, *, timeout: float | None, look: Callable[[], None] | None) -> None:
+    """Until it ended. Raises TimeoutExpired, and whatever `look` raises."""
+    if look is None:
+        process.wait(timeout)
+        return
+    end = math.inf if timeout is None else time.monotonic() + timeout
+    while process.poll() is None:
+        look()
+        try:
+            process.wait(max(0.0, min(_LOOK, end - time.monotonic())))
+        except subprocess.TimeoutExpired:
+            if time.monotonic() >= end:
+                raise
 
 
 def _raise_exit(*_: Any) -> None:

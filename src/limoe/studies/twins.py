@@ -59,7 +59,7 @@ def comparison(
         seeds=tuple(seeds),
         metrics=tuple(Metric(key, key.removeprefix("val/")) for key in metrics),
         baseline=variants[0],
-        published=_published(str(overrides)),
+        published=published(overrides),
     )
 
 
@@ -74,6 +74,6 @@ def _leaves(settings: dict[str, Any], prefix: str = "model.") -> list[str]:
     return found
 
 
-def _published(overrides: str) -> tuple[Published, ...]:
+def published(overrides: Sequence[str]) -> tuple[Published, ...]:
     """Rows of the paper at the scale of a model named limoe_b16, limoe_l16 ...; ImageNet; COCO R@1 I->T, T->I."""
-    return tuple(Published(*row) for scale, row in _PUBLISHED.items() if f"model=limoe_{scale}'" in overrides)
+    return tuple(Published(*row) for scale, row in _PUBLISHED.items() if f"model=limoe_{scale}" in overrides)

@@ -14,14 +14,12 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from rich.console import Console
 
-from limoe.reporting.findings import SHARE
 from limoe.studies.cost import print_cost
+from limoe.studies.metrics import common_metrics
 from limoe.studies.plan import Plan, plan_study
 from limoe.studies.report import conclude
 from limoe.studies.results import collect
-from limoe.studies.study import Metric, Study
 from limoe.studies.sweep import run_sweep, status_table
-from limoe.studies.trial import State
 from limoe.studies.twins import comparison
 
 _OWN = ("seeds", "variants", "metrics", "dry_run", "out")
@@ -45,24 +43,11 @@ def run(cfg: DictConfig) -> None:
     states = run_sweep(plan, folder=root / "sweeps", launcher=HydraConfig.get().overrides.hydra, console=console)
     console.print(status_table(plan, states))
     out = root / f"report_{_digest(plan)}" if cfg.out is None else Path(cfg.out)
-    conclude(with_metrics(study, plan, states), plan, states, out=out, console=console)
+    if not study.metrics:
+        study = dataclasses.replace(study, metrics=common_metrics(collect(plan, states)))
+    conclude(study, plan, states, out=out, console=console)
     if not all(state.finished for state in states):
         sys.exit(1)
-
-
-def with_metrics(study: Study, plan: Plan, states: list[State]) -> Study:
-    """Without metrics asked for: the shares that all finished runs have measured on held-out data, then their loss."""
-    if study.metrics:
-        return study
-    found = [set(row.metrics) for row in collect(plan, states) if row.metrics]
-    common = set.intersection(*found) if found else set()
-    shares = sorted(key for key in common if key.startswith("val/") and SHARE.search(key) and _is_first(key))
-    metrics = [Metric(key, key.removeprefix("val/")) for key in shares]
-    return dataclasses.replace(study, metrics=(*metrics, Metric("val/loss", "validation loss", higher=False)))
-
-
-def _is_first(key: str) -> bool:
-    return key.endswith(("_top1", "_r1"))
 
 
 def _digest(plan: Plan) -> str:

@@ -1,0 +1,72 @@
+"""Plain tables that a report shows, and writes as CSV for programs and as LaTeX for papers."""
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+
+class Entry(NamedTuple):
+    """A cell: what people read, and the number behind it where there is one."""
+
+    text: str
+    number: float | None = None
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """`name` is that of its files; a row has an entry per column."""
+
+    name: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Entry, ...], ...]
+
+    @property
+    def numeric(self) -> list[bool]:
+        """By column: whether it holds numbers, which are set flush right."""
+        return [any(row[i].number is not None for row in self.rows) for i in range(len(self.columns))]
+
+
+def sheet(name: str, columns: Sequence[str], rows: Sequence[Sequence[Entry | str]]) -> Sheet:
+    """A `Sheet` whose texts need not be wrapped."""
+    entries = (tuple(Entry(cell) if isinstance(cell, str) else cell for cell in row) for row in rows)
+    return Sheet(name, tuple(columns), tuple(entries))
+
+
+def as_csv(sheet: Sheet) -> str:
+    """Numbers in full, texts where there is no number."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(sheet.columns)
+    for row in sheet.rows:
+        writer.writerow(cell.text if cell.number is None else f"{cell.number:.6g}" for cell in row)
+    return text.getvalue()
+
+
+def as_latex(sheet: Sheet) -> str:
+    """A booktabs table."""
+    lines = [" & ".join(map(_tex, sheet.columns)), *(" & ".join(_tex(cell.text) for cell in row) for row in sheet.rows)]
+    head, *body = (f"{line} \\\\" for line in lines)
+    columns = "".join("r" if numeric else "l" for numeric in sheet.numeric)
+    parts = [f"\\begin{{tabular}}{{{columns}}}", "\\toprule", head, "\\midrule", *body]
+    return "\n".join([*parts, "\\bottomrule", "\\end{tabular}", ""])
+
+
+def write_sheet(sheet: Sheet, folder: Path, *, suffixes: Sequence[str] = (".csv", ".tex")) -> None:
+    """`<name>.csv` and `<name>.tex`; an empty sheet leaves no file behind."""
+    for suffix in suffixes:
+        path = folder / f"{sheet.name}{suffix}"
+        if sheet.rows:
+            path.write_text((as_csv if suffix == ".csv" else as_latex)(sheet), encoding="utf-8", errors="replace")
+        else:
+            path.unlink(missing_ok=True)
+
+
+_TEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+_TEX |= {c: "\\" + c for c in "&%$#_{}"} | {"±": r"$\pm$", "–": "--", "−": "--", "×": r"$\times$"}
+
+
+def _tex(text: str) -> str:
+    return "".join(_TEX.get(character, character) for character in text)

@@ -1,0 +1,107 @@
+"""The other tables of a study: routing health, cost, trials, differences of configs, and the paper's numbers."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from statistics import fmean
+from typing import Any
+
+from limoe.reporting.findings import duration, last_health, number
+from limoe.reporting.seeds import estimate
+from limoe.studies.cost import Cost
+from limoe.studies.results import Row, kept_seats
+from limoe.studies.sheets import Entry, Sheet, sheet
+from limoe.studies.study import Metric, Study
+from limoe.studies.tables import share, values, with_interval
+from limoe.types import MODALITIES
+
+Differences = Mapping[str, Mapping[str, tuple[Any, Any]]]
+
+
+def routing_sheet(study: Study, rows: Sequence[Row]) -> Sheet:
+    """One row per sparse variant and modality, at the last logged step of its finished trials."""
+    columns = ["variant", "modality", "success rate", "worst layer", "effective experts", "dead experts", "kept seats"]
+    found = [
+        line
+        for variant in study.variants
+        for modality in MODALITIES
+        if (line := _routing(variant, modality, [row for row in rows if row.trial.variant == variant]))
+    ]
+    return sheet("routing", [*columns, "runs with an alarm"], found)
+
+
+def cost_sheet(costs: Sequence[Cost]) -> Sheet:
+    columns = ["variant", "parameters", "active per token", "GFLOP per pair, training", "seconds per step"]
+    rows: list[list[Entry | str]] = [
+        [
+            cost.variant,
+            Entry(f"{cost.parameters / 1e6:.2f} M", cost.parameters),
+            Entry(f"{cost.active / 1e6:.2f} M", cost.active),
+            _plain(cost.flops_per_pair / 1e9),
+            _plain(cost.seconds_per_step),
+        ]
+        for cost in costs
+    ]
+    return sheet("cost", columns, rows)
+
+
+def trial_sheet(metrics: Sequence[Metric], rows: Sequence[Row]) -> Sheet:
+    """Every trial, failed ones too, with the reason in its last column."""
+    columns = ["variant", "seed", "status", "successful", "time", *(metric.name for metric in metrics)]
+    return sheet("runs", [*columns, "run", "note"], [list(_trial(metrics, row)) for row in rows])
+
+
+def difference_sheet(differences: Differences) -> Sheet:
+    rows = [
+        [variant, key, *("–" if value is None else str(value) for value in pair)]
+        for variant, keys in differences.items()
+        for key, pair in keys.items()
+    ]
+    return sheet("differences", ["variant", "key", "baseline", "variant's"], rows)
+
+
+def published_sheet(study: Study) -> Sheet:
+    rows = [[entry.name, entry.value, entry.certainty] for entry in study.published]
+    return sheet("published", ["what", "value", "certainty"], rows)
+
+
+def _routing(variant: str, modality: str, rows: Sequence[Row]) -> list[Entry | str]:
+    key = f"router/{modality}/success_rate"
+    rates = list(values(rows, variant, key).values())
+    if not rates:
+        return []
+    finished = [row for row in rows if row.state.finished]
+    kept = [kept_seats(row.metrics).get(modality, False) for row in finished]
+    health = [entry for row in finished for entry in last_health(row.runs[-1]) if entry.modality == modality]
+    worst = min((entry.success_rate for entry in health), default=math.nan)
+    used = fmean(entry.effective_experts for entry in health) if health else math.nan
+    experts = max((len(entry.load) for entry in health), default=0)
+    dead = fmean(entry.dead_experts for entry in health) if health else math.nan
+    alarms = sum(bool(row.runs[-1].alarms) for row in finished)
+    return [
+        variant,
+        modality,
+        Entry(with_interval(key, estimate(rates)), fmean(rates)),
+        Entry(number(key, worst), worst) if health else "–",
+        Entry(f"{used:.1f} of {experts}", used) if health else "–",
+        Entry(f"{dead:.1f}", dead) if health else "–",
+        share(sum(kept), len(kept)),
+        Entry(f"{alarms} / {len(finished)}", alarms),
+    ]
+
+
+def _trial(metrics: Sequence[Metric], row: Row) -> Iterator[Entry | str]:
+    seed, seconds = row.trial.seed, row.state.seconds
+    yield row.trial.variant
+    yield Entry(str(seed), seed) if seed >= 0 else "–"
+    yield row.state.status
+    yield "yes" if row.successful else "no"
+    yield Entry(duration(seconds), seconds) if seconds else "–"
+    for metric in metrics:
+        value = row.metrics.get(metric.key)
+        yield Entry(number(metric.key, value), value) if value is not None else "–"
+    yield row.name
+    yield row.state.error
+
+
+def _plain(value: float | None) -> Entry:
+    return Entry(f"{value:.3g}", value) if value else Entry("–")

@@ -1,0 +1,143 @@
+"""Run folders as one report: found, grouped by their configs, compared."""
+
+import itertools
+from pathlib import Path
+
+import pytest
+from fake_run import trained, trial
+from omegaconf import OmegaConf
+from rich.console import Console
+
+from limoe.errors import ConfigError
+from limoe.studies.cost import Cost
+from limoe.studies.joint import joint_study
+from limoe.studies.report import write_report
+from limoe.studies.run_set import digest, find_runs
+from limoe.verbs import report
+
+LOSS = "val/loss"
+
+
+def reported(*places: Path | str, out: Path | None = None, metrics: list[str] | None = None, log_dir: Path) -> None:
+    words = {"runs": [str(place) for place in places], "out": out and str(out), "metrics": metrics}
+    report.run(OmegaConf.create({**words, "paths": {"log_dir": str(log_dir)}}))
+
+
+def test_runs_become_variants_over_seeds(tmp_path: Path) -> None:
+    folders = [
+        *(trained(tmp_path / f"wide_{seed}", seed=seed, experts=32) for seed in (1, 0)),
+        *(trained(tmp_path / f"base_{seed}", seed=seed) for seed in (0, 1, 2)),
+        trained(tmp_path / "failed", seed=2, experts=32, status="failed", error="DataError: gone", metrics={}),
+    ]
+    study, plan, rows = joint_study(folders, metrics=None)
+    wide, base = "model.num_experts=32", "model.num_experts=8"
+    assert study.baseline == wide  # of the first run
+    assert study.variants == {wide: (wide,), base: ()}
+    assert study.base == ("experiment=demo",) and study.seeds == (0, 1, 2)
+    found = [(found.trial.variant, found.trial.seed, found.state.status) for found in rows]
+    assert found == [
+        *((wide, seed, "done") for seed in (0, 1)),
+        (wide, 2, "failed"),
+        *((base, seed, "done") for seed in (0, 1, 2)),
+    ]
+    assert OmegaConf.to_container(plan.configs[wide])["model"]["num_experts"] == 32  # type: ignore[index,call-overload]
+
+
+def test_variants_of_a_study_keep_their_names_and_early_deaths_their_place(tmp_path: Path) -> None:
+    trial(tmp_path / "wide" / "seed_0", status="done", experts=32)
+    trial(tmp_path / "wide" / "seed_1", status="failed", seed=1, attempts=0)
+    trial(tmp_path / "base" / "seed_0", status="killed", variant="base")
+    trial(tmp_path / "gone" / "seed_0", status="failed", variant="gone", attempts=0)
+    study, _, rows = joint_study(find_runs([str(tmp_path)])[0], metrics=None)
+    assert study.baseline == "base"
+    assert {(found.trial.variant, found.trial.seed): found.state.status for found in rows} == {
+        ("base", 0): "killed",
+        ("gone", 0): "failed",
+        ("wide", 0): "done",
+        ("wide", 1): "failed",
+    }
+
+
+@pytest.mark.parametrize("torn", ["", "{", '{"status": "do', "[1]", '{"metrics": 3}'])
+def test_a_torn_record_is_a_row(tmp_path: Path, torn: str) -> None:
+    folders = [trained(tmp_path / str(seed), seed=seed) for seed in (0, 1)]
+    (folders[1] / "run.json").write_text(torn)
+    rows = joint_study(folders, metrics=None)[2]
+    assert [(found.trial.variant, found.trial.seed, found.state.status) for found in rows] == [
+        ("experiment=demo", 0, "done"),
+        ("experiment=demo", 1, "unreadable"),
+    ]
+    assert rows[1].metrics == {} and not rows[1].successful
+
+
+def test_a_torn_config_is_a_variant_of_its_own(tmp_path: Path) -> None:
+    folders = [trained(tmp_path / name) for name in ("a", "b", "c")]
+    (folders[0] / "config.yaml").write_text("model: [")
+    (folders[1] / "config.yaml").unlink()
+    study, _, rows = joint_study(folders, metrics=None)
+    assert study.baseline == "experiment=demo"
+    assert [found.trial.variant for found in rows] == ["config unknown", "config unknown (2)", "experiment=demo"]
+
+
+def test_runs_of_other_tasks(tmp_path: Path) -> None:
+    folders = [
+        trained(tmp_path / "a", metrics={LOSS: 2.0, "val/emoji/zeroshot_top1": 0.1}),
+        trained(tmp_path / "b", metrics={LOSS: 2.0, "val/icons/zeroshot_top1": 0.1}),
+    ]
+    with pytest.raises(ConfigError, match=r"no held-out metric but the loss is common to all \(tasks: emoji, icons\)"):
+        joint_study(folders, metrics=None)
+    assert [found.key for found in joint_study(folders, metrics=[LOSS])[0].metrics] == [LOSS]
+    with pytest.raises(ConfigError, match="metrics: no run has logged 'val/los'; did you mean 'val/loss'"):
+        joint_study(folders, metrics=["val/los"])
+
+
+def test_one_run_has_its_own_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = trained(tmp_path / "only" / "run")
+    reported(folder.parent, log_dir=tmp_path)
+    assert (folder / "report.html").is_file() and not (tmp_path / "reports").exists()
+    assert capsys.readouterr().out == f"report: {folder / 'report.html'}\n"
+    reported(folder, out=tmp_path / "page.html", log_dir=tmp_path)
+    assert (tmp_path / "page.html").read_text() == (folder / "report.html").read_text()
+
+
+def test_several_runs_have_a_folder_of_their_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folders = [trained(tmp_path / "runs" / str(seed), seed=seed) for seed in (0, 1)]
+    (folders[0] / "empty").mkdir()
+    reported(tmp_path / "runs", folders[0] / "empty", log_dir=tmp_path)
+    out = tmp_path / "reports" / digest(folders)
+    assert {"report.html", "report.md", "answer.svg", "runs.csv", "table.csv", "table.tex"} <= {
+        path.name for path in out.iterdir()
+    }
+    said = capsys.readouterr()
+    assert f"report: {out / 'report.html'}" in said.out and said.err.startswith("left out, since no run lies there: ")
+    assert "2 of 2 trials finished" in (out / "report.html").read_text()
+    assert not (folders[0] / "report.html").exists()
+
+
+@pytest.mark.parametrize("out", ["page.html", "runs/0", "file"])
+def test_where_a_joint_report_does_not_go(tmp_path: Path, out: str) -> None:
+    for seed in (0, 1):
+        trained(tmp_path / "runs" / str(seed), seed=seed)
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match="out must be a folder of its own for the report of 2 runs"):
+        reported(tmp_path / "runs", out=tmp_path / out, log_dir=tmp_path)
+
+
+def test_a_large_report_is_small_enough_to_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """5 variants x 3 seeds x 3 metrics with 200 logged steps each, against steps, pairs, FLOPs and time."""
+    keys = ["val/x/zeroshot_top1", "val/x/i2t_r1", LOSS]
+    folders = []
+    for experts, seed in itertools.product((2, 4, 8, 16, 32), range(3)):
+        values = dict.fromkeys(keys, 0.5)
+        folders.append(trained(tmp_path / f"{experts}_{seed}", seed=seed, experts=experts, metrics=values))
+        noise = ((step * (seed + number + experts) % 97 / 97 for number in range(3)) for step in range(200))
+        lines = [f"{step},{','.join(map(str, numbers))}" for step, numbers in enumerate(noise)]
+        (folders[-1] / "csv" / "metrics.csv").write_text("\n".join([f"step,{','.join(keys)}", *lines]))
+    study, plan, rows = joint_study(folders, metrics=None)
+    costs = [Cost(name, 1, 1, 1e9, 64, 200, 0.5) for name in study.variants]
+    monkeypatch.setattr("limoe.studies.report.known_costs", lambda plan, rows: costs)
+    write_report(study, plan, rows, out=tmp_path / "out", console=Console(quiet=True))
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert page.count('<img class="by-') == 4 * 3
+    assert len(page.encode()) < 250_000
+    assert (tmp_path / "out" / "answer.svg").stat().st_size < 15_000

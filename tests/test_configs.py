@@ -15,7 +15,7 @@ from limoe.model_settings import sparse_towers
 from limoe.verbs.info import model_info
 
 CONFIGS = Path(__file__).parents[1] / "configs"
-VERBS = ("train", "eval", "report", "export", "tokenizer", "info")
+VERBS = ("train", "eval", "atlas", "report", "export", "tokenizer", "info", "search")
 # an option of its own, a set, or a folder that is not a group of choices
 GROUPS = sorted(p.name for p in CONFIGS.iterdir() if p.is_dir() and p.name not in ("hydra", "paths", "local"))
 OPTIONS = [f"{group}={file.stem}" for group in GROUPS for file in sorted((CONFIGS / group).glob("*.yaml"))]
@@ -92,7 +92,13 @@ def test_option_opens_with_a_comment(option: str) -> None:
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_verb_has_a_config(verb: str) -> None:
-    required = {"eval": ["ckpt=run"], "report": ["runs=[run]"], "export": ["ckpt=run", "out=model"]}.get(verb, [])
+    required = {
+        "eval": ["ckpt=run"],
+        "atlas": ["ckpt=run"],
+        "report": ["runs=[run]"],
+        "export": ["ckpt=run", "out=model"],
+        "search": ["search=[x]"],
+    }.get(verb, [])
     assert plain(composed(*required, verb=verb))
 
 

@@ -1,14 +1,17 @@
 """From a checked config to the objects of a run: data, tasks, module, callbacks, loggers, trainer."""
 
 import inspect
+from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig
 from torch import nn
 
 from limoe.aux_losses.base import AuxLossSet
+from limoe.checkpoints import model_state
 from limoe.compilation import compile_blocks
 from limoe.config import instantiate, plain
 from limoe.config_targets import locate
@@ -56,6 +59,26 @@ def build_tasks(cfg: DictConfig) -> Tasks:
 
 def build_model(cfg: DictConfig) -> nn.Module:
     return instantiate(cfg.model)
+
+
+def build_trained(
+    cfg: DictConfig, checkpoint: dict[str, Any], *, tokenizer: Path, accelerator: str
+) -> tuple[Any, PairDataModule]:
+    """The model of a finished run in evaluation mode on its device, and its data module with the run's tokenizer.
+
+    `accelerator`: auto, cpu or cuda.
+
+    Raises:
+        DataError: tokenizer or data is missing or broken.
+    """
+    device = "cuda" if accelerator == "auto" and torch.cuda.is_available() else accelerator
+    model = build_model(cfg)
+    model.load_state_dict(model_state(checkpoint))
+    model.to("cpu" if device == "auto" else device).eval()
+    data: PairDataModule = instantiate(cfg.data.module)
+    data.tokenizer = TextTokenizer.load(tokenizer)
+    check_tokenizer(data.tokenizer, model=cfg.model)
+    return model, data
 
 
 def initialise(cfg: DictConfig, model: nn.Module, *, tokenizer: TextTokenizer) -> Start | None:

@@ -10,7 +10,7 @@ from torch import Tensor
 from limoe.types import RouterOutput
 
 QUANTILES = (0.05, 0.5, 0.95)  # of the top gate
-_OWN_MAJORITY, _OWN_SHARE = 0.5, 0.01
+OWN_MAJORITY, OWN_SHARE = 0.5, 0.01  # see `own_experts`
 
 
 class ModalityStatistics(NamedTuple):
@@ -65,7 +65,7 @@ def modality_statistics(routed: RouterOutput, modality: int) -> ModalityStatisti
         load_cv=load.std(unbiased=False) / load.mean(),
         top_share=chosen.max() / count,
         dead_experts=(chosen == 0).sum(),
-        own_experts=((chosen > _OWN_MAJORITY * everybody) & (load > _OWN_SHARE)).sum(),
+        own_experts=((chosen > OWN_MAJORITY * everybody) & (load > OWN_SHARE)).sum(),
         local_entropy=(weight * entropy(routed.log_probs)).sum() / count,
         global_entropy=global_entropy,
         effective_experts=global_entropy.exp(),

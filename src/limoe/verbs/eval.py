@@ -11,16 +11,12 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 from tqdm import tqdm
 
-from limoe.build import build_model, build_tasks, check_tokenizer
-from limoe.checkpoints import find_checkpoint, load_checkpoint, model_state
-from limoe.config import instantiate
-from limoe.data.datamodule import PairDataModule
-from limoe.data.text_tokenizer import TextTokenizer
+from limoe.build import build_tasks, build_trained
+from limoe.checkpoints import find_checkpoint, load_checkpoint
 from limoe.errors import ConfigError, require
 from limoe.evaluation.batch_dependence import batch_gap, depends_on_batch
 from limoe.evaluation.encode import Encoder
@@ -88,13 +84,7 @@ def summary(records: list[dict[str, Any]], *, about: dict[str, Any]) -> dict[str
 
 def build_encoder(run_cfg: DictConfig, state: dict[str, Any], cfg: DictConfig, *, tokenizer: Path) -> Encoder:
     """The run's model, tokenizer and way of preparing pictures."""
-    device = "cuda" if cfg.accelerator == "auto" and torch.cuda.is_available() else cfg.accelerator
-    model = build_model(run_cfg)
-    model.load_state_dict(model_state(state))
-    model.to("cpu" if device == "auto" else device).eval()
-    data: PairDataModule = instantiate(run_cfg.data.module)
-    data.tokenizer = TextTokenizer.load(tokenizer)
-    check_tokenizer(data.tokenizer, model=run_cfg.model)
+    model, data = build_trained(run_cfg, state, tokenizer=tokenizer, accelerator=cfg.accelerator)
     return Encoder(model, data, batch_size=cfg.batch_size)
 
 

@@ -1,0 +1,131 @@
+"""Pairs through a trained model once: what it saw, and what every router did with it."""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+from jaxtyping import Bool, Float, Int, UInt8
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from limoe.data.datamodule import PairDataModule
+from limoe.data.loading import BatchCollate, EvalExamples
+from limoe.errors import require
+from limoe.evaluation.encode import Picked, evaluating
+from limoe.micro_batches import merge_outputs
+from limoe.models.moe import MoE
+from limoe.types import MODALITIES, Batch, PairDataset, RouterOutput
+
+
+@dataclass(frozen=True)
+class SparseLayer:
+    """A sparse layer under its number in `ModelOutput.routing`, which is that of the logged metrics too."""
+
+    number: int
+    moe: MoE
+    modalities: tuple[int, ...]
+
+    @property
+    def num_experts(self) -> int:
+        return len(self.moe.experts.weight_out)
+
+    @property
+    def name(self) -> str:
+        """`layer 3`, of a tower of one modality `layer 3 (text tower)`."""
+        tower = f" ({MODALITIES[self.modalities[0]]} tower)" if len(self.modalities) == 1 else ""
+        return f"layer {self.number}{tower}"
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """What became of one modality in one layer, sequence by sequence. `seated` is False on padding too."""
+
+    expert_index: Int[Tensor, "B n K"]
+    gate: Float[Tensor, "B n K"]
+    seated: Bool[Tensor, "B n K"]
+    valid: Bool[Tensor, "B n"]
+
+    @classmethod
+    def of(cls, routed: RouterOutput, modality: int, *, sequences: int) -> "Tokens":
+        """Merged outputs list a modality's tokens in the order of the pairs, so they only have to be picked out."""
+        mine = routed.modality == modality
+        index, gate, kept, valid = (
+            values[mine].unflatten(0, (sequences, -1))
+            for values in (routed.expert_index, routed.gate, routed.kept, routed.valid)
+        )
+        return cls(index, gate, kept & valid[..., None], valid)
+
+    def at(self, expert: int) -> Bool[Tensor, "B n"]:
+        """Which tokens this expert computes."""
+        return ((self.expert_index == expert) & self.seated).any(-1)
+
+    def gate_of(self, expert: int) -> Float[Tensor, "B n"]:
+        """The weight of this expert for each token, 0 where it does not compute it."""
+        return (self.gate * ((self.expert_index == expert) & self.seated)).sum(-1)
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """Turns model input back into bytes: `black` and `white` are what the transform makes of these two colours."""
+
+    black: Float[Tensor, "3 1 1"]
+    white: Float[Tensor, "3 1 1"]
+
+    @classmethod
+    def of(cls, transform: Callable[[Image.Image], Tensor], *, side: int = 32) -> "Pixels":
+        black, white = (
+            transform(Image.new("RGB", (side, side), colour)).mean((1, 2), keepdim=True)
+            for colour in ("black", "white")
+        )
+        return cls(black, white)
+
+    def __call__(self, images: Float[Tensor, "B 3 h w"]) -> UInt8[Tensor, "B h w 3"]:
+        unit = (images - self.black) / (self.white - self.black)
+        return unit.mul(255).round_().clamp_(0, 255).byte().permute(0, 2, 3, 1).contiguous()
+
+
+def choose(pairs: PairDataset, *, count: int, seed: int) -> Picked:
+    """`count` pairs in random order, or all of them."""
+    require(count >= 1, "pairs", ">= 1", count)
+    return Picked(pairs, Random(seed).sample(range(len(pairs)), min(count, len(pairs))))
+
+
+def load(data: PairDataModule, pairs: PairDataset, *, batch_size: int) -> list[Batch]:
+    """First captions and plain pictures, as in validation. An unreadable pair is replaced as the run's data say."""
+    assert data.tokenizer is not None
+    examples = EvalExamples(pairs, transform=data.eval_transform, stand_ins=data.bad_samples.stand_ins)
+    loader: Iterable[Batch] = DataLoader(
+        examples, batch_size=batch_size, num_workers=data.num_workers, collate_fn=BatchCollate(data.tokenizer)
+    )
+    total = -(-len(examples) // batch_size)
+    return list(tqdm(loader, desc="reading pairs", total=total, unit="batch", leave=False, disable=None))
+
+
+def route(model: Any, batches: Sequence[Batch], *, name: str = "routing") -> dict[int, RouterOutput]:
+    """What each router does with all pairs, on the CPU; in evaluation mode, so without noise."""
+    parameter = next(model.parameters())
+    outputs = []
+    with evaluating(model):
+        for batch in tqdm(batches, desc=name, unit="batch", leave=False, disable=None):
+            images = batch.images.to(parameter.device, parameter.dtype)
+            outputs.append(model(images, batch.text_ids.to(parameter.device), batch.text_mask.to(parameter.device)))
+            outputs[-1].routing = {layer: _on_cpu(routed) for layer, routed in outputs[-1].routing.items()}
+    return merge_outputs(outputs).routing
+
+
+def _on_cpu(routed: RouterOutput) -> RouterOutput:
+    tensors: dict[str, Any] = {name: value.cpu() for name, value in vars(routed).items() if isinstance(value, Tensor)}
+    return dataclasses.replace(routed, **tensors, plan=None)
+
+
+def sparse_layers(model: nn.Module, routing: dict[int, RouterOutput]) -> list[SparseLayer]:
+    """All of them, by number."""
+    layers = [module for module in model.modules() if isinstance(module, MoE)]
+    return [
+        SparseLayer(number, moe, routing[number].modalities)
+        for number, moe in zip(sorted(routing), layers, strict=True)
+    ]

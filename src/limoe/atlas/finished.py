@@ -1,0 +1,104 @@
+"""The config of a finished run for looking at it: where its data lie now, which tasks it has, no training data."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from limoe.atlas.seats import RUN
+from limoe.atlas.survey import Settings
+from limoe.config import dataset_root, instantiate, plain
+from limoe.errors import ConfigError, require
+from limoe.model_settings import sparse_towers
+from limoe.types import FewShotTask, LinearProbeTask, PairDataset, Task, ZeroShotTask
+
+AUTO = "auto"
+
+
+def atlas_config(hyper_parameters: dict[str, Any], *, root: str | None, tasks: DictConfig | None) -> DictConfig:
+    """The run's config, its data set found again, with other `tasks` if there are any.
+
+    A data set is looked for in `root`, where the run found it, and in $LIMOE_DATA_DIR, in this order.
+
+    Raises:
+        ConfigError: the model is dense, or `root` is given and the data of the run have none.
+    """
+    _require_sparse(hyper_parameters["model"])
+    data = hyper_parameters["data"]
+    recorded = data.get("root")
+    require(root is None or recorded is not None, "data.root", "null: the data of this run have no such key", root)
+    if recorded is not None:
+        now = root or (recorded if Path(recorded).is_dir() else _default_root(data.get("dataset"), recorded))
+        hyper_parameters = _moved(hyper_parameters, before=str(recorded), now=now)
+    run_cfg = OmegaConf.create(hyper_parameters)
+    run_cfg.data.module.train = None
+    if tasks:
+        run_cfg.eval = OmegaConf.to_container(tasks, resolve=False)
+    return run_cfg
+
+
+def _require_sparse(model: dict[str, Any]) -> None:
+    layers = [layer for tower in sparse_towers(model).values() for layer in tower["moe_layers"]]
+    rule = "a run with sparse layers (model.moe_layers is empty: a dense model routes nothing)"
+    require(len(layers) > 0, "ckpt", rule, model["_target_"].rpartition(".")[2])
+
+
+def _default_root(dataset: str | None, recorded: str) -> str:
+    return recorded if dataset is None else dataset_root(dataset, _root_=OmegaConf.create({}))
+
+
+def _moved(node: Any, *, before: str, now: str) -> Any:
+    """Every path in or below folder `before`, in or below folder `now`."""
+    if isinstance(node, dict):
+        return {key: _moved(value, before=before, now=now) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_moved(value, before=before, now=now) for value in node]
+    is_inside = isinstance(node, str) and (node == before or node.startswith(f"{before}/"))
+    return now + node[len(before) :] if is_inside else node
+
+
+def pictures_of(run_cfg: DictConfig, name: str) -> PairDataset:
+    """The pairs of a task of the config; where it has a training part, those it is measured on.
+
+    Raises:
+        ConfigError: there is no such task.
+    """
+    task = _task(run_cfg, name, key="source")
+    return task.test.pictures if isinstance(task, FewShotTask | LinearProbeTask) else task.pictures
+
+
+def zero_shot_of(run_cfg: DictConfig, name: str | None) -> tuple[str, ZeroShotTask] | None:
+    """A zero-shot task of the config by name; `auto` is the first one, if there is any.
+
+    Raises:
+        ConfigError: there is no such task, or it is of another kind.
+    """
+    if name is None:
+        return None
+    if name == AUTO:
+        found = ((own, _task(run_cfg, str(own), key="knock_out")) for own in run_cfg.eval)
+        return next(((str(own), task) for own, task in found if isinstance(task, ZeroShotTask)), None)
+    task = _task(run_cfg, name, key="knock_out")
+    if not isinstance(task, ZeroShotTask):
+        raise ConfigError(f"knock_out must be a zero-shot task, auto or null, got {name!r}, a {type(task).__name__}")
+    return name, task
+
+
+def _task(run_cfg: DictConfig, name: str, *, key: str) -> Task:
+    names = ", ".join(map(str, run_cfg.eval)) or "none"
+    require(name in run_cfg.eval, key, f"a task of the run or of eval=[...] ({names})", name)
+    return instantiate(run_cfg.eval[name])
+
+
+def settings_of(cfg: DictConfig, run_cfg: DictConfig) -> Settings:
+    """The verb's keys; `batch_size=run` becomes the run's.
+
+    Raises:
+        ConfigError: a value breaks its rule.
+    """
+    names = {field.name for field in dataclasses.fields(Settings)}
+    chosen = {key: value for key, value in plain(cfg).items() if key in names}
+    if chosen["batch_size"] == RUN:
+        chosen["batch_size"] = run_cfg.data.batch_size
+    return Settings(**chosen)

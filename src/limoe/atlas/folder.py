@@ -1,0 +1,51 @@
+"""Where an atlas lies: `atlas` in the run folder, and beside it one folder for each other choice of settings."""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from limoe.errors import ConfigError
+from limoe.run_record import write_json
+
+PAGE, NUMBERS = "index.html", "atlas.json"
+
+
+def folder_for(run: Path, *, settings: dict[str, Any], out: Path | None) -> Path:
+    """`out`, or `RUN/atlas`; `RUN/atlas_<hash of the settings>` where that one was made with others.
+
+    Raises:
+        ConfigError: `out` holds an atlas of other settings, or something else.
+    """
+    if out is not None:
+        if not _may_write(out, settings=settings):
+            raise ConfigError(f"out={out} holds other files than an atlas of these settings; choose another folder")
+        return out
+    first = run / "atlas"
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
+    return first if _may_write(first, settings=settings) else run / f"atlas_{digest}"
+
+
+def write(folder: Path, *, page: str, record: dict[str, Any]) -> Path:
+    """Both files, each replaced in one step; returns where the page lies."""
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / f".{PAGE}.{os.getpid()}"
+    temporary.write_text(page, encoding="utf-8", errors="replace")  # a lone surrogate in a caption becomes "?"
+    os.replace(temporary, folder / PAGE)
+    write_json(folder / NUMBERS, record)
+    return folder / PAGE
+
+
+def _may_write(folder: Path, *, settings: dict[str, Any]) -> bool:
+    """Nothing is there, or an atlas of the same settings."""
+    if not folder.exists():
+        return True
+    if not folder.is_dir():
+        return False
+    if not any(folder.iterdir()):
+        return True
+    try:
+        return json.loads((folder / NUMBERS).read_text())["settings"] == settings
+    except (OSError, ValueError, KeyError, TypeError):
+        return False

@@ -1,0 +1,114 @@
+"""What each expert is worth: zero-shot accuracy when it gives zero, so that its tokens live on through the residual."""
+
+from collections.abc import Sequence
+from random import Random
+from typing import Any
+
+import torch
+from jaxtyping import Float64, Int64
+from torch import Tensor
+from tqdm import tqdm
+
+from limoe.atlas.collect import SparseLayer
+from limoe.atlas.probe import Probe
+from limoe.data.datamodule import PairDataModule
+from limoe.errors import require
+from limoe.evaluation.bootstrap import bootstrap_interval
+from limoe.evaluation.encode import Picked, evaluating
+from limoe.evaluation.zero_shot import chance_top_k, class_embeddings, prompts_of, zero_shot_ranks
+from limoe.types import IMAGE, TEXT, ZeroShotTask
+
+
+class KnockOut:
+    """A zero-shot task on some of its pictures, measured with and without single experts.
+
+    Args:
+        model: a dual encoder whose sparse layers are `layers`.
+        data: its pictures' way into the model, and its tokenizer.
+        task: whose first `templates` prompt templates are used (None: all).
+        pictures: how many, drawn by `seed`; all if there are fewer.
+        batch_size: texts per forward pass, and pictures.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        data: PairDataModule,
+        task: ZeroShotTask,
+        *,
+        layers: Sequence[SparseLayer],
+        pictures: int,
+        templates: int | None,
+        seed: int,
+        batch_size: int,
+    ) -> None:
+        require(pictures >= 1, "knock_out_pictures", ">= 1", pictures)
+        require(templates is None or templates >= 1, "knock_out_templates", ">= 1, or null", templates)
+        assert data.tokenizer is not None
+        picked = Random(seed).sample(range(len(task.pictures)), min(pictures, len(task.pictures)))
+        self.model, self.layers = model, layers
+        self.labels: Int64[Tensor, "n"] = torch.tensor([task.labels[i] for i in picked])
+        self.names, self.templates = task.class_names, task.templates[:templates]
+        device, dtype = next(model.parameters()).device, next(model.parameters()).dtype
+        images = torch.cat(list(data.picture_loader(Picked(task.pictures, picked))))
+        ids, mask = data.tokenizer.encode(prompts_of(self.names, self.templates))
+        with evaluating(model):
+            self.pictures = Probe(
+                lambda x: model.encode_image(x.to(device, dtype)),
+                [images],
+                modality=IMAGE,
+                layers=layers,
+                batch_size=batch_size,
+            )
+            self.prompts = Probe(
+                lambda ids, mask: model.encode_text(ids.to(device), mask.to(device)),
+                [ids, mask],
+                modality=TEXT,
+                layers=layers,
+                batch_size=batch_size,
+            )
+        self.hits = self._hits(self.pictures.features, self.prompts.features)
+
+    def __call__(self) -> dict[str, Any]:
+        """Top-1 of the intact model, and of each layer without each of its experts.
+
+        `difference` is without minus intact, `low` and `high` its 95 % interval, paired: other pictures, the same model
+        and prompts. `image` and `text` are the shares of their tokens that the expert computes.
+        """
+        total = sum(layer.num_experts for layer in self.layers)
+        found: dict[int, list[dict[str, Any]]] = {layer.number: [] for layer in self.layers}
+        with (
+            evaluating(self.model),
+            tqdm(total=total, desc="knock-out", unit="expert", leave=False, disable=None) as bar,
+        ):
+            for layer in self.layers:
+                for expert in range(layer.num_experts):
+                    found[layer.number].append(self._without(layer, expert))
+                    bar.update()
+        return {
+            "pictures": len(self.labels),
+            "classes": len(self.names),
+            "templates": len(self.templates),
+            "top1": self.hits.mean().item(),
+            "chance": chance_top_k(len(self.names), k=1),
+            "layers": found,
+        }
+
+    def _without(self, layer: SparseLayer, expert: int) -> dict[str, Any]:
+        hits = self._hits(self.pictures.without(layer, expert), self.prompts.without(layer, expert))
+        change = hits - self.hits
+        low, high = bootstrap_interval(change.numpy())
+        return {
+            "expert": expert,
+            "image": self.pictures.share(layer, expert),
+            "text": self.prompts.share(layer, expert),
+            "top1": hits.mean().item(),
+            "difference": change.mean().item(),
+            "low": low,
+            "high": high,
+        }
+
+    def _hits(self, pictures: Tensor, prompts: Tensor) -> Float64[Tensor, "n"]:
+        classes = class_embeddings(lambda _: prompts, class_names=self.names, templates=self.templates)
+        ranks, _ = zero_shot_ranks(pictures, classes, self.labels)
+        return (ranks == 0).double()

@@ -1,0 +1,104 @@
+"""The atlas as one page without scripts: reads the record and its pictures alone."""
+
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from limoe import reporting
+from limoe.atlas.figures import depth_figures, pixels_uri
+from limoe.atlas.palette import palette
+from limoe.atlas.patches import PER_PICTURE, Patch
+from limoe.atlas.survey import Survey
+from limoe.reporting.plots import IMAGE_COLOR, TEXT_COLOR
+
+_TEMPLATE = "atlas.html.j2"
+_OPEN_LAYERS = 4  # of more, the later ones are folded
+
+
+def render(found: Survey, *, about: dict[str, Any]) -> str:
+    """The page as text; `about` says what was looked at. Captions and words are escaped."""
+    environment = Environment(
+        loader=FileSystemLoader([Path(__file__).parent, Path(reporting.__file__).parent]),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"share": share, "points": points}
+    record = found.record
+    layers = record["layers"]
+    return environment.get_template(_TEMPLATE).render(
+        about=about,
+        record=record,
+        layers=layers,
+        headline=headline(record),
+        colours=palette(max(len(layer["experts"]) for layer in layers)),
+        image_colour=IMAGE_COLOR,
+        text_colour=TEXT_COLOR,
+        open_layers=_OPEN_LAYERS,
+        depth=depth_figures(layers),
+        patches=_patches(found),
+        pictures={e["picture"]: pixels_uri(found.images[e["picture"]].numpy()) for e in record["examples"]},
+        captions=record["captions"],
+        per_picture=PER_PICTURE,
+        scale=_scale(record["knock_out"]),
+        most_dropped=_most_dropped(record["drops"]),
+    )
+
+
+def headline(record: dict[str, Any]) -> str:
+    """How many experts serve text, and without which one zero-shot accuracy falls most."""
+    layers = record["layers"]
+    experts = [expert for layer in layers for expert in layer["experts"]]
+    sentence = f"{len(experts)} experts in {len(layers)} sparse layer{'s' if len(layers) > 1 else ''}"
+    if any(len(layer["statistics"]) > 1 for layer in layers):
+        sentence += f", {sum(expert['is_text_expert'] for expert in experts)} of them text experts"
+    if record["knock_out"] is None:
+        return f"{sentence}."
+    rows = [(layer["name"], row) for layer in layers for row in record["knock_out"]["layers"][layer["layer"]]]
+    name, worst = min(rows, key=lambda row: row[1]["difference"])
+    loss = f"{points(worst['difference'])} points of top-1 ({points(worst['low'])} to {points(worst['high'])})"
+    return f"{sentence}. Largest loss without a single one: expert {worst['expert']} of {name}, {loss}."
+
+
+def share(value: float | None, digits: int = 0) -> str:
+    """`12 %`; `< 1 %` for what rounds to 0 and is more; a dash where there is nothing to share."""
+    if value is None:
+        return "–"
+    smallest = 10.0**-digits
+    return f"< {smallest:g} %" if 0 < 100 * value < smallest / 2 else f"{100 * value:.{digits}f} %"
+
+
+def points(value: float) -> str:
+    """A difference of two shares in points with its sign, as in `−3.3`."""
+    text = f"{100 * value:+.1f}".replace("-", "−")
+    return "0.0" if text in ("−0.0", "+0.0") else text
+
+
+def _patches(found: Survey) -> dict[tuple[int, int], list[tuple[str, Patch]]]:
+    """By layer and expert: data URI and place of each patch."""
+    if found.grid is None:
+        return {}
+    return {
+        (layer["layer"], expert["expert"]): [
+            (pixels_uri(found.grid.of(patch)), patch) for patch in (Patch(**p) for p in expert.get("patches", ()))
+        ]
+        for layer in found.record["layers"]
+        for expert in layer["experts"]
+    }
+
+
+def _scale(knock_out: dict[str, Any] | None) -> float:
+    """Where the intervals of the knock-out end, to either side of zero."""
+    rows = [row for rows in knock_out["layers"].values() for row in rows] if knock_out else []
+    return max((abs(row[end]) for row in rows for end in ("low", "high")), default=0.0) or 0.01
+
+
+def _most_dropped(drops: dict[str, Any] | None) -> float:
+    """The largest share of any position, where the heat map is darkest."""
+    cells: list[float] = []
+    for layer in drops["layers"].values() if drops else ():
+        cells += [c or 0.0 for row in layer.get("image", {}).get("by_position", ()) for c in row]
+        cells += [c or 0.0 for c in layer.get("text", {}).get("by_position", ())]
+    return max(cells, default=0.0) or 1.0

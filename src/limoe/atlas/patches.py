@@ -1,0 +1,65 @@
+"""The patches with the largest gates at an expert."""
+
+import math
+from collections import Counter
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+
+PER_PICTURE = 2  # patches of one picture beside each other, so that a list is not about one picture
+
+
+class Patch(NamedTuple):
+    """Where it lies (`picture` is the pair's number; row and column count patches), and its gate.
+
+    `copies` patches with exactly these pixels are computed by the expert, itself included.
+    """
+
+    picture: int
+    row: int
+    column: int
+    gate: float
+    copies: int
+
+
+class PatchGrid:
+    """Pictures cut into the patches that are a model's image tokens, row by row; equal patches have equal ids."""
+
+    def __init__(self, images: UInt8[Tensor, "B h w 3"], *, tokens: int) -> None:
+        self.side = math.isqrt(tokens)
+        size = images.shape[1] // self.side
+        cut = images.unflatten(2, (self.side, size)).unflatten(1, (self.side, size)).transpose(2, 3)
+        self.pixels: UInt8[np.ndarray, "B n p p 3"] = cut.flatten(1, 2).contiguous().numpy()
+        numbers: dict[bytes, int] = {}
+        ids = [numbers.setdefault(p.tobytes(), len(numbers)) for picture in self.pixels for p in picture]
+        self.ids: Int[Tensor, "B n"] = torch.tensor(ids).view(len(images), tokens)
+
+    def of(self, patch: Patch) -> UInt8[np.ndarray, "p p 3"]:
+        return self.pixels[patch.picture, patch.row * self.side + patch.column]
+
+
+def top_patches(gates: Float[Tensor, "B n"], grid: PatchGrid, *, count: int) -> list[Patch]:
+    """Up to `count` different patches, the largest gate first (equal ones: the first picture's first).
+
+    `gates` are those of one expert, 0 for a patch it does not compute. At most `PER_PICTURE` of a picture; patches of
+    the same pixels are one.
+    """
+    by_gate = gates.flatten().argsort(descending=True, stable=True)
+    order: list[int] = by_gate[gates.flatten()[by_gate] > 0].tolist()
+    ids, tokens = grid.ids.flatten().tolist(), gates.shape[1]
+    copies = Counter(ids[place] for place in order)
+    found: dict[int, Patch] = {}
+    of_picture: Counter[int] = Counter()
+    for place in order:
+        picture, position = divmod(place, tokens)
+        if ids[place] in found or of_picture[picture] == PER_PICTURE:
+            continue
+        row, column = divmod(position, grid.side)
+        found[ids[place]] = Patch(picture, row, column, gates[picture, position].item(), copies[ids[place]])
+        of_picture[picture] += 1
+        if len(found) == count:
+            break
+    return list(found.values())

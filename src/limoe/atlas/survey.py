@@ -1,0 +1,149 @@
+"""Everything the atlas says about a model, as plain content for JSON, and the pictures it points to."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+
+from limoe.atlas.collect import Pixels, SparseLayer, choose, load, route, sparse_layers
+from limoe.atlas.examples import examples
+from limoe.atlas.experts import add_patches, add_words, layer_record
+from limoe.atlas.knock_out import KnockOut
+from limoe.atlas.notes import notes
+from limoe.atlas.patches import PatchGrid
+from limoe.atlas.seats import RUN, drops, has_seats, seats_line
+from limoe.atlas.words import WordCounts
+from limoe.data.datamodule import PairDataModule
+from limoe.errors import require
+from limoe.types import IMAGE, TEXT, Batch, PairDataset, RouterOutput, ZeroShotTask
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What to look at. Keys of configs/atlas.yaml; `batch_size` is that of training, within which seats are shared.
+
+    Raises:
+        ConfigError: a value breaks its rule.
+    """
+
+    pairs: int
+    seed: int
+    patches: int
+    words: int
+    min_occurrences: int
+    examples: int
+    batch_size: int
+    capacity_factor: float | str | None
+    seat_priority: str
+    knock_out_pictures: int
+    knock_out_templates: int | None
+
+    def __post_init__(self) -> None:
+        for key in ("patches", "words", "examples"):
+            require(getattr(self, key) >= 0, key, ">= 0", getattr(self, key))
+        require(
+            isinstance(self.batch_size, int) and self.batch_size >= 1, "batch_size", ">= 1, or run", self.batch_size
+        )
+        require(self.min_occurrences >= 1, "min_occurrences", ">= 1", self.min_occurrences)
+        factor = self.capacity_factor
+        is_factor = factor is None or factor == RUN or (isinstance(factor, int | float) and factor > 0)
+        require(is_factor, "capacity_factor", "a number > 0, null or run", factor)
+
+
+@dataclass(frozen=True)
+class Survey:
+    """`record` for JSON; its patches and examples name pictures by their place in `images`, `captions`, `positions`."""
+
+    record: dict[str, Any]
+    images: UInt8[Tensor, "B h w 3"]
+    grid: PatchGrid | None
+
+
+def survey(
+    model: Any,
+    data: PairDataModule,
+    pairs: PairDataset,
+    *,
+    task: tuple[str, ZeroShotTask] | None,
+    settings: Settings,
+) -> Survey:
+    """Look at `pairs`, and knock experts out on `task` (its name, and what to do) where there is one."""
+    assert data.tokenizer is not None
+    torch.manual_seed(settings.seed)  # of routers and priorities that draw
+    chosen = choose(pairs, count=settings.pairs, seed=settings.seed)
+    batches = load(data, chosen, batch_size=settings.batch_size)
+    images = torch.cat([Pixels.of(data.eval_transform)(batch.images) for batch in batches])
+    ids, mask = (torch.cat([getattr(batch, name) for batch in batches]) for name in ("text_ids", "text_mask"))
+    routing = route(model, batches)
+    layers = sparse_layers(model, routing)
+    grid = _grid(routing, images)
+    words = WordCounts(ids, mask, tokenizer=data.tokenizer)
+    record = {
+        "pairs": len(images),
+        "of": len(pairs),
+        "positions": [chosen.indices[i] for batch in batches for i in batch.sample.tolist()],
+        "min_occurrences": settings.min_occurrences,
+        "evaluation_drops": any(
+            getattr(layer.moe.router, "eval_capacity_factor", None) is not None for layer in layers
+        ),
+        "captions": [data.tokenizer.decode(i[m].tolist()) for i, m in zip(ids, mask, strict=True)],
+        "layers": [_layer(layer, routing[layer.number], grid=grid, words=words, settings=settings) for layer in layers],
+        "examples": examples(routing, ids=ids, mask=mask, tokenizer=data.tokenizer, count=settings.examples),
+        "drops": _drops(model, batches, settings=settings),
+        "knock_out": _knock_out(model, data, task, layers=layers, settings=settings),
+    }
+    return Survey(record, images, grid)
+
+
+def _grid(routing: dict[int, RouterOutput], images: UInt8[Tensor, "B h w 3"]) -> PatchGrid | None:
+    for routed in routing.values():
+        if IMAGE in routed.modalities:
+            return PatchGrid(images, tokens=int((routed.modality == IMAGE).sum()) // len(images))
+    return None
+
+
+def _layer(
+    layer: SparseLayer, routed: RouterOutput, *, grid: PatchGrid | None, words: WordCounts, settings: Settings
+) -> dict[str, Any]:
+    pairs = int(words.mask.shape[0])
+    record = layer_record(layer, routed)
+    record["notes"] = notes(layer.moe.router, k=record["k"])
+    if IMAGE in routed.modalities and grid is not None:
+        add_patches(record, routed, grid, pairs=pairs, count=settings.patches)
+    if TEXT in routed.modalities:
+        add_words(record, routed, words, pairs=pairs, count=settings.words, minimum=settings.min_occurrences)
+    return record
+
+
+def _drops(model: Any, batches: Sequence[Batch], *, settings: Settings) -> dict[str, Any] | None:
+    """None where nobody could be dropped."""
+    if settings.capacity_factor is None or (settings.capacity_factor == RUN and not has_seats(model)):
+        return None
+    how: Any = {"capacity_factor": settings.capacity_factor, "priority": settings.seat_priority}
+    return {"how": seats_line(model, **how), "layers": drops(model, batches, **how)}
+
+
+def _knock_out(
+    model: Any,
+    data: PairDataModule,
+    task: tuple[str, ZeroShotTask] | None,
+    *,
+    layers: Sequence[SparseLayer],
+    settings: Settings,
+) -> dict[str, Any] | None:
+    if task is None:
+        return None
+    measure = KnockOut(
+        model,
+        data,
+        task[1],
+        layers=layers,
+        pictures=settings.knock_out_pictures,
+        templates=settings.knock_out_templates,
+        seed=settings.seed,
+        batch_size=settings.batch_size,
+    )
+    return {"task": task[0], **measure()}

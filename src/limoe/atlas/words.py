@@ -1,0 +1,70 @@
+"""Tokens as people read them, and how often each goes to which expert."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from limoe.data.text_tokenizer import TextTokenizer
+
+_MARKS = ("Ġ", "▁")  # what byte-level BPE and SentencePiece write in front of a token that begins a word ...
+_PIECE = "##"  # ... and WordPiece in front of one that does not
+_SPACE, _CONTINUES, _BROKEN = "␣", "‑", "�"
+
+
+@dataclass(frozen=True)
+class Word:
+    """A token of the vocabulary: the expert computes `count` of its `occurrences`."""
+
+    token: str
+    count: int
+    occurrences: int
+
+    @property
+    def share(self) -> float:
+        return self.count / self.occurrences
+
+
+class Speller:
+    """Token id to what people read: `cat` where a word begins, `‑ty` inside of one, `<eos>` for what is no text."""
+
+    def __init__(self, tokenizer: TextTokenizer) -> None:
+        self._tokenizer = tokenizer
+        vocabulary = tokenizer.tokenizer.get_vocab()
+        self._marks_beginnings = any(len(token) > 1 and token.startswith(_MARKS) for token in vocabulary)
+
+    def __call__(self, token_id: int) -> str:
+        raw = self._tokenizer.tokenizer.id_to_token(token_id) or f"#{token_id}"
+        text = self._tokenizer.decode([token_id])
+        if not text or _BROKEN in text:
+            return _SPACE if raw in _MARKS else raw
+        letters = text.removeprefix(_PIECE)
+        inside = raw.startswith(_PIECE) or (self._marks_beginnings and not raw.startswith(_MARKS))
+        return f"{_CONTINUES}{letters}" if inside and letters[:1].isalnum() else text
+
+
+class WordCounts:
+    """Occurrences of every token in some texts, in all and at single experts."""
+
+    def __init__(self, ids: Int[Tensor, "B n_t"], mask: Bool[Tensor, "B n_t"], *, tokenizer: TextTokenizer) -> None:
+        self.mask = mask
+        unique, self.number = ids[mask].unique(return_inverse=True)
+        self.occurrences: list[int] = self._counted(torch.ones_like(mask))
+        self.tokens: Sequence[str] = [*map(Speller(tokenizer), unique.tolist())]
+
+    def at(self, here: Bool[Tensor, "B n_t"]) -> list[Word]:
+        """The tokens among those marked `here`, the most frequent first (equal ones: by their id)."""
+        counts = zip(self.tokens, self._counted(here), self.occurrences, strict=True)
+        words = [Word(*counted) for counted in counts if counted[1] > 0]
+        return sorted(words, key=lambda word: -word.count)
+
+    def _counted(self, here: Bool[Tensor, "B n_t"]) -> list[int]:
+        size = int(self.number.max()) + 1 if len(self.number) else 0
+        return torch.bincount(self.number[here[self.mask]], minlength=size).tolist()
+
+
+def by_share(words: Sequence[Word], *, above: float) -> list[Word]:
+    """Those of which more than the share `above` came here, the largest share first; equal ones: the more frequent."""
+    return sorted((word for word in words if word.share > above), key=lambda word: (-word.share, -word.count))

@@ -355,6 +355,28 @@ def test_studies_are_on_the_search_path(call: Callable[..., int], here: Path) ->
     assert seen == [42]
 
 
+def test_a_project_adds_options_and_code(
+    call: Callable[..., int], here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`./configs` without a train.yaml beside limoe's own; the files beside it can be imported, but hide nothing."""
+    (here / "configs" / "model").mkdir(parents=True)
+    (here / "configs" / "model" / "huge.yaml").write_text("{width: 32, _target_: a_project.Thing}")
+    (here / "configs" / "model" / "big.yaml").write_text("width: 1")
+    (here / "a_project.py").write_text("class Thing:\n    def __init__(self, width): self.width = width")
+    (here / "json.py").write_text("raise AssertionError")
+    seen: list[Any] = []
+    before = list(sys.path)
+    try:
+        assert call("train", "model=huge", run=lambda cfg: seen.append(instantiate(cfg.model).width)) == 0
+        assert call("train", "model=big", run=lambda cfg: seen.append(cfg.model.width)) == 0
+        assert sys.path[: len(before)] == before
+        assert seen == [32, 16]  # an option of limoe is not replaced
+        assert call("train", "model=hugh") == 2
+        assert "did you mean 'huge'? (options: big, huge, tiny)" in error_line(capsys)
+    finally:
+        sys.path[:] = before
+
+
 def test_from_any_folder_as_a_module(here: Path) -> None:
     environment = {k: v for k, v in os.environ.items() if k != "LIMOE_CONFIG_DIR"}
     command = [sys.executable, "-m", "limoe", "report", "no-such-run"]

@@ -22,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 
 import limoe
 from limoe import arguments
-from limoe.config import config_dir, register_resolvers
+from limoe.config import config_dir, own_config_dir, register_resolvers
 from limoe.config_errors import Known, did_you_mean, explain
 from limoe.errors import ConfigError, one_line
 from limoe.verbs import Verb, all_verbs
@@ -86,9 +86,12 @@ limoe <verb> --help shows its groups and keys."""
 def _run_verb(verb: Verb, words: list[str]) -> None:
     options, others = arguments.split(words, flags=verb.flags)
     overrides = arguments.overrides(others, positional=verb.positional)
-    configs = config_dir(verb.name)
+    configs, own = config_dir(verb.name), own_config_dir(verb.name)
     register_resolvers(help_text=verb.help)
     _add_to_search_path(configs.parent / "experiments")
+    if own is not None:
+        options = ["--config-dir", str(own), *options]
+        sys.path.append(str(own.parent))  # last, so that its files hide no module
     job = _job(verb, argv=list(sys.argv))
     app = hydra.main(version_base=_VERSION_BASE, config_path=str(configs), config_name=verb.name)(job)
     try:
@@ -99,7 +102,9 @@ def _run_verb(verb: Verb, words: list[str]) -> None:
             raise
         known = Known(
             keys=lambda: _known_keys(configs, name=verb.name, overrides=overrides),
-            options=lambda group: [file.stem for file in (configs / group).glob("*.yaml")],
+            options=lambda group: [
+                f.stem for place in filter(None, (configs, own)) for f in (place / group).glob("*.yaml")
+            ],
         )
         message = explain(error, known=known)
         if message is None:

@@ -68,6 +68,12 @@ def config_dir(name: str) -> Path:
     raise ConfigError(f"no {name}.yaml in {', '.join(str(place) for place in places)}; set {CONFIG_DIR} to the folder")
 
 
+def own_config_dir(name: str) -> Path | None:
+    """`./configs` of a project that adds options to those of limoe: one without a `<name>.yaml` of its own."""
+    place = Path("configs")
+    return place.resolve() if place.is_dir() and not (place / f"{name}.yaml").is_file() else None
+
+
 def instantiate(node: DictConfig | ListConfig | dict[str, Any] | None, **kwargs: Any) -> Any:
     """`hydra.utils.instantiate` with plain containers, whose errors name the key.
 

@@ -69,4 +69,5 @@ def _quiet() -> None:
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")  # steps are counted over epochs
     warnings.filterwarnings("ignore", message=".*`IterableDataset` has `__len__` defined.*")  # and it is right

@@ -40,7 +40,7 @@ def pins() -> dict[str, Version]:
     return found
 
 
-@pytest.mark.parametrize("requirement", requirements("dev", "data"), ids=lambda r: r.name)
+@pytest.mark.parametrize("requirement", requirements("dev", "data", "tune"), ids=lambda r: r.name)
 def test_every_requirement_is_pinned_inside_its_range(requirement: Requirement) -> None:
     pin = pins()[canonicalize_name(requirement.name)]
     assert pin in requirement.specifier

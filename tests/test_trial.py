@@ -128,6 +128,19 @@ def test_a_trial_that_runs_elsewhere_is_left_alone(tmp_path: Path) -> None:
     assert run_trial(trial, metrics=["score"], timeout=None).status == "done"
 
 
+def test_a_trial_that_begins_elsewhere_counts_as_running(tmp_path: Path) -> None:
+    trial = trial_that("good", tmp_path)
+    trial.folder.mkdir()
+    with (trial.folder / ".lock").open("w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        assert run_trial(trial, metrics=["score"], timeout=None).status == "running"
+        content = {"status": "failed", "error": "why", "seconds": 1.0, "run": "try_1"}
+        (trial.folder / "trial.json").write_text(json.dumps(content))
+        state = run_trial(trial, metrics=["score"], timeout=None)
+        assert (state.status, state.error) == ("running", "")
+    assert run_trial(trial, metrics=["score"], timeout=None).status == "done"
+
+
 def test_a_broken_state_file_is_an_interrupted_trial(tmp_path: Path) -> None:
     trial = trial_that("good", tmp_path)
     trial.folder.mkdir()
@@ -152,3 +165,39 @@ def test_sigterm_ends_the_training_and_is_raised_again(tmp_path: Path) -> None:
     pid = json.loads((trial.folder / "trial.json").read_text())["pid"]
     assert pid is None
     assert run_trial(trial, metrics=["score"], timeout=30).status == "done"  # from the checkpoint
+
+
+def test_what_the_watcher_raises_ends_the_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_LOOK", 0.05)
+    trial = trial_that("hang", tmp_path)
+    seen = []
+
+    def watch(run: Path) -> None:
+        seen.append(run)
+        if (run / "run.json").exists():
+            raise LookupError("enough")
+
+    with pytest.raises(LookupError, match="enough"):
+        run_trial(trial, metrics=["score"], timeout=30, watch=watch)
+    assert set(seen) == {trial.folder / "try_1"}
+    assert read_state(trial).status == "interrupted"
+    assert run_trial(trial, metrics=["score"], timeout=30).status == "done"  # from the checkpoint
+
+
+def test_a_watched_training_has_its_time_limit_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_LOOK", 0.05)
+    state = run_trial(trial_that("hang", tmp_path), metrics=["score"], timeout=1.0, watch=lambda run: None)
+    assert state.status == "timeout"
+
+
+@pytest.mark.parametrize(("recorded", "tries"), [("done", 1), ("running", 2)])
+def test_a_training_that_outlived_its_watcher_counts(tmp_path: Path, recorded: str, tries: int) -> None:
+    trial = trial_that("good", tmp_path)
+    run = trial.folder / "try_1"
+    run.mkdir(parents=True)
+    content = {"status": "running", "error": "", "seconds": 0.0, "run": "try_1"}
+    (trial.folder / "trial.json").write_text(json.dumps(content))
+    (run / "run.json").write_text(json.dumps({"status": recorded, "metrics": {"score": 0.5}, "seconds": 3.0}))
+    state = run_trial(trial, metrics=["score"], timeout=None)
+    assert (state.status, len(attempts(trial.folder))) == ("done", tries)
+    assert read_state(trial) == state

@@ -18,7 +18,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -89,8 +89,11 @@ def run_trial(
     """
     trial.folder.mkdir(parents=True, exist_ok=True)
     with _Lock(trial.folder) as lock:
-        before = read_state(trial) if lock is None else _read_unwatched(trial, metrics=metrics)
-        if lock is None or before.finished:
+        if lock is None:  # who holds it may not have written down yet that it runs
+            state = read_state(trial)
+            return state if state.finished else replace(state, status=RUNNING, error="")
+        before = _read_unwatched(trial, metrics=metrics)
+        if before.finished:
             return before
         return _attempt(trial, before, lock=lock, metrics=metrics, timeout=timeout, watch=watch)
 

@@ -1,0 +1,1 @@
+"""Adaptive search: optuna proposes values of config keys, and the trials of `limoe.studies` try them."""

@@ -41,13 +41,16 @@ def test_differences_are_taken_seed_by_seed() -> None:
 @pytest.mark.parametrize(
     ("differences", "higher", "expected"),
     [
+        ([0.10, 0.11, 0.12], None, "higher"),
+        ([-0.10, -0.11, -0.12], None, "lower"),
+        ([-0.1, 0.1, 0.3], None, "within noise"),
         ([0.10, 0.11, 0.12], True, "better"),
         ([0.10, 0.11, 0.12], False, "worse"),
         ([-0.10, -0.11, -0.12], False, "better"),
         ([-0.1, 0.1, 0.3], True, "within noise"),
     ],
 )
-def test_verdict(differences: list[float], higher: bool, expected: str) -> None:
+def test_verdict(differences: list[float], higher: bool | None, expected: str) -> None:
     assert verdict(estimate(differences), higher=higher) == expected
 
 

@@ -93,6 +93,20 @@ def test_every_end_is_a_state(tmp_path: Path, behave: str, status: str, error: s
     assert state.finished == (status in ("done", "stopped"))
 
 
+def test_no_result_becomes_one_when_the_metric_is_corrected(tmp_path: Path) -> None:
+    trial = trial_that("empty", tmp_path)  # logs `loss` alone
+    assert run_trial(trial, metrics=["score"], timeout=None).status == "no result"
+    assert run_trial(trial, metrics=["loss"], timeout=None).status == "done"
+    assert [run.name for run in attempts(trial.folder)] == ["try_1"]
+
+
+def test_no_result_is_tried_again_while_it_stays_so(tmp_path: Path) -> None:
+    trial = trial_that("nan", tmp_path)
+    for tries in (1, 2):
+        assert run_trial(trial, metrics=["score"], timeout=None).status == "no result"
+        assert len(attempts(trial.folder)) == tries
+
+
 def test_a_finished_trial_is_not_run_again(tmp_path: Path) -> None:
     trial = trial_that("good", tmp_path)
     first = run_trial(trial, metrics=["score"], timeout=None)

@@ -10,7 +10,7 @@ from typing import Any
 from limoe.reporting.run_folder import Health, RunFolder
 
 SHARE = re.compile(
-    r"(zeroshot_\w+|fewshot\d+_\w+|linear_probe_\w+|[it]2[it]_r\d+|success_rate)$"
+    r"(zeroshot_\w+|fewshot\d+_\w+|linear_probe_\w+|[it]2[it]_r\d+|success_rate(_min)?)$"
 )  # metrics that are shares of 1
 _STATUS = {"done": "Finished", "failed": "Failed", "stopped": "Stopped early", "running": "Not ended"}
 

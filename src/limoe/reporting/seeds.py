@@ -36,14 +36,16 @@ def paired_difference(own: Mapping[int, float], base: Mapping[int, float]) -> Es
     return estimate([own[seed] - base[seed] for seed in shared]) if shared else None
 
 
-def verdict(difference: Estimate | None, *, higher: bool) -> str:
-    """In words what an interval of differences says; `higher` says which way is better."""
+def verdict(difference: Estimate | None, *, higher: bool | None) -> str:
+    """In words what an interval of differences says; `higher` says which way is better, None that neither is."""
     if difference is None:
         return "no seed in common"
     if difference.n < 2:
         return "one seed: no interval"
     if not difference.excludes_zero:
         return "within noise"
+    if higher is None:
+        return "higher" if difference.mean > 0 else "lower"
     return "better" if (difference.mean > 0) == higher else "worse"
 
 

@@ -100,6 +100,6 @@ def _devices(cfg: DictConfig) -> int:
 
 
 def _pace(rows: Sequence[Row]) -> float | None:
-    steps = [max((steps_done(run.path) for run in row.runs), default=0) for row in rows]
-    paces = [row.state.seconds / n for row, n in zip(rows, steps, strict=True) if n]
+    """Seconds per step over the trials that took one attempt: others may have thrown steps away."""
+    paces = [row.state.seconds / n for row in rows if len(row.runs) == 1 and (n := steps_done(row.runs[0].path))]
     return median(paces) if paces else None

@@ -16,11 +16,11 @@ _OPTIONAL = ("paper", "baseline", "expectation", "trial_timeout", "paper_scale",
 
 @dataclass(frozen=True)
 class Metric:
-    """A logged number that the study compares. `higher` says which way is better."""
+    """A logged number that the study compares. `higher` says which way is better, None that neither is."""
 
     key: str
     name: str
-    higher: bool = True
+    higher: bool | None = True
 
 
 @dataclass(frozen=True)
@@ -164,7 +164,7 @@ def _metric(entry: Any, place: str) -> Metric:
         entry = {"key": entry}
     _require(isinstance(entry, dict) and {"key"} <= set(entry) <= {"key", "name", "higher"}, place, rule)
     key, name, higher = entry["key"], entry.get("name", entry["key"]), entry.get("higher", True)
-    _require(isinstance(key, str) and isinstance(name, str) and isinstance(higher, bool), place, rule)
+    _require(isinstance(key, str) and isinstance(name, str) and isinstance(higher, bool | None), place, rule)
     return Metric(key, name, higher)
 
 

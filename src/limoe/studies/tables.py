@@ -16,7 +16,9 @@ from limoe.studies.study import Metric, Study
 _NUMBERS = ("seeds", "mean", "half_95", "difference", "difference_half_95", "verdict")
 _CSV = ("variant", "metric", *_NUMBERS, "finished", "successful", "trials")
 _NO_RESULT, _NO_BASE = "no result", "the baseline has no result"
-_SAID = {name: f"{{is}} {name}" for name in ("better", "worse", "within noise")} | {_NO_RESULT: "{has} no result"}
+_SAID = {name: f"{{is}} {name}" for name in ("better", "worse", "higher", "lower", "within noise")} | {
+    _NO_RESULT: "{has} no result"
+}
 
 
 @dataclass(frozen=True)

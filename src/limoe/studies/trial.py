@@ -104,14 +104,16 @@ def _read_unwatched(trial: Trial, *, metrics: Sequence[str]) -> State:
         status = json.loads((trial.folder / FILE).read_text(encoding="utf-8")).get("status")
     except (OSError, ValueError, AttributeError):
         return State(PENDING)
-    if status != RUNNING:
+    if status not in (RUNNING, NO_RESULT):  # the latter may have one by the metrics of today
         return read_state(trial)
     runs = attempts(trial.folder)
-    if not runs or _record(runs[-1]).get("status") != "done":
-        return State(INTERRUPTED, _seconds(runs), runs[-1] if runs else None)
-    state = _outcome(trial, runs[-1], _log(runs[-1]), code=0, timed_out=False, metrics=metrics)
-    _write(trial, state)
-    return state
+    if runs and _record(runs[-1]).get("status") == "done":
+        state = _outcome(trial, runs[-1], _log(runs[-1]), code=0, timed_out=False, metrics=metrics)
+        _write(trial, state)
+        return state
+    if status == NO_RESULT:
+        return read_state(trial)
+    return State(INTERRUPTED, _seconds(runs), runs[-1] if runs else None)
 
 
 def _attempt(

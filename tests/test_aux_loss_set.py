@@ -138,7 +138,7 @@ def test_boost_and_factor_multiply() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"weight": -0.1}, r"aux_total\.weight must be >= 0"),
+        ({"weight": -0.1}, r"aux_total\.weight must be a number >= 0"),
         ({"over_losses": "max"}, r"aux_total\.over_losses must be 'mean' or 'sum', got 'max'"),
         ({"over_layers": "max"}, r"aux_total\.over_layers must be 'mean' or 'sum', got 'max'"),
         ({"stats_sync": "all"}, r"aux_total\.stats_sync must be 'local' or 'global', got 'all'"),

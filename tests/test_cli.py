@@ -74,12 +74,18 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def call(here: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     """Runs `limoe <words>` in this process with `run` as the verb `train`; returns the exit code."""
 
-    def call(*words: str, run: Callable[[DictConfig], Any] = lambda cfg: None, positional: Any = None) -> int:
+    def call(
+        *words: str,
+        run: Callable[[DictConfig], Any] = lambda cfg: None,
+        positional: Any = None,
+        goes_on: bool = False,
+    ) -> int:
         stub = Stub(
             "train",
             help="Train a toy.\n\nlimoe train seed=1",
             positional=positional,
             flags={"--short": "seed=7"},
+            goes_on=goes_on,
             run=run,
         )
         monkeypatch.setattr(cli, "all_verbs", lambda: {"train": stub})
@@ -319,6 +325,9 @@ def test_interrupts_have_their_exit_codes(call: Callable[..., int], capsys: pyte
     assert call("train", run=sigterm) == 143
     said = capsys.readouterr().err.splitlines()
     assert said == ["limoe: interrupted", "limoe: interrupted", "limoe: terminated"]
+    assert call("train", run=ctrl_c, goes_on=True) == 130
+    assert capsys.readouterr().err == "limoe: interrupted; the same command goes on\n"
+    assert {name for name, verb in all_verbs().items() if verb.goes_on} == {"study", "compare", "search"}
 
 
 def test_cfg_shows_the_config_and_runs_nothing(
@@ -373,6 +382,9 @@ def test_a_project_adds_options_and_code(
         assert seen == [32, 16]  # an option of limoe is not replaced
         assert call("train", "model=hugh") == 2
         assert "did you mean 'huge'? (options: big, huge, tiny)" in error_line(capsys)
+        (here / "configs" / "model" / "odd.yaml").write_text("own_width: 32")
+        assert call("train", "model=odd", "model.own_widht=3") == 2
+        assert error_line(capsys).endswith("unknown key 'model.own_widht'; did you mean 'model.own_width'?")
     finally:
         sys.path[:] = before
 

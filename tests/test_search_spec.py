@@ -56,6 +56,7 @@ def test_startup_is_a_quarter(trials: int, startup: int) -> None:
         ({"space": {"optimizer.lr": 1}}, "space.optimizer.lr must be {low, high} or {choices}, got 1"),
         ({"metric": "val/loss"}, "metric must be {key, higher}, and perhaps name, got 'val/loss'"),
         ({"metric": {"key": "val/loss"}}, "metric must be {key, higher}"),
+        ({"metric": {"key": "val/loss", "highr": True}}, "metric: unknown key 'highr'; did you mean 'higher'?"),
         ({"metric": {"key": 3, "higher": True}}, "metrics must list keys"),
         ({"trials": 0}, "trials must be a whole number > 0, got 0"),
         ({"trials": True}, "trials must be a whole number > 0, got True"),
@@ -78,7 +79,12 @@ def test_errors_name_file_and_key(changes: dict[str, Any], message: str) -> None
 def test_read_search(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"search\.yaml: No such file.*limoe search new FOLDER"):
         read_search(tmp_path)
-    for text, message in (("a: [", "not readable as YAML"), ("- a", "must hold keys and values, got list")):
+    nested = 'line 2: .*; an override with a list needs quotes: "aux_loss=\\[a,b\\]"$'
+    for text, message in (
+        ("a: [", "not readable as YAML: line 1: "),
+        ("trials: 3\nbase: [aux_loss=[load,z]]", nested),
+        ("- a", "must hold keys and values, got list"),
+    ):
         (tmp_path / "search.yaml").write_text(text)
         with pytest.raises(DataError, match=message):
             read_search(tmp_path)

@@ -66,6 +66,14 @@ def test_the_first_variant_is_the_baseline_by_default() -> None:
         ({"baseline": "other"}, "baseline must be one of limoe, none, plain, got 'other'"),
         ({"metrics": [{"name": "x"}]}, "metrics must list keys"),
         ({"metrics": [3]}, "metrics must list keys"),
+        (
+            {
+                "metrics": [
+                    {"key": "val/synthetic_heldout/zeroshot_top1", "name": "zero-shot on held-out", "highr": True}
+                ]
+            },
+            "metrics: unknown key 'highr'; did you mean 'higher'?",
+        ),
         ({"trial_timeout": 0}, "trial_timeout must be a number of seconds > 0, got 0"),
         ({"published": [{"name": "x"}]}, "published must list"),
         ({"paper_scale": ["model=limoe_b16"]}, "paper_scale must hold base, metrics"),
@@ -85,6 +93,14 @@ def test_read_study(tmp_path: Path) -> None:
         read_study(tmp_path)
     (tmp_path / "study.yaml").write_text("a: [")
     with pytest.raises(DataError, match="not readable as YAML"):
+        read_study(tmp_path)
+    for text, line in (("a: [1\nb: 2", 2), ("\x00", None)):  # other faults get no advice about overrides
+        (tmp_path / "study.yaml").write_text(text)
+        with pytest.raises(DataError, match=r"as YAML: line 2: expected" if line else "special characters") as caught:
+            read_study(tmp_path)
+        assert "quotes" not in str(caught.value)
+    (tmp_path / "study.yaml").write_text("variants:\n  both: [aux_loss=[limoe,mine]]")
+    with pytest.raises(DataError, match=r'YAML: line 2: .*; an override with a list needs quotes: "aux_loss=\[a,b\]"$'):
         read_study(tmp_path)
     (tmp_path / "study.yaml").write_text("- a")
     with pytest.raises(DataError, match="must hold keys and values, got list"):

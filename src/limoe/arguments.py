@@ -53,9 +53,9 @@ def overrides(words: Sequence[str], *, positional: str | list[str] | None) -> li
     if not values:
         return kept
     if isinstance(positional, list):
-        return [f"{positional[0]}=[{','.join(_quote(value) for value in values)}]", *kept]
+        return [f"{positional[0]}=[{','.join(quoted(value) for value in values)}]", *kept]
     if positional is not None and len(values) == 1:
-        return [f"{positional}={_quote(values[0])}", *kept]
+        return [f"{positional}={quoted(values[0])}", *kept]
     surplus = values[0] if positional is None else values[1]
     raise ConfigError(f"cannot read {surplus!r}: an override is key=value, such as seed=1")
 
@@ -72,7 +72,7 @@ def _check_kind(name: str, value: str) -> None:
         raise ConfigError(f"option {name} must be one of {', '.join(sorted(kinds))}, got {value!r}")
 
 
-def _quote(value: str) -> str:
+def quoted(value: str) -> str:
     """A string in Hydra's override grammar, whatever it holds."""
     escaped = value.replace("\\", "\\\\").replace("'", "\\'")
     return f"'{escaped}'"

@@ -18,12 +18,12 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 import limoe
 from limoe import arguments
 from limoe.config import config_dir, own_config_dir, register_resolvers
-from limoe.config_errors import Known, did_you_mean, explain
+from limoe.config_errors import Known, composed_keys, did_you_mean, explain
 from limoe.errors import ConfigError, one_line
 from limoe.verbs import Verb, all_verbs
 
@@ -101,7 +101,7 @@ def _run_verb(verb: Verb, words: list[str]) -> None:
         if isinstance(error, JobFailed):
             raise
         known = Known(
-            keys=lambda: _known_keys(configs, name=verb.name, overrides=overrides),
+            keys=lambda: _known_keys(configs, own, name=verb.name, overrides=overrides),
             options=lambda group: [
                 f.stem for place in filter(None, (configs, own)) for f in (place / group).glob("*.yaml")
             ],
@@ -164,21 +164,12 @@ def _add_to_search_path(folder: Path) -> None:
     Plugins.instance().register(Experiments)
 
 
-def _known_keys(configs: Path, *, name: str, overrides: list[str]) -> list[str]:
-    """Dotted keys of the config, composed with the chosen groups where that is possible."""
-    groups = [o for o in overrides if "." not in o.partition("=")[0]]
-    for chosen in (groups, []):
-        with contextlib.suppress(Exception), hydra.initialize_config_dir(str(configs), version_base=_VERSION_BASE):
-            cfg = hydra.compose(name, overrides=chosen)
-            return list(_flat(OmegaConf.to_container(cfg, resolve=False)))
+def _known_keys(configs: Path, own: Path | None, *, name: str, overrides: list[str]) -> list[str]:
+    """Dotted keys of the config, composed with the chosen groups where that is possible, a project's own among them."""
+    also = [] if own is None else [f"hydra.searchpath=[{arguments.quoted(f'file://{own}')}]"]
+    with contextlib.suppress(Exception), hydra.initialize_config_dir(str(configs), version_base=_VERSION_BASE):
+        return composed_keys(name, overrides, search_path=also)
     return []
-
-
-def _flat(content: Any, prefix: str = "") -> Iterator[str]:
-    if isinstance(content, dict):
-        for key, value in content.items():
-            yield f"{prefix}{key}"
-            yield from _flat(value, f"{prefix}{key}.")
 
 
 def _report(error: Exception, *, is_ours: bool = True) -> int:
@@ -195,5 +186,7 @@ def _report(error: Exception, *, is_ours: bool = True) -> int:
 
 
 def _stopped(code: int) -> int:
-    print("limoe: interrupted" if code == INTERRUPTED else "limoe: terminated", file=sys.stderr)
+    verb = all_verbs().get(sys.argv[1]) if len(sys.argv) > 1 else None
+    goes_on = "; the same command goes on" if verb is not None and verb.goes_on else ""
+    print(f"limoe: {'interrupted' if code == INTERRUPTED else 'terminated'}{goes_on}", file=sys.stderr)
     return code

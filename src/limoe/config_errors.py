@@ -1,10 +1,15 @@
 """What Hydra, OmegaConf and YAML say about a config, as one line that names the key or file and what to do."""
 
+import contextlib
 import difflib
 import re
-from collections.abc import Callable, Iterable, Iterator
+import sys
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import hydra
 import yaml
 from hydra.errors import (
     ConfigCompositionException,
@@ -13,6 +18,7 @@ from hydra.errors import (
     MissingConfigException,
     OverrideParseException,
 )
+from omegaconf import OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from limoe.errors import LimoeError, one_line
@@ -24,6 +30,19 @@ class Known:
 
     keys: Callable[[], Iterable[str]] = tuple
     options: Callable[[str], Iterable[str]] = lambda group: ()
+
+
+def composed_keys(name: str, overrides: Sequence[str], *, search_path: Sequence[str] = ()) -> list[str]:
+    """Dotted keys of the config `name` with the groups that `overrides` choose, or the defaults where they are wrong.
+
+    Hydra must be initialised; `search_path` are overrides that say where else it looks.
+    """
+    groups = [word for word in overrides if "." not in word.partition("=")[0]]
+    for chosen in (groups, []):
+        with contextlib.suppress(Exception):
+            cfg = hydra.compose(name, overrides=[*search_path, *chosen])
+            return list(_dotted(OmegaConf.to_container(cfg, resolve=False)))
+    return []
 
 
 def explain(error: BaseException, *, known: Known | None = None) -> str | None:
@@ -41,6 +60,19 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """`; did you mean 'x'?` for the nearest known word, empty where nothing is near."""
     near = difflib.get_close_matches(word, sorted(known), n=1)
     return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def yaml_problem(error: yaml.MarkedYAMLError) -> str:
+    """`line 3: what is wrong there`, the line counted from 1."""
+    mark = error.problem_mark or error.context_mark
+    return f"{f'line {mark.line + 1}: ' if mark else ''}{error.problem or error.context}"
+
+
+def _dotted(content: Any, prefix: str = "") -> Iterator[str]:
+    if isinstance(content, dict):
+        for key, value in content.items():
+            yield f"{prefix}{key}"
+            yield from _dotted(value, f"{prefix}{key}.")
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
@@ -64,7 +96,8 @@ def _explain_known(error: BaseException, known: Known) -> str | None:
         case OmegaConfBaseException():
             return f"{error.full_key}: {_first_line(error)}" if error.full_key else _first_line(error)
         case yaml.MarkedYAMLError():
-            return _yaml(error)
+            mark = error.problem_mark or error.context_mark
+            return f"{mark.name}, {yaml_problem(error)}" if mark else yaml_problem(error)
         case HydraException() | yaml.YAMLError():
             return str(error)
     return None
@@ -107,12 +140,6 @@ def _nearest_key(key: str, known: list[str]) -> str:
     return f" ({parent or 'the config'} has: {', '.join(beside)})" if beside else ""
 
 
-def _yaml(error: yaml.MarkedYAMLError) -> str:
-    mark = error.problem_mark or error.context_mark
-    where = f"{mark.name}, line {mark.line + 1}: " if mark else ""
-    return f"{where}{error.problem or error.context}"
-
-
 def _instantiation(error: InstantiationException) -> str | None:
     """The constructor's own words behind the key, where the fault lies in what the config gives it."""
     cause = error.__cause__
@@ -120,12 +147,39 @@ def _instantiation(error: InstantiationException) -> str | None:
     key = re.search(r"full_key: (\S+)", text)
     where = f"{key[1]}: " if key else ""
     if cause is None or text.startswith("Error locating"):
-        return where + (str(cause) if cause else _first_line(error))
+        return where + (_not_found(cause) if cause else _first_line(error))
     by_config = isinstance(cause, (ValueError, OSError)) or type(cause).__name__ == "MisconfigurationException"
-    return f"{where}{cause}" if by_config or _is_signature_error(cause) else None
+    if by_config or _is_signature_error(cause):
+        return f"{where}{cause}"
+    return f"{where}{cause}; is a value of the wrong type?" if _is_raised_by_constructor(cause) else None
+
+
+def _not_found(cause: BaseException) -> str:
+    """Hydra tries a name that a module lacks as a module of its own, and then speaks of packages."""
+    text = str(cause)
+    names = re.search(r"that '(\w+)' is (?:importable from module|an attribute of) '([\w.]+)'", text)
+    if names is None:
+        return text
+    name, parent = names.groups()
+    missing = cause.__cause__
+    if isinstance(missing, ImportError) and missing.name != f"{parent}.{name}":
+        return text  # the module is there, and what it imports is not
+    return f"{parent} has no {name!r}{did_you_mean(name, dir(sys.modules[parent]) if parent in sys.modules else ())}"
 
 
 def _is_signature_error(cause: BaseException) -> bool:
-    """A TypeError of the call itself (missing, unexpected argument) has no frame inside the callee."""
+    """A TypeError of the call itself (missing, unexpected argument) has no frame inside the callee.
+
+    So is one of a parent's constructor, to which a loss of one's own hands on what it does not know.
+    """
     frame = cause.__traceback__
-    return isinstance(cause, TypeError) and frame is not None and frame.tb_next is None
+    if not isinstance(cause, TypeError) or frame is None:
+        return False
+    of_constructor = re.search(r"__init__\(\) (got an unexpected keyword|missing \d+ required)", str(cause))
+    return frame.tb_next is None or of_constructor is not None
+
+
+def _is_raised_by_constructor(cause: BaseException) -> bool:
+    """Such as a comparison of a number with a text, in the lines of an `__init__` itself and not of what it calls."""
+    frames = [frame for frame, _ in traceback.walk_tb(cause.__traceback__)]
+    return isinstance(cause, TypeError) and bool(frames) and frames[-1].f_code.co_name == "__init__"

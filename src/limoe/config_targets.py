@@ -47,7 +47,8 @@ def locate(target: str, *, key: str = "") -> Callable[..., Any]:
     try:
         return getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
-        raise ConfigError(f"{_join(key, '_target_')}: cannot find {target!r} ({error})") from error
+        near = did_you_mean(name, dir(error.obj)) if isinstance(error, AttributeError) else ""
+        raise ConfigError(f"{_join(key, '_target_')}: cannot find {target!r} ({error}){near}") from error
 
 
 def _walk(content: Any, key: str) -> Iterator[tuple[str, dict[str, Any]]]:

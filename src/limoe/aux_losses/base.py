@@ -1,7 +1,7 @@
 """An auxiliary loss, and the set of those that are active in a run."""
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
@@ -20,6 +20,9 @@ class AuxLoss:
         weight: relative weight in the mean over atoms; 0 = computed and logged, but adds nothing.
         absolute_weight: if given, the loss times this is added as it is, outside the mean and `aux_total.weight`, and
             `weight` does not count. For losses whose papers name a weight of their own (Switch 0.01, ST-MoE 0.001).
+
+    Raises:
+        ValueError: a setting makes no sense; whoever builds the loss from a config puts its key in front.
     """
 
     needs_noise = False  # True where the loss is undefined without router noise
@@ -28,10 +31,9 @@ class AuxLoss:
     def __init__(
         self, *, modality: str | None = None, weight: float = 1.0, absolute_weight: float | None = None
     ) -> None:
-        name = type(self).__name__
-        require(weight >= 0, f"aux_loss.{name}.weight", ">= 0", weight)
-        is_weight = absolute_weight is None or absolute_weight >= 0
-        require(is_weight, f"aux_loss.{name}.absolute_weight", ">= 0 or null", absolute_weight)
+        check_setting(is_number(weight) and weight >= 0, "weight", "a number >= 0", weight)
+        is_weight = absolute_weight is None or (is_number(absolute_weight) and absolute_weight >= 0)
+        check_setting(is_weight, "absolute_weight", "a number >= 0 or null", absolute_weight)
         self.modality = None if modality is None else modality_id(modality)
         self.weight, self.absolute_weight = weight, absolute_weight
 
@@ -65,10 +67,23 @@ def modality_id(name: str) -> int:
     """0 for "image", 1 for "text".
 
     Raises:
-        ConfigError: the name is neither.
+        ValueError: the name is neither.
     """
-    require(name in MODALITIES, "aux_loss.<name>.modality", "'image' or 'text'", name)
+    check_setting(name in MODALITIES, "modality", "'image' or 'text'", name)
     return MODALITIES.index(name)
+
+
+def is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def check_setting(condition: bool, name: str, rule: str, value: Any) -> None:
+    """Raise `ValueError("<name> must be <rule>, got <value>")` unless `condition` holds.
+
+    A loss knows its argument and not its key: `aux_loss.z` may be of any class.
+    """
+    if not condition:
+        raise ValueError(f"{name} must be {rule}, got {value!r}")
 
 
 class AuxTotal(NamedTuple):
@@ -107,7 +122,7 @@ class AuxLossSet:
         over_layers: str = "mean",
         stats_sync: str = "local",
     ) -> None:
-        require(weight >= 0, "aux_total.weight", ">= 0", weight)
+        require(is_number(weight) and weight >= 0, "aux_total.weight", "a number >= 0", weight)
         for key, value in (("over_losses", over_losses), ("over_layers", over_layers)):
             require(value in ("mean", "sum"), f"aux_total.{key}", "'mean' or 'sum'", value)
         require(stats_sync in ("local", "global"), "aux_total.stats_sync", "'local' or 'global'", stats_sync)

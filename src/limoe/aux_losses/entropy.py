@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from limoe.aux_losses.base import AuxLoss
+from limoe.aux_losses.base import AuxLoss, check_setting, is_number
 from limoe.errors import require
 from limoe.types import RouterOutput
 
@@ -65,10 +65,10 @@ class GlobalEntropy(AuxLoss):
         absolute_weight: float | None = None,
     ) -> None:
         super().__init__(modality=modality, weight=weight, absolute_weight=absolute_weight)
-        key = f"aux_loss.global_{modality}"
-        require(min_experts is None or min_experts >= 1, f"{key}.min_experts", ">= 1 or null", min_experts)
-        in_range = min_fraction is None or 0 < min_fraction <= 1
-        require(in_range, f"{key}.min_fraction", "in (0, 1] or null", min_fraction)
+        enough = min_experts is None or (is_number(min_experts) and min_experts >= 1)
+        check_setting(enough, "min_experts", "a number >= 1 or null", min_experts)
+        in_range = min_fraction is None or (is_number(min_fraction) and 0 < min_fraction <= 1)
+        check_setting(in_range, "min_fraction", "a number in (0, 1] or null", min_fraction)
         self.min_experts, self.min_fraction = min_experts, min_fraction
 
     def threshold(self, num_experts: int) -> float | None:

@@ -5,9 +5,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from omegaconf import OmegaConf
-
-from limoe.config_errors import did_you_mean
 from limoe.errors import ConfigError
 from limoe.search.spec import POINT, Search
 from limoe.studies.plan import Plan, plan_study
@@ -42,9 +39,7 @@ def check_space(search: Search, *, root: Path) -> Plan:
             try:
                 plan_point(probe, first | {key: word}, root=root)
             except ConfigError as error:
-                known = OmegaConf.to_container(base.configs[POINT], resolve=False)
-                hint = did_you_mean(key, _keys(known)) if str(error).startswith("unknown key") else ""
-                raise ConfigError(f"space: {key}={word}: {error}{hint}") from error
+                raise ConfigError(f"space: {key}={word}: {error}") from error
     return base
 
 
@@ -54,11 +49,3 @@ def search_key(search: Search, base: Plan) -> str:
     space = sorted((key, str(parameter)) for key, parameter in search.space.items())
     content = repr((configs, space, search.metric.key, search.metric.higher))
     return f"{search.name}_{hashlib.sha256(content.encode()).hexdigest()[:8]}"
-
-
-def _keys(content: object, prefix: str = "") -> list[str]:
-    if not isinstance(content, dict):
-        return []
-    return [
-        key for name, value in content.items() for key in (f"{prefix}{name}", *_keys(value, prefix=f"{prefix}{name}."))
-    ]

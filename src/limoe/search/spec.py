@@ -10,9 +10,9 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from limoe.config_errors import did_you_mean
-from limoe.errors import DataError, one_line
+from limoe.errors import DataError
 from limoe.search.space import Parameter, parse_parameter
-from limoe.studies.study import Metric, Study, parse_study
+from limoe.studies.study import Metric, Study, parse_study, unreadable
 
 FILE = "search.yaml"
 POINT = "point"  # the only variant of the study that a point is
@@ -67,7 +67,7 @@ def read_search(folder: Path) -> Search:
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}; make a search with: limoe search new FOLDER") from error
     except (yaml.YAMLError, UnicodeDecodeError, OmegaConfBaseException) as error:
-        raise DataError(f"{path} is not readable as YAML: {one_line(str(error))}") from error
+        raise unreadable(path, error) from error
     return parse_search(content, name=folder.resolve().name, place=str(path))
 
 
@@ -86,7 +86,10 @@ def parse_search(content: Any, *, name: str, place: str) -> Search:
         require(content.get(key) not in (None, "", [], {}), f"{key} is missing")
     space, metric, trials, pruning = (content.get(key) for key in ("space", "metric", "trials", "pruning"))
     require(isinstance(space, dict), f"space must map config keys to ranges or choices, got {space!r:.60}")
-    whole = isinstance(metric, dict) and {"key", "higher"} <= set(metric) <= {"key", "higher", "name"}
+    names = ("key", "higher", "name")
+    for word in metric if isinstance(metric, dict) else ():
+        require(word in names, f"metric: unknown key {word!r}{did_you_mean(str(word), names)}")
+    whole = isinstance(metric, dict) and {"key", "higher"} <= set(metric)
     require(whole, f"metric must be {{key, higher}}, and perhaps name, got {metric!r:.60}")
     require(is_count(trials), f"trials must be a whole number > 0, got {trials!r:.60}")
     require(pruning is None or isinstance(pruning, bool), f"pruning must be true or false, got {pruning!r:.60}")

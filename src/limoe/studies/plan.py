@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose
+from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
-from limoe.config import check, config_hash
-from limoe.config_errors import explain
+from limoe.aux_losses.base import AuxLossSet
+from limoe.config import check, config_hash, instantiate, plain
+from limoe.config_errors import Known, composed_keys, explain
 from limoe.errors import ConfigError, DataError
 from limoe.run_record import write_json
 from limoe.studies.study import Study
@@ -95,12 +97,18 @@ def differences(configs: dict[str, DictConfig], *, baseline: str) -> dict[str, d
 
 
 def _compose(name: str, overrides: Sequence[str]) -> DictConfig:
+    """The losses are built too: they need no data, and their values are what studies often vary."""
     try:
         cfg = compose("train", overrides=list(overrides))
         check(cfg)
+        AuxLossSet(instantiate(cfg.aux_loss), **plain(cfg.aux_total))
         return cfg
     except Exception as error:
-        message = explain(error)
+        known = Known(
+            keys=lambda: composed_keys("train", overrides),
+            options=lambda group: GlobalHydra.instance().config_loader().get_group_options(group),
+        )
+        message = explain(error, known=known)
         if message is None:
             raise
         raise ConfigError(f"variant {name}: {message}") from error

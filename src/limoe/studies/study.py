@@ -6,8 +6,8 @@ from typing import Any
 
 import yaml
 
-from limoe.config_errors import did_you_mean
-from limoe.errors import DataError
+from limoe.config_errors import did_you_mean, yaml_problem
+from limoe.errors import DataError, one_line
 
 FILE = "study.yaml"
 _REQUIRED = ("question", "base", "variants", "seeds", "metrics")
@@ -67,8 +67,18 @@ def read_study(folder: Path) -> Study:
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}; make a study with: limoe study new NAME") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} is not readable as YAML: {' '.join(str(error).split())}") from error
+        raise unreadable(path, error) from error
     return parse_study(content, name=folder.resolve().name, place=str(path))
+
+
+def unreadable(path: Path, error: Exception) -> DataError:
+    """The YAML error of a file with overrides, and what to do where it is the usual one."""
+    problem, hint = one_line(str(error)), ""
+    if isinstance(error, yaml.MarkedYAMLError):
+        problem = yaml_problem(error)
+        if problem.endswith("but got '['"):  # a list in the list: [aux_loss=[a,b]]
+            hint = '; an override with a list needs quotes: "aux_loss=[a,b]"'
+    return DataError(f"{path} is not readable as YAML: {problem}{hint}")
 
 
 def parse_study(content: Any, *, name: str, place: str) -> Study:
@@ -159,10 +169,13 @@ def _seeds(value: Any, place: str) -> tuple[int, ...]:
 
 
 def _metric(entry: Any, place: str) -> Metric:
-    rule = f"metrics must list keys, or {{key, name, higher}}, got {entry!r:.60}"
+    rule, known = f"metrics must list keys, or {{key, name, higher}}, got {entry!r:.60}", ("key", "name", "higher")
     if isinstance(entry, str):
         entry = {"key": entry}
-    _require(isinstance(entry, dict) and {"key"} <= set(entry) <= {"key", "name", "higher"}, place, rule)
+    _require(isinstance(entry, dict), place, rule)
+    for word in entry:
+        _require(word in known, place, f"metrics: unknown key {word!r}{did_you_mean(str(word), known)}")
+    _require("key" in entry, place, rule)
     key, name, higher = entry["key"], entry.get("name", entry["key"]), entry.get("higher", True)
     _require(isinstance(key, str) and isinstance(name, str) and isinstance(higher, bool | None), place, rule)
     return Metric(key, name, higher)

@@ -3,7 +3,8 @@
 A verb is `<verb>.py` with a docstring (its first line in the list of verbs, all of it in `limoe <verb> --help`) and
 `run(cfg: DictConfig) -> None`; its config is `configs/<verb>.yaml`. `POSITIONAL = "key"` lets one argument without `=`
 become `key=argument`; `POSITIONAL = ["key"]` lets any number become a list. `FLAGS = {"--json": "json=true"}` gives a
-verb options of its own, each short for an override.
+verb options of its own, each short for an override. `GOES_ON = True` says that the same command, given again after an
+interrupt, goes on where it stopped.
 """
 
 import ast
@@ -20,6 +21,7 @@ class Verb:
     help: str
     positional: str | list[str] | None
     flags: dict[str, str]
+    goes_on: bool = False
 
     @property
     def summary(self) -> str:
@@ -39,8 +41,8 @@ def all_verbs() -> dict[str, Verb]:
 def _read(file: Path) -> Verb:
     tree = ast.parse(file.read_text(encoding="utf-8"))
     assigned = {ast.unparse(node.targets[0]): node.value for node in tree.body if isinstance(node, ast.Assign)}
-    positional, flags = (
+    positional, flags, goes_on = (
         ast.literal_eval(assigned[name]) if name in assigned else default
-        for name, default in (("POSITIONAL", None), ("FLAGS", {}))
+        for name, default in (("POSITIONAL", None), ("FLAGS", {}), ("GOES_ON", False))
     )
-    return Verb(file.stem, help=ast.get_docstring(tree) or "", positional=positional, flags=flags)
+    return Verb(file.stem, ast.get_docstring(tree) or "", positional, flags, goes_on)

@@ -22,6 +22,7 @@ from limoe.studies.results import collect
 from limoe.studies.sweep import run_sweep, status_table
 from limoe.studies.twins import comparison
 
+GOES_ON = True
 _OWN = ("seeds", "variants", "metrics", "dry_run", "out")
 
 

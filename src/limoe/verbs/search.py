@@ -24,6 +24,7 @@ from limoe.search.spec import Search, is_count, read_search
 from limoe.search.store import Store
 
 POSITIONAL = ["search"]
+GOES_ON = True
 
 
 def run(cfg: DictConfig) -> None:

@@ -25,6 +25,7 @@ from limoe.studies.study import Study, read_study
 from limoe.studies.sweep import run_sweep, status_table
 
 POSITIONAL = ["study"]
+GOES_ON = True
 
 
 def run(cfg: DictConfig) -> None:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from limoe.errors import ConfigError
+from limoe.studies.skeleton import write_new
 
 _SEARCH = """\
 question: Which learning rate and auxiliary weight train best?
@@ -35,11 +35,4 @@ def write_skeleton(folder: Path) -> list[Path]:
     Raises:
         ConfigError: the folder exists already.
     """
-    try:
-        folder.mkdir(parents=True)
-    except FileExistsError as error:
-        raise ConfigError(f"{folder} exists already; choose another name") from error
-    files = {folder / "search.yaml": _SEARCH, folder / "README.md": _README.format(name=folder.name, folder=folder)}
-    for path, text in files.items():
-        path.write_text(text, encoding="utf-8")
-    return list(files)
+    return write_new(folder, {"search.yaml": _SEARCH, "README.md": _README.format(name=folder.name, folder=folder)})

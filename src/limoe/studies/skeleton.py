@@ -41,11 +41,19 @@ def write_skeleton(folder: Path) -> list[Path]:
     Raises:
         ConfigError: the folder exists already.
     """
+    return write_new(folder, {"study.yaml": _STUDY, "README.md": _README.format(name=folder.name, folder=folder)})
+
+
+def write_new(folder: Path, texts: dict[str, str]) -> list[Path]:
+    """Files by name in a new folder, and never in one that is there.
+
+    Raises:
+        ConfigError: the folder exists already.
+    """
     try:
         folder.mkdir(parents=True)
     except FileExistsError as error:
         raise ConfigError(f"{folder} exists already; choose another name") from error
-    files = {folder / "study.yaml": _STUDY, folder / "README.md": _README.format(name=folder.name, folder=folder)}
-    for path, text in files.items():
-        path.write_text(text, encoding="utf-8")
-    return list(files)
+    for name, text in texts.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    return [folder / name for name in texts]

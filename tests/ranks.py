@@ -42,8 +42,8 @@ def _rank(work: Callable[[int], Any], number: int, folder: str) -> None:
     if number == 0:
         torch.save(found, f"{folder}/found.pt")
     dist.destroy_process_group()
-    # Not by way of the interpreter's end: a thread of gloo that lets go of its last tensor meanwhile aborts the process.
-    # (`torch.distributed.nn.functional`, imported by the first checkpointing, has the group in its default arguments.)
+    # Not by way of the interpreter's end, where a thread of gloo that drops its last tensor aborts the process: the
+    # group lives on in default arguments of torch.distributed.nn.functional, which checkpointing imports.
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)

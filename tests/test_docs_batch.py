@@ -6,7 +6,6 @@ from typing import Any
 
 import lightning as L
 import pytest
-import torch.nn.functional as F
 from test_configs import composed
 from torch import Tensor
 
@@ -36,7 +35,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     batch = next(iter(data.train_dataloader()))
     module = build_module(cfg).train()
     model, found = module.model, {f"batch.{name}": value for name, value in batch._asdict().items()}
-    run, attend = moe.run_experts, F.scaled_dot_product_attention
+    run, attend = moe.run_experts, layers.attend
 
     def run_experts(rows: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         found["rows"] = rows
@@ -50,7 +49,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         found[name] = value
 
     monkeypatch.setattr(moe, "run_experts", run_experts)
-    monkeypatch.setattr(layers.F, "scaled_dot_product_attention", attention)
+    monkeypatch.setattr(layers, "attend", attention)
     parts = {"image_embed": "image_embed", "text_embed": "text_embed", "tower.norm": "tower.norm"}
     parts |= {"attn.qkv": "tower.blocks.0.attn.qkv", "mlp": "tower.blocks.0.mlp.fc1"}
     for name, path in parts.items():

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 from builders import pair_stream
 from torch import Tensor
 
@@ -14,6 +15,7 @@ from limoe.models.layers import (
     LayerNorm,
     Mlp,
     TextEmbed,
+    attend,
     attention_mask,
     linear_head,
     masked_mean,
@@ -49,6 +51,30 @@ def test_attention_equals_the_formula_and_stays_inside_each_sequence() -> None:
     images = [attention_of_one_sequence(layer, x[4 * i : 4 * i + 4], [True] * 4) for i in range(3)]
     texts = [attention_of_one_sequence(layer, x[12 + 3 * i : 15 + 3 * i], MASK[i].tolist()) for i in range(3)]
     torch.testing.assert_close(found, torch.cat([*images, *texts]), rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("tokens", [3, 64, 65])
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_short_and_long_attention_equal_the_fused_product(tokens: int, masked: bool, dtype: torch.dtype) -> None:
+    """With autocast too, which must not lower the products of short sequences. Error against float64, for the output
+    and its gradients; bfloat16 rounds by up to 2^-9 where it leaves them."""
+    query, key, value = (torch.randn(2, 3, tokens, 16).to(dtype).requires_grad_() for _ in range(3))
+    mask = attention_mask(torch.rand(2, tokens) < 0.6) if masked else None
+    exact = [x.detach().double().requires_grad_() for x in (query, key, value)]
+    expected = F.scaled_dot_product_attention(*exact, attn_mask=mask)
+    with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+        found = attend(query, key, value, mask)
+    assert found.dtype == dtype
+    weight = torch.randn(found.shape).to(dtype)
+    pairs = [(found, expected)]
+    leaves = (
+        torch.autograd.grad(found, (query, key, value), weight),
+        torch.autograd.grad(expected, exact, weight.double()),
+    )
+    tolerance = {torch.float64: 1e-12, torch.float32: 1e-6, torch.bfloat16: 2**-7}[dtype]
+    for own, right in [*pairs, *zip(*leaves, strict=True)]:
+        assert (own.double() - right).norm() <= tolerance * right.norm()
 
 
 def test_attention_mask_of_an_empty_sequence_attends_to_all() -> None:

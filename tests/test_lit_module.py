@@ -134,6 +134,28 @@ def test_no_checkpoint_holds_a_temperature_beyond_its_clamp(tmp_path: Path) -> N
     assert max(value.exp().item() for value in saved) <= 11.0001
 
 
+@pytest.mark.parametrize(
+    ("interval", "accumulate", "validated"),
+    [(2, 1, [2, 4, 5]), (5, 1, [5]), (9, 1, [5]), (4, 2, [2, 4, 5])],  # the interval counts batches
+)
+def test_the_last_weights_are_validated_once_and_saved(
+    tmp_path: Path, interval: int, accumulate: int, validated: list[int]
+) -> None:
+    seen: list[int] = []
+
+    class Look(L.Callback):
+        def on_validation_end(self, trainer, pl_module) -> None:
+            seen.append(trainer.global_step)
+
+    save = ModelCheckpoint(dirpath=tmp_path, save_on_train_epoch_end=False, filename="newest")
+    settings = {"val_check_interval": interval, "accumulate_grad_batches": accumulate, "num_sanity_val_steps": 0}
+    settings |= {"check_val_every_n_epoch": None, "enable_checkpointing": True, "limit_val_batches": 1}
+    trainer = fit(module(), tmp_path, steps=5, callbacks=[Look(), save], **settings)
+    assert seen == validated
+    assert torch.load(tmp_path / "newest.ckpt", weights_only=True)["global_step"] == 5
+    assert "val/loss" in trainer.callback_metrics
+
+
 @pytest.mark.parametrize("optimizer", [adamw, adafactor, lion])
 def test_the_bias_of_the_sigmoid_loss_is_trained_saved_and_not_decayed(tmp_path: Path, optimizer: Any) -> None:
     """A decay of 0.1 / lr per step would take the bias from -10 to -9 and lower at once."""

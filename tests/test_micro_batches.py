@@ -1,5 +1,6 @@
 """A batch in parts against the batch at once: loss, every gradient, routers, statistics; on one process and on two."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -184,7 +185,10 @@ def test_bad_size(size: int) -> None:
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 def test_training_by_the_trainer(tmp_path: Path, precision: str) -> None:
-    """Three steps in parts and three at once end at the same weights; shares of the gradient can be measured."""
+    """Three steps in parts and three at once end at the same weights; shares of the gradient can be measured.
+
+    In bfloat16 rounding alone makes 1 % of the way that the weights go, whatever computes the attention.
+    """
     weights = []
     for size in (None, 2):
         torch.manual_seed(0)
@@ -194,14 +198,21 @@ def test_training_by_the_trainer(tmp_path: Path, precision: str) -> None:
             micro_batch_size=size,
             optimizer=lambda m: torch.optim.SGD(m.parameters(), lr=0.1),
         )
+        start = {name: p.detach().clone() for name, p in lit.model.named_parameters()}
         trainer = quiet_trainer(tmp_path, max_steps=3, precision=precision, callbacks=[GradientShare(every_n_steps=2)])
         with noise_of_the_token():
             trainer.fit(lit, Batches([tiny_batch(seed=i) for i in range(3)]), Batches([tiny_batch(seed=9)]))
         assert "train/router_grad_norm" in trainer.logged_metrics
         weights.append(dict(lit.model.named_parameters()))
-    tolerance = 1e-6 if precision == "32-true" else 2e-3
-    for name, value in weights[0].items():
-        torch.testing.assert_close(weights[1][name], value, rtol=tolerance, atol=tolerance, msg=name)
+    whole, parts = weights
+    if precision == "32-true":
+        torch.testing.assert_close(parts, whole, rtol=1e-6, atol=1e-6)
+    else:
+        assert distance(parts, whole) < 0.015 * distance(start, whole)
+
+
+def distance(a: dict[str, Tensor], b: dict[str, Tensor]) -> float:
+    return math.sqrt(sum((a[name] - b[name]).square().sum().item() for name in a))
 
 
 # ---------------------------------------------------------------- two processes

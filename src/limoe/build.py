@@ -95,6 +95,11 @@ def build_module(cfg: DictConfig) -> LIMoEModule:
         if hasattr(part, "load_starting_weights"):
             part.load_starting_weights()
     compile_blocks(model, plain(cfg)["compile"])
+    return assemble(cfg, model)
+
+
+def assemble(cfg: DictConfig, model: nn.Module) -> LIMoEModule:
+    """The losses, the optimizer and its schedule around a model."""
     return LIMoEModule(
         model,
         contrastive=instantiate(cfg.contrastive),

@@ -73,6 +73,11 @@ class LIMoEModule(L.LightningModule):
     def on_after_backward(self) -> None:
         self.loss_parts = {}
 
+    def on_train_batch_end(self, *_: Any) -> None:
+        """Lightning validates a run that is told to stop, so the last weights count whatever the interval."""
+        if self.trainer.global_step >= self.trainer.max_steps > 0:
+            self.trainer.should_stop = True
+
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         with as_written():
             output = encode(self.model, batch, micro_batch_size=self.micro_batch_size)

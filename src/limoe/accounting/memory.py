@@ -91,7 +91,7 @@ def _factored(parameter: Tensor) -> int:
 
 
 def activations_per_pair(parts: Anatomy, *, size: Precision, pairs: int) -> float:
-    """What the forward keeps of one pair for the backward.
+    """What the forward keeps of one pair for the backward; on a CPU the scores of short sequences come on top.
 
     With checkpointing a block keeps its input and what its router said; the block in work is counted in full.
     """

@@ -77,16 +77,19 @@ class AuxLossSchedule(L.Callback):
     def __init__(self, *, schedules: Mapping[str, Mapping[str, Any]]) -> None:
         self.schedules = {name: build_schedule(name, spec) for name, spec in schedules.items()}
 
+    def check(self, module: LIMoEModule) -> None:
+        """Raises ConfigError where a scheduled loss is not among those of the run."""
+        self._apply(module, step=0)
+
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._apply(trainer, pl_module)  # an unknown atom fails before the first batch is read
+        self.check(cast(LIMoEModule, pl_module))  # before the first batch is read
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        self._apply(trainer, pl_module)
+        self._apply(cast(LIMoEModule, pl_module), step=trainer.global_step)
         pl_module.log_dict({f"train/aux_factor/{n}": f(trainer.global_step) for n, f in self.schedules.items()})
 
-    def _apply(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        aux_losses = cast(LIMoEModule, pl_module).aux_losses
+    def _apply(self, module: LIMoEModule, *, step: int) -> None:
         for name, schedule in self.schedules.items():
-            aux_losses.set_factor(name, schedule(trainer.global_step))
+            module.aux_losses.set_factor(name, schedule(step))

@@ -10,8 +10,9 @@ from hydra import compose
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
-from limoe.aux_losses.base import AuxLossSet
-from limoe.config import check, config_hash, instantiate, plain
+from limoe.accounting.anatomy import without_values
+from limoe.build import assemble, build_callbacks, build_model
+from limoe.config import check, config_hash
 from limoe.config_errors import Known, composed_keys, explain
 from limoe.errors import ConfigError, DataError
 from limoe.run_record import write_json
@@ -97,11 +98,15 @@ def differences(configs: dict[str, DictConfig], *, baseline: str) -> dict[str, d
 
 
 def _compose(name: str, overrides: Sequence[str]) -> DictConfig:
-    """The losses are built too: they need no data, and their values are what studies often vary."""
+    """All that needs no data is built too, the model without values: what a trial would refuse is refused here."""
     try:
         cfg = compose("train", overrides=list(overrides))
         check(cfg)
-        AuxLossSet(instantiate(cfg.aux_loss), **plain(cfg.aux_total))
+        with without_values():
+            module = assemble(cfg, build_model(cfg))
+        for callback in build_callbacks(cfg, tasks={}):
+            if hasattr(callback, "check"):
+                callback.check(module)
         return cfg
     except Exception as error:
         known = Known(

@@ -1,4 +1,4 @@
-"""Benchmarks of the training step run and count what they say they count. No test looks at a time."""
+"""Benchmarks of the training step and of attention run and count what they say they count. No test looks at a time."""
 
 import json
 import subprocess
@@ -74,3 +74,14 @@ def test_memory_of_the_step_shrinks() -> None:
 
     for _, whole, parts in [*loss_rows([1024], 64, 32), *step_rows([*TINY, "data.batch_size=64"], 8)]:
         assert float(parts) <= 0.6 * float(whole)
+
+
+def test_figures_of_attention(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "benchmarks.attention", "--quick", "--rounds", "1", "--threads", "1"]
+    done = subprocess.run(
+        [*command, "--out", str(tmp_path)], cwd=ROOT, capture_output=True, text=True, timeout=110, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    rows = json.loads((tmp_path / "attention.json").read_text())["rows"]
+    assert len(rows) == 2 * 2 * 2 and all(row["ratio"] > 0 for row in rows)
+    assert "| bfloat16 | 128 | 16 | 4 | 32 | yes |" in (tmp_path / "attention.md").read_text()

@@ -45,6 +45,31 @@ def test_losses_are_built_before_anything_runs(override: str, message: str, tmp_
     assert refused(override, root=tmp_path).startswith(f"variant mine: {message}")
 
 
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["model.num_heads=3"], "model.width must be a multiple of model.num_heads=3"),
+        (["optimizer.lr=-1"], "optimizer.lr must be > 0, got -1"),
+        (
+            ["callbacks=[default,aux_loss_schedule]", "aux_loss=classic"],
+            "aux_loss.local_text is scheduled but not active",
+        ),
+        (
+            ["callbacks=[default,aux_loss_schedule]", "callbacks.aux_loss_schedule.schedules.local_text.kind=ramp"],
+            "callbacks.aux_loss_schedule.schedules.local_text.kind must be one of constant, linear, cosine, window",
+        ),
+        (
+            ["callbacks=[default,priority_toggle]", "callbacks.priority_toggle.unit=hour"],
+            "callbacks.priority_toggle.unit must be 'step' or 'epoch', got 'hour'",
+        ),
+    ],
+)
+def test_models_optimizers_and_callbacks_are_built_before_anything_runs(
+    overrides: list[str], message: str, tmp_path: Path
+) -> None:
+    assert refused(*overrides, root=tmp_path).startswith(f"variant mine: {message}")
+
+
 def test_a_mistyped_word_of_a_variant_gets_the_nearest(tmp_path: Path) -> None:
     key = refused("aux_loss=switch", "aux_loss.switch.wieght=2", root=tmp_path)
     assert key.endswith("unknown key 'aux_loss.switch.wieght'; did you mean 'aux_loss.switch.weight'?")

@@ -104,6 +104,7 @@ def _compose(name: str, overrides: Sequence[str]) -> DictConfig:
         check(cfg)
         with without_values():
             module = assemble(cfg, build_model(cfg))
+            module.configure_optimizers()
         for callback in build_callbacks(cfg, tasks={}):
             if hasattr(callback, "check"):
                 callback.check(module)

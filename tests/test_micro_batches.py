@@ -13,6 +13,7 @@ from test_gradient_share import GradientShare
 from test_lit_module import aux_losses, module
 from torch import Tensor, nn
 
+import limoe.models.layers
 from limoe.aux_losses.base import AuxLoss, AuxLossSet
 from limoe.aux_losses.classic import Importance, Load, ZLoss
 from limoe.aux_losses.entropy import GlobalEntropy, LocalEntropy
@@ -183,12 +184,17 @@ def test_bad_size(size: int) -> None:
         module(micro_batch_size=size)
 
 
+@pytest.mark.parametrize("longest_plain", [0, 64], ids=["fused attention", "plain attention"])
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
-def test_training_by_the_trainer(tmp_path: Path, precision: str) -> None:
+def test_training_by_the_trainer(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, precision: str, longest_plain: int
+) -> None:
     """Three steps in parts and three at once end at the same weights; shares of the gradient can be measured.
 
-    In bfloat16 rounding alone makes 1 % of the way that the weights go, whatever computes the attention.
+    In bfloat16 rounding alone makes 1 % of the way that the weights go, and single numbers depend on what computes the
+    attention.
     """
+    monkeypatch.setattr(limoe.models.layers, "_SHORT", longest_plain)
     weights = []
     for size in (None, 2):
         torch.manual_seed(0)
@@ -205,10 +211,11 @@ def test_training_by_the_trainer(tmp_path: Path, precision: str) -> None:
         assert "train/router_grad_norm" in trainer.logged_metrics
         weights.append(dict(lit.model.named_parameters()))
     whole, parts = weights
-    if precision == "32-true":
-        torch.testing.assert_close(parts, whole, rtol=1e-6, atol=1e-6)
-    else:
+    if precision == "bf16-mixed":
         assert distance(parts, whole) < 0.015 * distance(start, whole)
+    if precision == "32-true" or longest_plain == 0:
+        tolerance = 1e-6 if precision == "32-true" else 2e-3
+        torch.testing.assert_close(parts, whole, rtol=tolerance, atol=tolerance)
 
 
 def distance(a: dict[str, Tensor], b: dict[str, Tensor]) -> float:

@@ -1,11 +1,10 @@
-"""Where caches lie, and that nobody sees half of one."""
+"""Where caches lie."""
 
-import os
 from pathlib import Path
 
 import pytest
 
-from limoe.data.cache import cache_path, written_whole
+from limoe.data.cache import cache_path
 
 
 @pytest.fixture(autouse=True)
@@ -33,26 +32,3 @@ def test_in_the_home_folder_where_data_are_read_only(tmp_path: Path, monkeypatch
 
 def test_a_given_folder_is_always_used(tmp_path: Path) -> None:
     assert cache_path(tmp_path / "a.tar", suffix=".i", cache_dir=tmp_path / "c").parent == tmp_path / "c"
-
-
-def test_half_a_file_is_never_seen(tmp_path: Path) -> None:
-    path = tmp_path / "new" / "index"
-    with written_whole(path) as file:
-        file.write(b"one")
-        assert not path.exists()
-    assert path.read_bytes() == b"one"
-    with pytest.raises(OSError, match="full"), written_whole(path) as file:
-        file.write(b"tw")
-        raise OSError("full")
-    assert path.read_bytes() == b"one"
-    assert [entry.name for entry in path.parent.iterdir()] == ["index"]
-
-
-def test_others_may_read_it_as_the_umask_says(tmp_path: Path) -> None:
-    before = os.umask(0o022)
-    try:
-        with written_whole(tmp_path / "index") as file:
-            file.write(b"x")
-    finally:
-        os.umask(before)
-    assert (tmp_path / "index").stat().st_mode & 0o777 == 0o644

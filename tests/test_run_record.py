@@ -14,7 +14,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 import limoe
 from limoe.errors import ConfigError
-from limoe.run_record import RunRecord, git_commit, versions, write_json
+from limoe.run_record import RunRecord, git_commit, versions
 
 
 def record(folder: Path) -> RunRecord:
@@ -126,14 +126,6 @@ def test_sigterm_is_left_to_lightning_while_it_trains(tmp_path: Path) -> None:
         signal.signal(signal.SIGTERM, ours)
     assert called == [None]
     assert read(tmp_path)["status"] == "done"
-
-
-def test_a_failed_write_keeps_the_old_file(tmp_path: Path) -> None:
-    write_json(tmp_path / "a.json", {"x": 1})
-    with pytest.raises(ValueError, match="JSON"):
-        write_json(tmp_path / "a.json", {"x": float("nan")})
-    assert (tmp_path / "a.json").read_text() == '{\n  "x": 1\n}\n'
-    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
 
 
 def test_versions_are_those_of_the_imported_packages() -> None:

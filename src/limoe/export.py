@@ -16,6 +16,7 @@ from torch import Tensor
 import limoe
 from limoe.checkpoints import find_checkpoint, has_average, listed, load_checkpoint, model_state
 from limoe.errors import ConfigError, DataError
+from limoe.files import write_json
 from limoe.pretrained import (
     CARD,
     CONFIG,
@@ -29,7 +30,6 @@ from limoe.pretrained import (
     sha256,
 )
 from limoe.reporting.model_card import model_card
-from limoe.run_record import write_json
 
 RUN = "run.json"
 _RECORDED = ("command", "config_hash", "git_commit", "seed", "versions", "status")

@@ -1,8 +1,6 @@
 """run.json: what a run was, how it ended, what came out. Replaced in one step: a crash never leaves half of it."""
 
-import json
 import math
-import os
 import platform
 import shlex
 import signal
@@ -21,6 +19,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 import limoe
 from limoe.errors import ConfigError, one_line
+from limoe.files import write_json
 
 FILE = "run.json"
 _OWN = (FILE, "config.yaml", "tokenizer.json", "checkpoints", "csv", "tensorboard", "routing", "samples")
@@ -124,20 +123,6 @@ class RunRecord:
 def is_writer() -> bool:
     """Whether this is rank 0. Lightning knows the rank from the environment before there is a process group."""
     return getattr(rank_zero_only, "rank", 0) == 0
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Strict JSON, written beside `path` and renamed: a reader sees the old or the new file, never half of one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            json.dump(content, file, indent=2, allow_nan=False)
-            file.write("\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def versions() -> dict[str, str]:

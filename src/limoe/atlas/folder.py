@@ -2,12 +2,11 @@
 
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 from limoe.errors import ConfigError
-from limoe.run_record import write_json
+from limoe.files import write_json, write_text
 
 PAGE, NUMBERS = "index.html", "atlas.json"
 
@@ -29,10 +28,7 @@ def folder_for(run: Path, *, settings: dict[str, Any], out: Path | None) -> Path
 
 def write(folder: Path, *, page: str, record: dict[str, Any]) -> Path:
     """Both files, each replaced in one step; returns where the page lies."""
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f".{PAGE}.{os.getpid()}"
-    temporary.write_text(page, encoding="utf-8", errors="replace")  # a lone surrogate in a caption becomes "?"
-    os.replace(temporary, folder / PAGE)
+    write_text(folder / PAGE, page)
     write_json(folder / NUMBERS, record)
     return folder / PAGE
 

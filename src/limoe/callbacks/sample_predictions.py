@@ -1,7 +1,5 @@
 """Test pictures with the captions the model gives them, written into the run folder when training is done."""
 
-import json
-import os
 import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -14,6 +12,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from limoe.errors import require
 from limoe.evaluation.encode import Encoder, EvaluationData, Picked
 from limoe.evaluation.zero_shot import classify
+from limoe.files import write_json
 from limoe.types import Task, ZeroShotTask
 
 _TOP = 3
@@ -87,6 +86,4 @@ def write_samples(
         picture.thumbnail((_SIDE, _SIDE))
         picture.save(folder / file)
         items.append({"image": file, "truth": task.class_names[task.labels[index]], "top": [list(g) for g in guesses]})
-    temporary = folder / "samples.json.tmp"
-    temporary.write_text(json.dumps({"task": name, "items": items}, indent=1), encoding="utf-8")
-    os.replace(temporary, folder / "samples.json")
+    write_json(folder / "samples.json", {"task": name, "items": items})

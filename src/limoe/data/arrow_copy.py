@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from limoe.data.cache import written_whole
 from limoe.errors import ConfigError
+from limoe.files import replaced
 
 try:
     import pyarrow as pa
@@ -42,7 +42,7 @@ class ArrowCopy(NamedTuple):
 def write_copy(path: Path, rows: Iterable[dict[str, Any]], *, note: Callable[[pa.ChunkedArray], dict]) -> None:
     """Write `rows` in the columns of `SCHEMA`. `note` is asked at the end, with the keys of all rows."""
     keys = []
-    with written_whole(path) as file, pa.ipc.new_file(file, SCHEMA) as writer:
+    with replaced(path) as file, pa.ipc.new_file(file, SCHEMA) as writer:
         for batch in _batches(rows):
             writer.write_batch(batch)
             keys.append(batch.column("key"))

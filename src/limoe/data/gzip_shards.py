@@ -7,9 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from limoe.data.cache import written_whole
 from limoe.data.hashing import CHUNK, HashingFile
 from limoe.errors import DataError
+from limoe.files import replaced
 
 MIN_LIMIT = 1 << 30  # bytes
 MAX_GROWTH = 20  # pictures hardly shrink; a tar of tiny ones is half padding
@@ -34,7 +34,7 @@ def unpack(path: Path, *, to: Path, tick: Callable[[int], object]) -> Unpacked:
     """
     limit = max(MIN_LIMIT, MAX_GROWTH * path.stat().st_size)
     written, damage = 0, None
-    with HashingFile(path, tick=tick) as source, io.BufferedReader(source, CHUNK) as packed, written_whole(to) as out:
+    with HashingFile(path, tick=tick) as source, io.BufferedReader(source, CHUNK) as packed, replaced(to) as out:
         with gzip.GzipFile(fileobj=packed) as file:
             try:
                 while piece := file.read1(CHUNK):

@@ -17,8 +17,8 @@ from typing import NamedTuple
 import numpy as np
 
 from limoe.data.bad_samples import BadSample, BadSamples
-from limoe.data.cache import written_whole
 from limoe.errors import DataError
+from limoe.files import replaced
 
 SUFFIX = ".index"
 VERSION = 1
@@ -145,7 +145,7 @@ def write_index(path: Path, *, facts: ShardFacts, samples: list[Located]) -> Non
     body = [hashes.tobytes(), records.tobytes(), *keys]
     header = asdict(facts) | {"samples": len(samples), "key_bytes": place, "crc32": _checksum(iter(body))}
     encoded = json.dumps(header).encode()
-    with written_whole(path) as file:
+    with replaced(path) as file:
         file.write(_PREAMBLE.pack(_MAGIC, VERSION, len(encoded), zlib.crc32(encoded)) + encoded)
         file.writelines(body)
 

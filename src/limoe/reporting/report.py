@@ -2,7 +2,6 @@
 
 import base64
 import io
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
+from limoe.files import write_text
 from limoe.reporting import figures
 from limoe.reporting.findings import duration, headline, health_rows, last_health, metric_rows
 from limoe.reporting.plots import MAX_POINTS
@@ -50,10 +50,7 @@ def build(run_dir: Path, *, out: Path | None = None) -> Path:
     run = read_run(Path(run_dir))
     target = Path(out) if out is not None else run.path / "report.html"
     page = render(run)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(target.name + ".tmp")
-    temporary.write_text(page, encoding="utf-8", errors="replace")  # a lone surrogate in a caption becomes "?"
-    os.replace(temporary, target)
+    write_text(target, page)
     return target
 
 

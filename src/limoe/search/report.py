@@ -2,7 +2,6 @@
 
 import csv
 import io
-import os
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 from limoe import reporting
+from limoe.files import write_text
 from limoe.reporting.findings import duration
 from limoe.reporting.seeds import estimate, paired_difference, verdict
 from limoe.search.dry_run import base_cost
@@ -49,13 +49,13 @@ def conclude(search: Search, base: Plan, store: Store, *, root: Path, out: Path,
     best = best_of(search, points)
     found = Findings(search, points, best, store.importances(), base_cost(base, points, root=root))
     out.mkdir(parents=True, exist_ok=True)
-    _replace(out / "trials.csv", table(search, points))
+    write_text(out / "trials.csv", table(search, points))
     if best is None:
         (out / "best.yaml").unlink(missing_ok=True)
     else:
-        _replace(out / "best.yaml", best_yaml(search, best, of=len(found.valued)))
+        write_text(out / "best.yaml", best_yaml(search, best, of=len(found.valued)))
     for name in _TEMPLATES:
-        _replace(out / name, render(found, name))
+        write_text(out / name, render(found, name))
     console.print(Text(sentence(found)), soft_wrap=True)
     for name in ("report.html", "trials.csv", *(["best.yaml"] if best else [])):
         console.print(Text(f"{name.partition('.')[0]}: {(out / name).resolve()}"), soft_wrap=True)
@@ -149,9 +149,3 @@ def _is_near(search: Search, point: Point, best: Point) -> bool:
 
 def _cell(value: float | None) -> str:
     return "" if value is None else f"{value:.6g}"
-
-
-def _replace(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8", errors="replace")
-    os.replace(temporary, path)

@@ -15,7 +15,7 @@ from limoe.build import assemble, build_callbacks, build_model
 from limoe.config import check, config_hash
 from limoe.config_errors import Known, composed_keys, explain
 from limoe.errors import ConfigError, DataError
-from limoe.run_record import write_json
+from limoe.files import write_json
 from limoe.studies.study import Study
 from limoe.studies.trial import Trial
 

@@ -1,6 +1,5 @@
 """What a study found: rows, tables, a picture and one self-contained page, written after every sweep."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,6 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from limoe import reporting
+from limoe.files import write_text
 from limoe.reporting.findings import number
 from limoe.reporting.svg import data_uri
 from limoe.studies import side_tables
@@ -78,9 +78,9 @@ def write_report(study: Study, plan: Plan, rows: list[Row], *, out: Path, consol
     write_tables(study, found.lines, out)
     for sheet in found.sheets.values():
         write_sheet(sheet, out, suffixes=[".tex"] if sheet.name == "runs" else [".csv", ".tex"])
-    _replace(out / PICTURE, found.picture)
+    write_text(out / PICTURE, found.picture)
     for name in _TEMPLATES:
-        _replace(out / name, render(found, name))
+        write_text(out / name, render(found, name))
     console.print(Text(sentence(study, found.lines)), soft_wrap=True)
     for name in ("report.html", "runs.csv"):
         console.print(Text(f"{name.partition('.')[0]}: {(out / name).resolve()}"), soft_wrap=True)
@@ -132,9 +132,3 @@ def _paces(found: Findings) -> dict[str, Pace]:
         pairs = cost.pairs_per_step
         paces[cost.variant] = Pace(pairs, pairs * cost.flops_per_pair, cost.seconds_per_step or 0.0)
     return paces
-
-
-def _replace(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8", errors="replace")
-    os.replace(temporary, path)

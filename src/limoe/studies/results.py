@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from limoe.files import write_text
 from limoe.reporting.run_folder import RunFolder, read_run
 from limoe.studies.plan import Plan
 from limoe.studies.trial import State, Trial, attempts
@@ -74,10 +75,7 @@ def write_csv(rows: Sequence[Row], path: Path) -> None:
         fixed = [trial.variant, trial.seed, trial.config_hash, row.commit, state.status, f"{state.seconds:.1f}"]
         fixed += [state.error, str(row.successful).lower(), row.name]
         writer.writerow([*fixed, *(_cell(row.metrics.get(key)) for key in keys)])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text.getvalue(), encoding="utf-8")
-    temporary.replace(path)
+    write_text(path, text.getvalue())
 
 
 def _cell(value: float | None) -> str:

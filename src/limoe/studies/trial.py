@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from limoe.errors import one_line
-from limoe.run_record import write_json
+from limoe.files import write_json
 
 FILE = "trial.json"
 PENDING, RUNNING, INTERRUPTED = "pending", "running", "interrupted"

@@ -22,10 +22,10 @@ from limoe.evaluation.batch_dependence import batch_gap, depends_on_batch
 from limoe.evaluation.encode import Encoder
 from limoe.evaluation.record import evaluation_record
 from limoe.evaluation.tasks import evaluate_task
+from limoe.files import write_json
 from limoe.model_settings import sparse_towers
 from limoe.reporting.confusion import save_classes, save_confusion
 from limoe.reporting.evaluations import print_evaluations
-from limoe.run_record import write_json
 from limoe.types import MODALITIES, RetrievalTask, Task, ZeroShotTask
 
 POSITIONAL = "ckpt"

@@ -1,0 +1,40 @@
+"""Files that are replaced in one step: a reader sees the old content or the new one, never half of it."""
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+from uuid import uuid4
+
+
+@contextmanager
+def replaced(path: Path) -> Iterator[IO[bytes]]:
+    """A binary file to write, which takes the place of `path` when the block ends without an error.
+
+    It is written beside `path` under a name of its own, flushed to the disk and renamed. After an error nothing is
+    left of it. Missing folders are made.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid4().hex}")
+    try:
+        with temporary.open("xb") as file:  # with the rights of any new file: others may share the folder
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace `path` by UTF-8 text. A lone surrogate, as a broken caption may hold one, becomes "?"."""
+    with replaced(path) as file:
+        file.write(text.encode("utf-8", errors="replace"))
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Replace `path` by strict, indented JSON. Raises `ValueError` for NaN and infinity, which JSON cannot say."""
+    write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")

@@ -1,19 +1,17 @@
-"""Numbers of the JAX reference (vmoe, big_vision) and of a NumPy oracle, read from the shared folder.
+"""Numbers of the JAX reference (vmoe, big_vision) and of a NumPy oracle, kept in `tests/golden`.
 
 Groups lie one after the other in our flat token dimension; our losses take one group at a time.
 """
 
-import dataclasses
-import json
 import math
-from functools import cache, partial
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from builders import flat_stream, router_output
+from reference import PRECISIONS, arrays, cases, close, fix_noise, group_losses, table
 from torch import Tensor
 
 from limoe.aux_losses.balance import Balance
@@ -27,53 +25,13 @@ from limoe.routing.priority import bpr, first_come
 from limoe.routing.token_choice import top_k_index
 from limoe.routing.top_k import TopKRouter
 from limoe.schedules import cosine, rsqrt
-from limoe.types import IMAGE, TEXT, RouterOutput
+from limoe.types import IMAGE, TEXT
 
-PRECISIONS = {"f32": torch.float32, "f64": torch.float64}
 ROUTER = [
     *("r01", "r02", "r03", "r04_few_tokens", "r05_few_tokens_k2", "r06_mm_k1", "r07_mm_k2", "r08_k_eq_e"),
     *("r09_ties", "r10_ties_k2", "r11_uniform", "r12_one_expert", "r13_large_logits"),
 ]
 NAN_IN_REFERENCE = {"r11_uniform", "r12_one_expert"}  # its std has an infinite slope at uniform gates; ours is finite
-
-
-@cache
-def arrays(folder: Path, name: str) -> dict[str, np.ndarray]:
-    with np.load(folder / f"{name}.npz", allow_pickle=False) as file:
-        return dict(file)
-
-
-@cache
-def cases(folder: Path, name: str) -> dict[str, dict[str, Any]]:
-    return json.loads((folder / f"{name}.json").read_text())["cases"]
-
-
-@pytest.fixture
-def golden(shared: Path) -> Path:
-    return shared / "golden"
-
-
-def close(actual: Tensor, expected: np.ndarray, tolerance: float) -> None:
-    """Equal up to `tolerance` relative to max(1, largest reference value)."""
-    assert tuple(actual.shape) == expected.shape
-    error = np.abs(actual.detach().double().numpy() - expected.astype(np.float64)).max(initial=0.0)
-    assert error <= tolerance * max(1.0, np.abs(expected).max(initial=0.0))
-
-
-def per_group(routed: RouterOutput, groups: int) -> list[RouterOutput]:
-    """The same decisions, one RouterOutput per routing group."""
-    names = ("logits", "noisy_logits", "gates", "expert_index", "gate", "kept", "modality", "valid")
-    parts = zip(*(getattr(routed, name).chunk(groups) for name in names), strict=True)
-    return [dataclasses.replace(routed, **dict(zip(names, part, strict=True))) for part in parts]
-
-
-def group_losses(atom: AuxLoss, routed: RouterOutput, groups: int) -> Tensor:
-    return torch.stack([atom(one) for one in per_group(routed, groups)])
-
-
-def fix_noise(monkeypatch: pytest.MonkeyPatch, draw: np.ndarray) -> None:
-    flat = torch.from_numpy(draw).flatten(0, -2)
-    monkeypatch.setattr(torch, "randn_like", lambda like: flat.to(like.dtype).view_as(like))
 
 
 # ---------------------------------------------------------------- router and classic losses
@@ -82,39 +40,38 @@ def fix_noise(monkeypatch: pytest.MonkeyPatch, draw: np.ndarray) -> None:
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("mode", ["det", "noisy"])
 @pytest.mark.parametrize("name", ROUTER)
-def test_router(golden: Path, monkeypatch: pytest.MonkeyPatch, name: str, mode: str, precision: str) -> None:
-    case, given = cases(golden, "router_f32")[name], arrays(golden, "router_f32")
-    expected = arrays(golden, f"router_{precision}")
+def test_router(monkeypatch: pytest.MonkeyPatch, name: str, mode: str, precision: str) -> None:
+    case, golden = cases("router")[name], arrays("router")
     tolerance = {"f32": 5e-5 if "large" in name else 1e-5, "f64": 1e-9}[precision]
     dtype, groups = PRECISIONS[precision], case["G"]
-    x = torch.from_numpy(given[f"{name}/x"]).to(dtype).flatten(0, 1).requires_grad_()
+    x = torch.from_numpy(golden[f"{name}/x"]).to(dtype).flatten(0, 1).requires_grad_()
     settings = {"k": case["K"], "noise_std": case["noise_std"], "capacity_factor": None, "priority": bpr}
     router = TopKRouter(case["D"], num_experts=case["E"], **settings).to(dtype).train(mode == "noisy")
-    router.weight.data = torch.from_numpy(given[f"{name}/W"]).to(dtype).T.contiguous()
-    fix_noise(monkeypatch, given[f"{name}/eps"])
+    router.weight.data = torch.from_numpy(golden[f"{name}/W"]).to(dtype).T.contiguous()
+    fix_noise(monkeypatch, golden[f"{name}/eps"])
     routed = router(x, flat_stream(groups=groups, length=case["S"]))
 
     shape = (groups, case["S"], -1)
-    close(routed.logits.view(shape), expected[f"{name}/logits"], tolerance)
-    close(routed.gates.view(shape), expected[f"{name}/{mode}_gates"], tolerance)
-    assert routed.expert_index.view(shape).numpy().tolist() == expected[f"{name}/{mode}_topk_idx"].tolist()
-    close(routed.gate.view(shape), expected[f"{name}/{mode}_topk_w"], tolerance)
-    cotangent = torch.from_numpy(given[f"{name}/cot"]).to(dtype).view_as(routed.gates)
+    close(routed.logits.view(shape), golden[f"{name}/logits"], tolerance)
+    close(routed.gates.view(shape), golden[f"{name}/{mode}_gates"], tolerance)
+    assert routed.expert_index.view(shape).numpy().tolist() == golden[f"{name}/{mode}_topk_idx"].tolist()
+    close(routed.gate.view(shape), golden[f"{name}/{mode}_topk_w"], tolerance)
+    cotangent = torch.from_numpy(golden[f"{name}/cot"]).to(dtype).view_as(routed.gates)
     scalars = {"gates": (routed.gates * cotangent).sum()}
     atoms = {"importance_loss": Importance(), "gshard_loss": Balance()}
     atoms |= {"load_loss": Load()} if mode == "noisy" else {}
     counts_in_float32 = {"gshard_loss": max(tolerance, 1e-7)}  # the reference's shares of first choices always are
     for key, atom in atoms.items():
         losses = group_losses(atom, routed, groups)
-        close(losses, expected[f"{name}/{mode}_{key}"], counts_in_float32.get(key, tolerance))
+        close(losses, golden[f"{name}/{mode}_{key}"], counts_in_float32.get(key, tolerance))
         scalars[key] = losses.mean()
     for key, scalar in scalars.items():
         dx, dw = torch.autograd.grad(scalar, [x, router.weight], retain_graph=True)
         if name in NAN_IN_REFERENCE and key != "gates":
             assert dx.isfinite().all() and dw.isfinite().all()
             continue
-        close(dx.view(shape), expected[f"{name}/{mode}_d_{key}_dx"], counts_in_float32.get(key, tolerance))
-        close(dw.T, expected[f"{name}/{mode}_d_{key}_dW"], counts_in_float32.get(key, tolerance))
+        close(dx.view(shape), golden[f"{name}/{mode}_d_{key}_dx"], counts_in_float32.get(key, tolerance))
+        close(dw.T, golden[f"{name}/{mode}_d_{key}_dW"], counts_in_float32.get(key, tolerance))
 
 
 # ---------------------------------------------------------------- seats
@@ -129,9 +86,9 @@ DISPATCH = [
 
 @pytest.mark.parametrize("order", ["van", "bpr"])
 @pytest.mark.parametrize("name", DISPATCH)
-def test_dispatch(golden: Path, name: str, order: str) -> None:
-    case, expected = cases(golden, "dispatch")[name], arrays(golden, "dispatch")
-    gates = torch.from_numpy(expected[f"{name}/gates"]).flatten(0, 1)
+def test_dispatch(name: str, order: str) -> None:
+    case, golden = cases("dispatch")[name], arrays("dispatch")
+    gates = torch.from_numpy(golden[f"{name}/gates"]).flatten(0, 1)
     index = top_k_index(gates, case["K"])
     gate = gates.gather(1, index)
     plan, kept = plan_dispatch(
@@ -146,8 +103,8 @@ def test_dispatch(golden: Path, name: str, order: str) -> None:
     )
     assert isinstance(plan, PaddedPlan)
     shape = (case["G"], case["S"], case["K"])
-    assert index.view(shape).tolist() == expected[f"{name}/{order}_expert_idx"].tolist()
-    position = expected[f"{name}/{order}_buffer_idx"]
+    assert index.view(shape).tolist() == golden[f"{name}/{order}_expert_idx"].tolist()
+    position = golden[f"{name}/{order}_buffer_idx"]
     assert kept.view(shape).tolist() == (position < case["capacity"]).tolist()
     seat = (plan.slot % plan.capacity).view(shape)
     assert np.where(kept.view(shape), seat, -1).tolist() == np.where(kept.view(shape), position, -1).tolist()
@@ -159,25 +116,24 @@ def test_dispatch(golden: Path, name: str, order: str) -> None:
         assert served[:, : case["n_img"]].mean().item() == pytest.approx(case[f"{order}_img_success"])
         assert served[:, case["n_img"] :].mean().item() == pytest.approx(case[f"{order}_txt_success"])
 
-    rows = plan.dispatch(torch.from_numpy(expected[f"{name}/x"]).flatten(0, 1))
+    rows = plan.dispatch(torch.from_numpy(golden[f"{name}/x"]).flatten(0, 1))
     used = torch.zeros(rows.shape[:2], dtype=torch.bool).view(-1)
     used[plan.slot[kept]] = True
     used = used.view(case["E"], case["G"], plan.capacity)
-    filled = expected[f"{name}/{order}_token_at"].transpose(1, 0, 2) >= 0
+    filled = golden[f"{name}/{order}_token_at"].transpose(1, 0, 2) >= 0
     assert not filled[..., plan.capacity :].any()  # ours has no more seats than the fullest expert needs
     assert used.tolist() == filled[..., : plan.capacity].tolist() and used.sum() == kept.sum()
     if case["G"] % case["E"]:  # otherwise the reference permutes the groups inside its buffer
-        dispatched = expected[f"{name}/{order}_dispatched"].reshape(*filled.shape, -1)[..., : plan.capacity, :]
+        dispatched = golden[f"{name}/{order}_dispatched"].reshape(*filled.shape, -1)[..., : plan.capacity, :]
         close(rows.view(dispatched.shape) * used[..., None], dispatched, 0)
     number = torch.arange(1.0, case["E"] + 1)[:, None, None]
     combined = plan.combine(2 * rows + number)
-    close(combined.view(*shape[:2], -1), expected[f"{name}/{order}_combined"], 1e-6)
+    close(combined.view(*shape[:2], -1), golden[f"{name}/{order}_combined"], 1e-6)
 
 
-def test_capacity_table(golden: Path) -> None:
-    table = json.loads((golden / "capacity_table.json").read_text())
+def test_capacity_table() -> None:
     tested = 0
-    for tokens, experts, factor, rounding, multiple, capacity in table["rows"]:
+    for tokens, experts, factor, rounding, multiple, capacity in table("capacity_table")["rows"]:
         if rounding == "ceil":
             found = expert_capacity(
                 tokens, num_experts=experts, capacity_factor=factor, multiple_of=1 if multiple is None else multiple
@@ -197,7 +153,7 @@ MOE = [
 ]
 
 
-def reference_layer(case: dict[str, Any], given: dict[str, np.ndarray], name: str, dtype: torch.dtype) -> MoE:
+def reference_layer(case: dict[str, Any], name: str, dtype: torch.dtype) -> MoE:
     dispatcher = case["router"]["dispatcher"]
     factor = dispatcher.get("capacity_factor", 1e-9)  # "capacity": 1 there
     assert dispatcher.get("capacity", 1) == 1
@@ -211,44 +167,44 @@ def reference_layer(case: dict[str, Any], given: dict[str, np.ndarray], name: st
         capacity_multiple_of=dispatcher.get("capacity_multiple_of") or 1,
         pairs_per_group=1,
     )
+    golden = arrays("moe_layer")
     layer = MoE(case["D"], hidden_dim=case["H"], num_experts=case["E"], router=router).to(dtype)
     values = {"weight_in": "W1", "bias_in": "b1", "weight_out": "W2", "bias_out": "b2"}
     for ours, theirs in values.items():
-        getattr(layer.experts, ours).data = torch.from_numpy(given[f"{name}/{theirs}"]).to(dtype)
-    layer.router.weight.data = torch.from_numpy(given[f"{name}/W"]).to(dtype).T.contiguous()
-    return layer.train(f"{name}/eps" in given)
+        getattr(layer.experts, ours).data = torch.from_numpy(golden[f"{name}/{theirs}"]).to(dtype)
+    layer.router.weight.data = torch.from_numpy(golden[f"{name}/W"]).to(dtype).T.contiguous()
+    return layer.train(f"{name}/eps" in golden)
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("name", MOE)
-def test_moe_layer(golden: Path, monkeypatch: pytest.MonkeyPatch, name: str, precision: str) -> None:
-    case, given = cases(golden, "moe_layer_f32")[name], arrays(golden, "moe_layer_f32")
-    expected = arrays(golden, f"moe_layer_{precision}")
+def test_moe_layer(monkeypatch: pytest.MonkeyPatch, name: str, precision: str) -> None:
+    case, golden = cases("moe_layer")[name], arrays("moe_layer")
     dtype, tolerance = PRECISIONS[precision], {"f32": 1e-5, "f64": 1e-9}[precision]
-    layer = reference_layer(case, given, name, dtype)
+    layer = reference_layer(case, name, dtype)
     if layer.training:
-        fix_noise(monkeypatch, given[f"{name}/eps"])
-    x = torch.from_numpy(given[f"{name}/x"]).to(dtype).requires_grad_()
+        fix_noise(monkeypatch, golden[f"{name}/eps"])
+    x = torch.from_numpy(golden[f"{name}/x"]).to(dtype).requires_grad_()
     groups = case["G"]
     y, routed = layer(x.flatten(0, 1), flat_stream(groups=groups, length=case["group_size"]))
-    close(y.view_as(x), expected[f"{name}/y"], tolerance)
+    close(y.view_as(x), golden[f"{name}/y"], tolerance)
 
-    cotangent = torch.from_numpy(given[f"{name}/cot"]).to(dtype)
+    cotangent = torch.from_numpy(golden[f"{name}/cot"]).to(dtype)
     experts = layer.experts
     leaves = [x, layer.router.weight, experts.weight_in, experts.bias_in, experts.weight_out, experts.bias_out]
     found = torch.autograd.grad((y.view_as(x) * cotangent).sum(), leaves, retain_graph=True)
     for key, gradient in zip(("x", "W", "W1", "b1", "W2", "b2"), found, strict=True):
-        close(gradient.T if key == "W" else gradient, expected[f"{name}/dtask_{key}"], tolerance)
+        close(gradient.T if key == "W" else gradient, golden[f"{name}/dtask_{key}"], tolerance)
     weights = case["router"]
     if case["E"] == 1 or weights["gshard_loss_weight"]:
         return  # no loss, or one that is not ours
     aux = weights["importance_loss_weight"] * group_losses(Importance(), routed, groups)
     if routed.noise_std > 0:
         aux = aux + weights["load_loss_weight"] * group_losses(Load(), routed, groups)
-    close(aux, expected[f"{name}/met_auxiliary_loss"], tolerance)
+    close(aux, golden[f"{name}/met_auxiliary_loss"], tolerance)
     dx, dw = torch.autograd.grad(aux.mean(), [x, layer.router.weight])
-    close(dx, expected[f"{name}/daux_x"], tolerance)
-    close(dw.T, expected[f"{name}/daux_W"], tolerance)
+    close(dx, golden[f"{name}/daux_x"], tolerance)
+    close(dw.T, golden[f"{name}/daux_W"], tolerance)
 
 
 # ---------------------------------------------------------------- entropies and z
@@ -265,12 +221,12 @@ TWO_GROUPS = ["o02_two_groups", "o03_collapsed_text", "o07_pad"]
 @pytest.mark.parametrize(
     ("name", "reduction"), [*((name, "batch") for name in ENTROPY), *((name, "group") for name in TWO_GROUPS)]
 )
-def test_entropy_losses(golden: Path, name: str, reduction: str) -> None:
+def test_entropy_losses(name: str, reduction: str) -> None:
     """`batch` pools the tokens of all groups; `group` is the mean over groups."""
-    case, expected = cases(golden, "limoe_oracle")[name], arrays(golden, "limoe_oracle")
-    logits = torch.from_numpy(expected[f"{name}/logits"]).requires_grad_()
+    case, golden = cases("limoe_oracle")[name], arrays("limoe_oracle")
+    logits = torch.from_numpy(golden[f"{name}/logits"]).requires_grad_()
     flat = logits.flatten(0, 1)
-    text = torch.from_numpy(expected[f"{name}/is_text"]).repeat(case["G"])
+    text = torch.from_numpy(golden[f"{name}/is_text"]).repeat(case["G"])
     routed = router_output(flat, modality=torch.where(text, TEXT, IMAGE))
     groups = 1 if reduction == "batch" else case["G"]
     atoms: dict[str, AuxLoss] = {"all_zloss": ZLoss()} if reduction == "batch" else {}
@@ -281,9 +237,9 @@ def test_entropy_losses(golden: Path, name: str, reduction: str) -> None:
         atoms[f"{short}_glob_thr"] = GlobalEntropy(modality=modality, min_experts=wanted)
     for key, atom in atoms.items():
         loss = group_losses(atom, routed, groups).mean()
-        close(loss, expected[f"{name}/{key}_{reduction}"], 1e-9)
+        close(loss, golden[f"{name}/{key}_{reduction}"], 1e-9)
         (gradient,) = torch.autograd.grad(loss, logits, retain_graph=True)
-        close(gradient, expected[f"{name}/{key}_{reduction}_dlogits"], 1e-9)
+        close(gradient, golden[f"{name}/{key}_{reduction}_dlogits"], 1e-9)
 
 
 # ---------------------------------------------------------------- contrastive
@@ -292,47 +248,48 @@ def test_entropy_losses(golden: Path, name: str, reduction: str) -> None:
 CONTRASTIVE = ["c01_rand", "c02_aligned", "c03_t1", "c04_dups", "c05_hot"]
 
 
-def contrastive_inputs(golden: Path, name: str, dtype: torch.dtype) -> tuple[list[Tensor], list[Tensor]]:
+def contrastive_inputs(name: str, dtype: torch.dtype) -> tuple[list[Tensor], list[Tensor]]:
     """Raw features and log temperature, and the features normalised with z / (|z| + 1e-8) as there."""
-    given = arrays(golden, "contrastive_f32")
-    raw = [torch.from_numpy(given[f"{name}/{key}"]).to(dtype).requires_grad_() for key in ("zimg_raw", "ztxt_raw", "s")]
+    golden = arrays("contrastive")
+    inputs = [torch.from_numpy(golden[f"{name}/{key}"]) for key in ("zimg_raw", "ztxt_raw", "s")]
+    raw = [value.to(dtype).requires_grad_() for value in inputs]
     return raw, [z / (z.norm(dim=-1, keepdim=True) + 1e-8) for z in raw[:2]]
 
 
 @pytest.mark.parametrize("chunk_size", [None, 3])
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("name", CONTRASTIVE)
-def test_softmax_contrastive(golden: Path, name: str, precision: str, chunk_size: int | None) -> None:
+def test_softmax_contrastive(name: str, precision: str, chunk_size: int | None) -> None:
     """Also the loss and gradients of four simulated devices."""
-    expected = arrays(golden, f"contrastive_{precision}")
+    golden = arrays("contrastive")
     dtype, tolerance = PRECISIONS[precision], {"f32": 1e-5, "f64": 1e-9}[precision]
-    (image, text, log_scale), unit = contrastive_inputs(golden, name, dtype)
+    (image, text, log_scale), unit = contrastive_inputs(name, dtype)
     loss = SoftmaxContrastive(chunk_size=chunk_size)(*unit, log_scale.exp())
-    close(loss, expected[f"{name}/soft_loss"], tolerance)
-    close(loss, expected[f"{name}/dev4_softmax_loss_pmean"], tolerance)
+    close(loss, golden[f"{name}/soft_loss"], tolerance)
+    close(loss, golden[f"{name}/dev4_softmax_loss_pmean"], tolerance)
     gradients = torch.autograd.grad(loss, [image, text, log_scale])
     for key, gradient in zip(("zimg_raw", "ztxt_raw", "s"), gradients, strict=True):
-        close(gradient, expected[f"{name}/soft_d_{key}"], tolerance)
-    close(gradients[2], expected[f"{name}/dev4_softmax_d_s_pmean"], tolerance)
+        close(gradient, golden[f"{name}/soft_d_{key}"], tolerance)
+    close(gradients[2], golden[f"{name}/dev4_softmax_d_s_pmean"], tolerance)
 
 
 @pytest.mark.parametrize("chunk_size", [None, 3])
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("name", CONTRASTIVE)
-def test_sigmoid_contrastive(golden: Path, name: str, precision: str, chunk_size: int | None) -> None:
+def test_sigmoid_contrastive(name: str, precision: str, chunk_size: int | None) -> None:
     """The loss of vmoe, and of big_vision on four simulated devices."""
-    given, expected = arrays(golden, "contrastive_f32"), arrays(golden, f"contrastive_{precision}")
+    golden = arrays("contrastive")
     dtype, tolerance = PRECISIONS[precision], {"f32": 1e-5, "f64": 1e-9}[precision]
-    (image, text, log_scale), unit = contrastive_inputs(golden, name, dtype)
+    (image, text, log_scale), unit = contrastive_inputs(name, dtype)
     sigmoid = SigmoidContrastive(chunk_size=chunk_size).to(dtype)
-    sigmoid.bias.data = torch.from_numpy(given[f"{name}/b"].copy()).to(dtype)
+    sigmoid.bias.data = torch.from_numpy(golden[f"{name}/b"].copy()).to(dtype)
     loss = sigmoid(*unit, log_scale.exp())
-    close(loss, expected[f"{name}/sig_loss"], tolerance)
-    close(loss, expected[f"{name}/dev4_sigmoid_loss_pmean"], tolerance)
+    close(loss, golden[f"{name}/sig_loss"], tolerance)
+    close(loss, golden[f"{name}/dev4_sigmoid_loss_pmean"], tolerance)
     gradients = torch.autograd.grad(loss, [image, text, log_scale, sigmoid.bias])
     for key, gradient in zip(("zimg_raw", "ztxt_raw", "s", "b"), gradients, strict=True):
-        close(gradient, expected[f"{name}/sig_d_{key}"], tolerance)
-    close(gradients[3], expected[f"{name}/dev4_sigmoid_d_b_pmean"], tolerance)
+        close(gradient, golden[f"{name}/sig_d_{key}"], tolerance)
+    close(gradients[3], golden[f"{name}/dev4_sigmoid_d_b_pmean"], tolerance)
 
 
 # ---------------------------------------------------------------- schedules
@@ -353,21 +310,27 @@ def test_sigmoid_contrastive(golden: Path, name: str, precision: str, chunk_size
         ("v_cosine", cosine(total_steps=1000, warmup=10, final_factor=0.01)),
     ],
 )
-def test_learning_rates(golden: Path, name: str, schedule: Any) -> None:
-    expected = arrays(golden, "schedule")
-    steps, rates = expected[f"{name}/step"].tolist(), expected[f"{name}/lr"]
+def test_learning_rates(name: str, schedule: Any) -> None:
+    golden = arrays("schedule")
+    steps, rates = golden[f"{name}/step"].tolist(), golden[f"{name}/lr"]
     assert [schedule(step) for step in steps] == pytest.approx((rates / 1e-3).tolist(), rel=2e-6, abs=1e-7)
 
 
-def test_cooldown_of_the_other_reference_freezes_the_root(golden: Path) -> None:
+def test_cooldown_of_the_other_reference_freezes_the_root() -> None:
     """vmoe's cooldown is linear from the value at its start; big_vision's, ours, multiplies the root that goes on."""
-    expected = arrays(golden, "schedule")
+    golden = arrays("schedule")
     ours = rsqrt(total_steps=1000, warmup=10, cooldown=100, timescale=50)
-    theirs = dict(
-        zip(expected["v_rsqrt_w10_c100/step"].tolist(), expected["v_rsqrt_w10_c100/lr"].tolist(), strict=True)
-    )
+    theirs = dict(zip(golden["v_rsqrt_w10_c100/step"].tolist(), golden["v_rsqrt_w10_c100/lr"].tolist(), strict=True))
     assert ours(900) * 1e-3 == pytest.approx(theirs[900], rel=2e-6)
     for step in (950, 975):
         frozen = ours(900) * (1000 - step) / 100
         assert theirs[step] == pytest.approx(1e-3 * frozen, rel=2e-5)
         assert 0.94 < ours(step) / frozen < 1
+
+
+def test_every_case_is_tested() -> None:
+    assert list(cases("router")) == ROUTER
+    assert list(cases("dispatch")) == DISPATCH
+    assert [name for name in cases("moe_layer") if name.startswith("m")] == MOE
+    assert list(cases("limoe_oracle")) == ENTROPY
+    assert list(cases("contrastive")) == CONTRASTIVE

@@ -5,16 +5,14 @@ compared is the arithmetic and which axes are factored. Our own attention holds 
 factored over all heads: `benchmarks.factoring` measures that difference, and docs/recipe.md says what it comes to.
 """
 
-import json
 from collections.abc import Callable, Mapping
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from benchmarks.factoring import compare, per_head, update
-from test_golden import arrays
+from reference import arrays, cases, table
 from timm.optim import AdafactorBigVision
 from timm.optim.adafactor_bv import _factored_dims
 from torch import nn
@@ -26,11 +24,6 @@ from limoe.optim import adafactor, adamw, parameter_groups
 from limoe.schedules import Schedule, rsqrt
 
 SOURCE = "v_adafactor_lr"  # holds the initial parameters and gradients of most cases
-
-
-@pytest.fixture
-def golden(shared: Path) -> Path:
-    return shared / "golden"
 
 
 class Holder(nn.Module):
@@ -91,8 +84,8 @@ def under(given: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_parameters_after_each_step(golden: Path, name: str) -> None:
-    given, (build, schedule, clip, tolerance) = arrays(golden, "optim"), CASES[name]
+def test_parameters_after_each_step(name: str) -> None:
+    given, (build, schedule, clip, tolerance) = arrays("optim"), CASES[name]
     source = name if under(given, f"{name}/p0/") else SOURCE
     module = Holder(under(given, f"{source}/p0/"))
     optimizer = build(module)
@@ -113,11 +106,14 @@ def test_parameters_after_each_step(golden: Path, name: str) -> None:
     assert compared >= 2 * len(module.by_path)
 
 
-def test_the_same_axes_are_factored(golden: Path) -> None:
+def test_every_case_is_tested() -> None:
+    assert set(cases("optim")) == set(CASES)
+
+
+def test_the_same_axes_are_factored() -> None:
     """timm names the column axis first as optax does; of two equal axes either choice is the same statistic."""
-    table = json.loads((golden / "adafactor_factored_dims.json").read_text())
-    shapes = {path: value.shape for path, value in under(arrays(golden, "optim"), f"{SOURCE}/p0/").items()}
-    for path, by_limit in table.items():
+    shapes = {path: value.shape for path, value in under(arrays("optim"), f"{SOURCE}/p0/").items()}
+    for path, by_limit in table("adafactor_factored_dims").items():
         written = path.partition("(")[2].strip(")").split(",")
         shape = shapes[path] if path in shapes else tuple(map(int, written))
         for limit, axes in by_limit.items():

@@ -5,14 +5,13 @@ Not expressible here, and so not compared: class token, attention pooling, tanh 
 
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from test_golden import arrays, cases, close, group_losses
+from reference import arrays, cases, close, group_losses
 from torch import Tensor, nn
 
 from limoe.aux_losses.classic import Importance
@@ -26,11 +25,6 @@ from limoe.types import IMAGE, TEXT, RouterOutput, Segment, Stream
 OUTPUT, GRADIENT = 2e-6, 1e-5
 WIDTH = 16
 Lookup = Callable[[str], np.ndarray]  # path of a flax parameter -> values
-
-
-@pytest.fixture
-def golden(shared: Path) -> Path:
-    return shared / "golden"
 
 
 def build_tower(settings: dict[str, Any], *, length: int) -> Tower:
@@ -129,8 +123,8 @@ def auxiliary(routing: dict[int, RouterOutput], settings: dict[str, Any], *, num
 
 
 @pytest.mark.parametrize("name", ["enc_dense", "enc_moe_k1"])
-def test_encoder(golden: Path, name: str) -> None:
-    given, settings = arrays(golden, "vit_f32"), cases(golden, "vit_f32")[name]["kw"]
+def test_encoder(name: str) -> None:
+    given, settings = arrays("vit"), cases("vit")[name]["kw"]
     x, cotangent = (_tensor(given[f"{name}/in/{key}"]) for key in ("x", "cot"))
     tower = build_tower(settings, length=x.shape[1])
     parameters, gradients = (tower_layout(tower, lookup(given, f"{name}/{kind}/")) for kind in ("param", "grad"))
@@ -149,10 +143,10 @@ def test_encoder(golden: Path, name: str) -> None:
     close(position.grad, given[f"{name}/grad/posembed_input/pos_embedding"], GRADIENT)
 
 
-def test_image_tower_with_mean_pooling(golden: Path) -> None:
+def test_image_tower_with_mean_pooling() -> None:
     """Two experts per token, two images per group, a quarter fewer seats than assignments."""
-    name, given = "vit_gap_k2", arrays(golden, "vit_f32")
-    settings = cases(golden, "vit_f32")[name]["kw"]["encoder"]
+    name, given = "vit_gap_k2", arrays("vit")
+    settings = cases("vit")[name]["kw"]["encoder"]
     images = _tensor(given[f"{name}/in/img"]).permute(0, 3, 1, 2)
     embed, tower = ImageEmbed(WIDTH, image_size=16, patch_size=4), build_tower(settings, length=16)
     for kind, use in (("param", load), ("grad", check_gradients)):
@@ -168,8 +162,8 @@ def test_image_tower_with_mean_pooling(golden: Path) -> None:
 
 
 @pytest.mark.parametrize(("name", "pool"), [("txt_gap", "mean"), ("txt_last", "last")])
-def test_text_tower(golden: Path, name: str, pool: str) -> None:
-    given, settings = arrays(golden, "vit_f32"), cases(golden, "vit_f32")[name]["kw"]["encoder"]
+def test_text_tower(name: str, pool: str) -> None:
+    given, settings = arrays("vit"), cases("vit")[name]["kw"]["encoder"]
     ids = _tensor(given[f"{name}/in/text"]).long()
     embed, head = TextEmbed(WIDTH, vocab_size=20, length=8), nn.Linear(WIDTH, 6)
     tower = build_tower(settings, length=8)
@@ -185,10 +179,10 @@ def test_text_tower(golden: Path, name: str, pool: str) -> None:
     check_gradients(tower, tower_layout(tower, inside))
 
 
-def test_two_towers_with_the_sigmoid_loss(golden: Path) -> None:
+def test_two_towers_with_the_sigmoid_loss() -> None:
     """From pixels and ids to the loss and back to every parameter, temperature and bias included."""
-    name, given = "two_tower_bias", arrays(golden, "vit_f32")
-    settings = cases(golden, "vit_f32")[name]["kw"]
+    name, given = "two_tower_bias", arrays("vit")
+    settings = cases("vit")[name]["kw"]
     image, text = ImageEmbed(WIDTH, image_size=8, patch_size=4), TextEmbed(WIDTH, vocab_size=20, length=8)
     towers = [build_tower(settings[key]["encoder"], length=n) for key, n in (("image", 4), ("text", 8))]
     heads = [nn.Linear(WIDTH, 8) for _ in range(2)]

@@ -91,10 +91,16 @@ def top_k_router(dim: int, *, num_experts: int, **settings: Any) -> TopKRouter:
     return TopKRouter(dim, num_experts=num_experts, **{"priority": bpr, **settings})
 
 
-def tiny_model(*, moe_layers: tuple[int, ...] = (1,), router: dict[str, Any] | None = None, **changes: Any) -> LIMoE:
+def tiny_model(
+    *,
+    moe_layers: tuple[int, ...] = (1,),
+    kind: type[TopKRouter] = TopKRouter,
+    router: dict[str, Any] | None = None,
+    **changes: Any,
+) -> LIMoE:
     """Two blocks, the second sparse with 4 experts; 4 image tokens, up to 6 text tokens."""
     settings = {**TINY, "moe_layers": moe_layers, "num_experts": 4, "expert_init": "independent", **changes}
-    return LIMoE(**settings, router=partial(TopKRouter, **{"priority": bpr, **(router or {})}))
+    return LIMoE(**settings, router=partial(kind, **{"priority": bpr, **(router or {})}))
 
 
 def tiny_batch(*, pairs: int = 4, seed: int = 0) -> Batch:

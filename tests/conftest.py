@@ -1,10 +1,11 @@
-"""Shared by all tests: limoe imported before torchvision, one thread, a fixed seed, the folder with reference data."""
+"""Shared by all tests: limoe imported before torchvision, one thread, a fixed seed, real data, a summary of skips."""
 
 import limoe  # noqa: F401  (first: makes torchvision importable beside a CPU-only torch)
 
 # isort: split
 import os
 import random
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -29,9 +30,20 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
 
 @pytest.fixture
 def shared() -> Path:
-    """Reference numbers and real data: the folder LIMOE_SHARED, or `shared` beside the repository."""
+    """Real and corrupt data: the folder LIMOE_SHARED, or `shared` beside the repository."""
     beside = Path(__file__).resolve().parents[2] / "shared"
     folder = Path(os.environ.get("LIMOE_SHARED", beside))
     if not folder.is_dir():
-        pytest.skip(f"no reference data: {folder} is no folder (set LIMOE_SHARED)")
+        pytest.skip(f"no real data: {folder} is no folder (set LIMOE_SHARED)")
     return folder
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """One line that says how many tests were skipped for which reason."""
+    reasons: Counter[str] = Counter()
+    for report in terminalreporter.stats.get("skipped", []):
+        _, _, reason = report.longrepr  # file, line, "Skipped: reason"
+        reasons[reason.removeprefix("Skipped: ")] += 1
+    if reasons:
+        listed = "; ".join(f"{count} {reason}" for reason, count in reasons.most_common())
+        terminalreporter.write_line(f"skipped: {listed}")

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from commands import limoe
 from lightning.pytorch import LightningModule, Trainer
 from shards import Files, png, write_tar
-from test_end_to_end import limoe
 
 from limoe.callbacks.bad_samples import BadSampleCount
 from limoe.data.datamodule import PairDataModule

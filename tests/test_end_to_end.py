@@ -1,13 +1,11 @@
 """The command as a user types it: train, look at the run folder, evaluate, report; and what happens on bad input."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from commands import limoe
 
 TINY = [
     "experiment=demo",
@@ -23,15 +21,6 @@ TINY = [
     "eval.synthetic_heldout.pictures.size=40",
     "eval.synthetic_val.pictures.size=40",
 ]
-
-
-def limoe(*words: str, cwd: Path, code: int = 0) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "limoe", *words]
-    # no environment variable of the caller may choose the folders; two threads would only disturb other tests
-    env = {key: value for key, value in os.environ.items() if not key.startswith("LIMOE_")} | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=110)
-    assert done.returncode == code, done.stdout + done.stderr
-    return done
 
 
 @pytest.fixture(scope="module")

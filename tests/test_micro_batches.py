@@ -20,8 +20,10 @@ from limoe.aux_losses.entropy import GlobalEntropy, LocalEntropy
 from limoe.contrastive import ContrastiveLoss, SigmoidContrastive, SoftmaxContrastive
 from limoe.errors import ConfigError
 from limoe.micro_batches import encode
+from limoe.routing.priority import first_come
 from limoe.routing.statistics import modality_statistics
-from limoe.types import MODALITIES, Batch, ModelOutput
+from limoe.routing.top_k import TopKRouter
+from limoe.types import MODALITIES, Batch, ModelOutput, Stream
 
 PAIRS = 16
 ROUTER = {"pairs_per_group": 2, "capacity_factor": 0.6}  # some tokens are dropped, and the same ones in every part
@@ -35,9 +37,9 @@ def losses(**settings: str) -> AuxLossSet:
     return AuxLossSet(atoms, weight=1.0, **settings)
 
 
-def sparse(**changes: object) -> nn.Module:
+def sparse(*, kind: type[TopKRouter] = TopKRouter, **changes: object) -> nn.Module:
     torch.manual_seed(3)
-    return tiny_model(depth=3, moe_layers=(0, 2), router={**ROUTER, **changes})
+    return tiny_model(depth=3, moe_layers=(0, 2), kind=kind, router={**ROUTER, **changes})
 
 
 @contextmanager
@@ -159,11 +161,18 @@ def test_a_ragged_batch_and_a_small_one() -> None:
         torch.testing.assert_close(found.text_features, expected.text_features)
 
 
+class GivenExperts(TopKRouter):
+    """Learned gates, but the expert follows from the place of a token, so that rounding cannot send it elsewhere."""
+
+    def _select(self, gates: Tensor, stream: Stream, reachable: Tensor | None) -> Tensor:
+        return torch.arange(len(gates))[:, None] % self.num_experts
+
+
 def test_parts_add_up_in_float32_under_autocast(monkeypatch: pytest.MonkeyPatch) -> None:
     """32 parts in bfloat16. If they shared one weight cast to it, they would also add up their gradients in it."""
 
     def gradient(size: int | None) -> Tensor:
-        model = sparse(capacity_factor=None)
+        model = sparse(kind=GivenExperts, capacity_factor=None)
         with noise_of_the_token(), torch.autocast("cpu", torch.bfloat16):
             output = encode(model, tiny_batch(pairs=64), micro_batch_size=size)
             loss = SoftmaxContrastive()(output.image_features, output.text_features, output.logit_scale)
@@ -191,15 +200,19 @@ def test_training_by_the_trainer(
 ) -> None:
     """Three steps in parts and three at once end at the same weights; shares of the gradient can be measured.
 
-    In bfloat16 rounding alone makes 1 % of the way that the weights go, and single numbers depend on what computes the
-    attention.
+    In bfloat16 the experts are given and slots go by order: after the first step the weights differ by rounding, a
+    token whose two best logits nearly tie then changes its expert, and no bound on rounding holds any longer. What is
+    left is continuous. A gradient of the whole batch is rounded to bfloat16 once (2^-9 at most), one of a part once per
+    part, and so are the activations before it; the ways that the weights go may differ by eight such roundings.
     """
     monkeypatch.setattr(limoe.models.layers, "_SHORT", longest_plain)
+    low = precision == "bf16-mixed"
     weights = []
     for size in (None, 2):
         torch.manual_seed(0)
+        router = {"noise_std": 1.0} | ({"priority": first_come} if low else {})
         lit = module(
-            model=sparse(noise_std=1.0),
+            model=sparse(kind=GivenExperts if low else TopKRouter, **router),
             aux_losses=aux_losses(),
             micro_batch_size=size,
             optimizer=lambda m: torch.optim.SGD(m.parameters(), lr=0.1),
@@ -211,11 +224,10 @@ def test_training_by_the_trainer(
         assert "train/router_grad_norm" in trainer.logged_metrics
         weights.append(dict(lit.model.named_parameters()))
     whole, parts = weights
-    if precision == "bf16-mixed":
-        assert distance(parts, whole) < 0.015 * distance(start, whole)
-    if precision == "32-true" or longest_plain == 0:
-        tolerance = 1e-6 if precision == "32-true" else 2e-3
-        torch.testing.assert_close(parts, whole, rtol=tolerance, atol=tolerance)
+    if low:
+        assert distance(parts, whole) < 8 * 2**-9 * distance(start, whole)
+    else:
+        torch.testing.assert_close(parts, whole, rtol=1e-6, atol=1e-6)
 
 
 def distance(a: dict[str, Tensor], b: dict[str, Tensor]) -> float:

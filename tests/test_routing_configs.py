@@ -1,14 +1,12 @@
 """Which losses go with which router, typos in inherited settings, and the systems of the field as experiments."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from builders import tiny_batch
+from commands import limoe
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
@@ -141,11 +139,3 @@ def test_system_trains_from_the_command_line(name: str, tmp_path: Path) -> None:
     assert "features depend on the batch (synthetic_heldout" in done.stdout
     done = limoe("eval", "run", "eval_capacity_factor=null", "hydra.run.dir=roomy", cwd=tmp_path)
     assert "features depend on the batch" not in done.stdout
-
-
-def limoe(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    env = {key: value for key, value in os.environ.items() if not key.startswith("LIMOE_")} | {"OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "limoe", *words]
-    done = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=110)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done

@@ -11,8 +11,9 @@ COLUMNS = ("layer", "ratio", "min-max", "kept", "at equal kept", "CPU time", "pe
 
 def rich_table(result: dict[str, Any]) -> Table:
     table = Table(title=_title(result))
-    for column in COLUMNS:
-        table.add_column(column, justify="left" if column == "layer" else "right")
+    table.add_column(COLUMNS[0], no_wrap=True)  # names stay whole however wide the figures of a slow machine are
+    for column in COLUMNS[1:]:
+        table.add_column(column, justify="right")
     for case, rows in _blocks(result):
         table.add_section()
         table.add_row(case, style="bold")

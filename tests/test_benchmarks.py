@@ -1,12 +1,11 @@
 """The measurements run, and count what they say they count. No test looks at a time."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from commands import program
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -18,10 +17,8 @@ def importable(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_moe_layer_writes_figures_of_every_layer(tmp_path: Path) -> None:
     size = ["--width", "32", "--hidden", "64", "--tokens", "1280", "--experts", "4", "--rounds", "1", "--threads", "1"]
-    command = [sys.executable, "-m", "benchmarks.moe_layer", *size, "--dtype", "float32", "bfloat16", "--k", "2"]
-    command += ["--peers", "--no-limit", "--aux", "--out", str(tmp_path)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=110, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
+    words = [*size, "--dtype", "float32", "bfloat16", "--k", "2", "--peers", "--no-limit", "--aux"]
+    done = program("benchmarks.moe_layer", *words, "--out", str(tmp_path), cwd=ROOT)
     result = json.loads((tmp_path / "moe_layer.json").read_text())
     backends = [f"limoe {name}" for name in ("auto", "padded", "grouped", "loop")]
     layers = ["dense", *backends, *(f"{name}, no limit" for name in backends)]
@@ -68,3 +65,18 @@ def test_a_layer_that_cannot_be_measured_says_why() -> None:
     pytest.importorskip("transformers", reason="no peer is installed")
     with pytest.raises(Unavailable, match="K = 1 only"):
         build_peer("transformers Switch", Case(1280, 4, 2, "float32", width=32, hidden=64, device="cpu"))
+
+
+def test_names_stay_whole_beside_the_figures_of_a_slow_machine() -> None:
+    """At the width of the console of `benchmarks.output.begin`."""
+    from benchmarks.tables import rich_table
+    from rich.console import Console
+
+    row = {"dtype": "bfloat16", "tokens": 13568, "k": 2, "experts": 64, "layer": "limoe grouped, no limit", "kept": 0.9}
+    row |= {"ratio": 12345.67, "ratio_min": 12345.67, "ratio_max": 23456.78, "ratio_at_equal_kept": 12345.67}
+    row |= {"cpu_ratio": 1234.56, "peak_mib": 123456.0, "milliseconds": 1234567.8, "neighbours": 1.0}
+    result = {"rows": [row | {"waits_for_device": None}], "width": 32, "hidden": 64, "routing": "balanced"}
+    console = Console(width=120)
+    with console.capture() as shown:
+        console.print(rich_table(result | {"pairs_per_group": None, "aux": True, "rounds": 1}))
+    assert "limoe grouped, no limit" in shown.get()

@@ -1,12 +1,11 @@
 """Benchmarks of the training step and of attention run and count what they say they count. No test looks at a time."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from commands import program
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = ["model.width=32", "model.num_heads=2", "model.mlp_dim=64", "data.batch_size=16", "model.vocab_size=50"]
@@ -19,11 +18,8 @@ def importable(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_figures_of_every_step(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "benchmarks.train_step", *TINY, "--rounds", "1", "--threads", "1"]
-    done = subprocess.run(
-        [*command, "--out", str(tmp_path)], cwd=ROOT, capture_output=True, text=True, timeout=110, check=False
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
+    words = [*TINY, "--rounds", "1", "--threads", "1", "--out", str(tmp_path)]
+    done = program("benchmarks.train_step", *words, cwd=ROOT)
     result = json.loads((tmp_path / "train_step.json").read_text())
     rows = {row["step"]: row for row in result["rows"]}
     assert list(rows)[:3] == ["dense", "sparse", "two towers"] and {*rows, *result["missing"]} >= {"open_clip"}
@@ -77,11 +73,8 @@ def test_memory_of_the_step_shrinks() -> None:
 
 
 def test_figures_of_attention(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "benchmarks.attention", "--quick", "--rounds", "1", "--threads", "1"]
-    done = subprocess.run(
-        [*command, "--out", str(tmp_path)], cwd=ROOT, capture_output=True, text=True, timeout=110, check=False
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
+    words = ["--quick", "--rounds", "1", "--threads", "1", "--out", str(tmp_path)]
+    program("benchmarks.attention", *words, cwd=ROOT)
     rows = json.loads((tmp_path / "attention.json").read_text())["rows"]
     assert len(rows) == 2 * 2 * 2 and all(row["ratio"] > 0 for row in rows)
     assert "| bfloat16 | 128 | 16 | 4 | 32 | yes |" in (tmp_path / "attention.md").read_text()

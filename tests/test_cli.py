@@ -392,6 +392,6 @@ def test_a_project_adds_options_and_code(
 def test_from_any_folder_as_a_module(here: Path) -> None:
     environment = {k: v for k, v in os.environ.items() if k != "LIMOE_CONFIG_DIR"}
     command = [sys.executable, "-m", "limoe", "report", "no-such-run"]
-    done = subprocess.run(command, cwd=here, env=environment, capture_output=True, text=True, timeout=100)
+    done = subprocess.run(command, cwd=here, env=environment, capture_output=True, text=True, timeout=200)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "limoe: error: no-such-run is no run folder: it holds no run.json\n"

@@ -250,7 +250,7 @@ def run_without_type_checks(script: str) -> subprocess.CompletedProcess:
     """In a fresh interpreter, since checked annotations break up the graph."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     return subprocess.run(
-        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=110, check=False
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=200, check=False
     )
 
 

@@ -155,7 +155,7 @@ def test_neither_lightning_nor_hydra_is_imported(exported: Path) -> None:
     """
     command = [sys.executable, "-c", textwrap.dedent(code), str(exported)]
     env = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=100, env=env)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, env=env)
     assert done.stdout.split() == ["True", "1", "16", "1", "16"], done.stderr
 
 

@@ -173,12 +173,12 @@ def test_sigterm_ends_the_training_and_is_raised_again(tmp_path: Path) -> None:
 
     threading.Thread(target=interrupt, daemon=True).start()
     with pytest.raises(SystemExit) as caught:
-        run_trial(trial, metrics=["score"], timeout=30)
+        run_trial(trial, metrics=["score"], timeout=200)
     assert caught.value.code == 143
     assert read_state(trial).status == "interrupted"
     pid = json.loads((trial.folder / "trial.json").read_text())["pid"]
     assert pid is None
-    assert run_trial(trial, metrics=["score"], timeout=30).status == "done"  # from the checkpoint
+    assert run_trial(trial, metrics=["score"], timeout=200).status == "done"  # from the checkpoint
 
 
 def test_what_the_watcher_raises_ends_the_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -192,10 +192,10 @@ def test_what_the_watcher_raises_ends_the_training(tmp_path: Path, monkeypatch: 
             raise LookupError("enough")
 
     with pytest.raises(LookupError, match="enough"):
-        run_trial(trial, metrics=["score"], timeout=30, watch=watch)
+        run_trial(trial, metrics=["score"], timeout=200, watch=watch)
     assert set(seen) == {trial.folder / "try_1"}
     assert read_state(trial).status == "interrupted"
-    assert run_trial(trial, metrics=["score"], timeout=30).status == "done"  # from the checkpoint
+    assert run_trial(trial, metrics=["score"], timeout=200).status == "done"  # from the checkpoint
 
 
 def test_a_watched_training_has_its_time_limit_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -158,7 +158,7 @@ def test_accuracy_without_an_expert_is_that_of_the_evaluation() -> None:
 
 
 def top1(model: Any) -> float:
-    return evaluate_zero_shot(Encoder(model, planted.data()), task()).metrics["zeroshot_top1"]
+    return evaluate_zero_shot(Encoder(model, planted.data()), task()).compute()["zeroshot_top1"]
 
 
 def test_the_interval_is_paired_over_pictures(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from limoe.evaluation import bootstrap
-from limoe.evaluation.bootstrap import bootstrap_interval
+from limoe.evaluation.bootstrap import bootstrap_interval, mean_over_groups
 
 
 def binomial_quantile(q: float, *, n: int, p: float) -> float:
@@ -49,12 +49,20 @@ def test_a_group_that_a_resample_misses_stays_out_of_it():
 def test_chunks_change_nothing_but_the_draws(monkeypatch):
     values = np.random.default_rng(0).random(300)
     whole = bootstrap_interval(values)
-    monkeypatch.setattr(bootstrap, "_CELLS", 300 * 7)
+    monkeypatch.setattr(bootstrap, "_VALUES", 300 * 7)
     assert bootstrap_interval(values) == pytest.approx(whole, abs=0.003)
     assert whole[0] < values.mean() < whole[1]
 
 
 def test_seeded_and_of_no_width_where_all_are_equal():
-    values = np.array([0.0, 1.0] * 20)
+    values = np.random.default_rng(0).random(40)
     assert bootstrap_interval(values) == bootstrap_interval(values) != bootstrap_interval(values, seed=1)
     assert bootstrap_interval(np.ones(9)) == (1.0, 1.0)
+    assert bootstrap_interval(np.array([0.5])) == (0.5, 0.5)  # scipy refuses a single value
+
+
+def test_mean_over_groups_by_hand():
+    # Group 0: 1, 0. Group 2: 1. Group 1 has none. (1/2 + 1) / 2; in the second row group 2: 0 and group 0: 1, 1.
+    values, groups = np.array([[1.0, 0, 1], [1, 1, 0]]), np.array([[0, 0, 2], [0, 0, 2]])
+    assert mean_over_groups(values, groups).tolist() == [0.75, 0.5]
+    assert mean_over_groups(values[0], groups[0]) == 0.75

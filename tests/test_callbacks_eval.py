@@ -147,7 +147,7 @@ def few_shot_task() -> FewShotTask:
 
 
 def metrics_of(task: Task, *, batch_size: int = 256) -> dict[str, float]:
-    return evaluate_task(Encoder(ColorModel(), ColorData(), batch_size=batch_size), task).metrics
+    return evaluate_task(Encoder(ColorModel(), ColorData(), batch_size=batch_size), task).compute()
 
 
 class Fit(NamedTuple):
@@ -212,11 +212,11 @@ def test_retrieval_task():
 
 def test_few_shot_counts_by_hand():
     task = few_shot_task()
-    outcome = evaluate_task(Encoder(ColorModel(), ColorData()), task)
+    metric = evaluate_task(Encoder(ColorModel(), ColorData()), task)
     # The colours are told apart, so 3 of 4 are right for every seed; the last label is wrong.
-    assert outcome.metrics == pytest.approx({"fewshot1_top1": 0.75, "fewshot2_top1": 0.75})
-    assert outcome.measures["fewshot1_top1"].values.tolist() == [1, 1, 1, 0]
-    assert outcome.details["fewshot2_top1"] == {"per_seed": [0.75, 0.75], "classes_with_fewer_pictures": 0}
+    assert metric.compute() == pytest.approx({"fewshot1_top1": 0.75, "fewshot2_top1": 0.75})
+    assert metric.measures()["fewshot1_top1"].values.tolist() == [1, 1, 1, 0]
+    assert metric.details()["fewshot2_top1"] == {"per_seed": [0.75, 0.75], "classes_with_fewer_pictures": 0}
     assert task_chance(task) == {"fewshot1_top1": 0.5, "fewshot2_top1": 0.5}
 
 
@@ -231,18 +231,18 @@ def test_few_shot_encodes_the_picked_pictures_alone():
 
 def test_few_shot_says_which_classes_are_short():
     task = FewShotTask(labelled("red", "red", "blue"), labelled("red"), ["red", "blue"], shots=(2,), seeds=(0,))
-    details = evaluate_task(Encoder(ColorModel(), ColorData()), task).details
+    details = evaluate_task(Encoder(ColorModel(), ColorData()), task).details()
     assert details["fewshot2_top1"]["classes_with_fewer_pictures"] == 1
 
 
 def test_linear_probe_counts_by_hand():
     test = LabelledPictures(Pictures(["red", "blue", "blue", "blue"]), [0, 1, 1, 0])
     task = LinearProbeTask(labelled(*["red", "blue"] * 5), test, ["red", "blue"], strengths=(0.1,))
-    outcome = evaluate_task(Encoder(ColorModel(), ColorData()), task)
+    metric = evaluate_task(Encoder(ColorModel(), ColorData()), task)
     # Red: 1 of 2. Blue: 2 of 2.
-    assert outcome.metrics == pytest.approx({"linear_probe_top1": 0.75, "linear_probe_class_mean": 0.75})
-    assert outcome.details == {"strength": 0.1, "held_out_top1": {"0.1": 1.0}}
-    assert task_chance(task).keys() == outcome.measures.keys()
+    assert metric.compute() == pytest.approx({"linear_probe_top1": 0.75, "linear_probe_class_mean": 0.75})
+    assert metric.details() == {"strength": 0.1, "held_out_top1": {"0.1": 1.0}}
+    assert task_chance(task).keys() == metric.measures().keys()
 
 
 @pytest.mark.parametrize(

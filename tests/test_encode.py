@@ -11,8 +11,10 @@ from ranks import run_two
 
 from limoe.errors import ConfigError
 from limoe.evaluation.encode import DualEncoder, Encoder, Picked
+from limoe.evaluation.metrics import TaskMetric
+from limoe.evaluation.outcome import Measure
 from limoe.evaluation.tasks import evaluate_task
-from limoe.types import FewShotTask, LabelledPictures, Pair, RetrievalTask, ZeroShotTask
+from limoe.types import FewShotTask, LabelledPictures, LinearProbeTask, Pair, RetrievalTask, Task, ZeroShotTask
 
 
 class Pictures:
@@ -60,13 +62,15 @@ def encoder(**settings: Any) -> Encoder:
     return Encoder(tiny_model(), Data(), **settings)
 
 
-def tasks() -> list[ZeroShotTask | RetrievalTask | FewShotTask]:
+def tasks() -> list[Task]:
     """Odd numbers of pictures and texts, so that the shares of two ranks are filled up."""
     part = LabelledPictures(Pictures(7), [i % 3 for i in range(7)])
     return [
         ZeroShotTask(Pictures(7), part.labels, ["ab", "cd", "ef"], ["{}!", "a {}", "the {}"]),
         RetrievalTask(Pictures(7), ["one", "two", "six", "ten", "red"], [(i, i % 5) for i in range(7)]),
         FewShotTask(part, part, ["ab", "cd", "ef"], shots=(1, 2), seeds=(0, 1)),
+        LinearProbeTask(part, part, ["ab", "cd", "ef"], strengths=(1e-3,)),
+        ZeroShotTask(Pictures(1), [0], ["ab", "cd"], ["{}!"]),  # nothing is left for the second rank
     ]
 
 
@@ -111,9 +115,14 @@ def test_picked_pictures_in_any_order() -> None:
         picked[3]
 
 
+def gathered(metric: TaskMetric) -> dict[str, Measure]:
+    with metric.sync_context():
+        return metric.measures()
+
+
 def results(source: Encoder) -> list[dict[str, Any]]:
     return [
-        {key: measure.values.tolist() for key, measure in evaluate_task(source, task).measures.items()}
+        {key: measure.values.tolist() for key, measure in gathered(evaluate_task(source, task)).items()}
         for task in tasks()
     ]
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from limoe.evaluation.ranks import one_right, wrong_before
+from limoe.evaluation.ranks import ranked, wrong_before
 
 
 def test_counts_wrong_ones_that_are_at_least_as_good():
@@ -24,5 +24,7 @@ def test_nan_stands_before_everything():
     assert wrong_before(scores, torch.tensor([[True, False], [True, False]])).tolist() == [1, 1]
 
 
-def test_one_right():
-    assert one_right(torch.tensor([2, 0]), num_candidates=3).tolist() == [[False, False, True], [True, False, False]]
+def test_ranked_gives_the_best_wrong_class_unless_the_right_one_is_first():
+    scores = torch.tensor([[0.9, 0.5, 0.7], [0.2, 0.6, 0.6]])
+    ranks, predicted = ranked(scores, torch.tensor([0, 2]))
+    assert (ranks.tolist(), predicted.tolist()) == ([0, 1], [0, 1])

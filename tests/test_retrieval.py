@@ -8,13 +8,13 @@ import torch
 from torch.nn import functional as F
 
 from limoe.errors import DataError
-from limoe.evaluation.retrieval import chance_recall, retrieval_chance, retrieval_ranks
+from limoe.evaluation.retrieval import RetrievalRecall, chance_recall, retrieval_chance
 
 
 def retrieval_recall(images, texts, positives, *, ks=(1, 5, 10), chunk=1024):
-    """Recall from ranks, as the evaluation of a task makes it."""
-    ranks = retrieval_ranks(images, texts, positives, chunk=chunk)
-    return {f"{way}_r{k}": (ranks[way] < k).double().mean().item() for way in ("i2t", "t2i") for k in ks}
+    metric = RetrievalRecall(ks=ks, chunk=chunk)
+    metric.update(images, texts, positives)
+    return metric.compute()
 
 
 def oracle(queries, candidates, positives, *, k):

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 from limoe.errors import ConfigError
+from limoe.evaluation.metrics import Classification
 from limoe.evaluation.zero_shot import (
     chance_top_k,
     class_embeddings,
     classify,
     prompts_of,
     prompts_sha256,
-    zero_shot_ranks,
 )
 
 FEATURES = {
@@ -57,6 +57,14 @@ def test_the_hash_is_that_of_the_texts_in_order():
     assert prompts_sha256(("cat", "dog"), ("a {}",)) == found
 
 
+def zero_shot(images: Tensor, classes: Tensor, labels: Tensor, *, chunk: int = 1024) -> Classification:
+    """Counted in parts, as the evaluation of a task does it."""
+    metric = Classification("zeroshot", class_names=list(map(str, range(len(classes)))), ks=(1, 5))
+    for part, its_labels in zip(images.split(chunk), labels.split(chunk), strict=True):
+        metric.update(classify(part, classes), its_labels)
+    return metric
+
+
 def oracle_rank(scores: list[float], label: int) -> int:
     """Wrong classes at least as good as the right one, in float64."""
     return sum(score >= scores[label] for c, score in enumerate(scores) if c != label)
@@ -71,19 +79,30 @@ def test_ranks_equal_a_float64_oracle_with_classes_of_one_name(seed, chunk):
     classes[3] = classes[5]  # one name for two classes
     labels = [random.randrange(8) for _ in images]
     scores = [[sum(a * b for a, b in zip(image, c, strict=True)) for c in classes] for image in images]
-    ranks, predicted = zero_shot_ranks(torch.tensor(images), torch.tensor(classes), torch.tensor(labels), chunk=chunk)
-    assert ranks.tolist() == [oracle_rank(row, label) for row, label in zip(scores, labels, strict=True)]
-    for row, label, guess in zip(scores, labels, predicted.tolist(), strict=True):
+    metric = zero_shot(torch.tensor(images), torch.tensor(classes), torch.tensor(labels), chunk=chunk)
+    expected = [oracle_rank(row, label) for row, label in zip(scores, labels, strict=True)]
+    assert metric.entries("ranks").tolist() == expected
+    by_class = [
+        [rank == 0 for rank, its in zip(expected, labels, strict=True) if its == c] for c in sorted(set(labels))
+    ]
+    assert metric.compute() == pytest.approx(
+        {
+            "zeroshot_top1": sum(rank < 1 for rank in expected) / 30,
+            "zeroshot_top5": sum(rank < 5 for rank in expected) / 30,
+            "zeroshot_class_mean": sum(sum(hits) / len(hits) for hits in by_class) / len(by_class),
+        }
+    )
+    for row, label, guess in zip(scores, labels, metric.entries("predicted").tolist(), strict=True):
         best = max(row)
         assert guess != label if label in (3, 5) else (guess == label) == (row[label] == best)
         assert row[guess] == max(score for c, score in enumerate(row) if c != label or guess == label)
 
 
 def test_ties_and_nan_count_against_us():
-    ranks, predicted = zero_shot_ranks(torch.ones(2, 3), torch.ones(4, 3), torch.tensor([0, 3]))
-    assert ranks.tolist() == [3, 3] and predicted.tolist() == [1, 0]
-    ranks, _ = zero_shot_ranks(torch.full((1, 3), torch.nan), torch.ones(4, 3), torch.tensor([0]))
-    assert ranks.tolist() == [3]
+    metric = zero_shot(torch.ones(2, 3), torch.ones(4, 3), torch.tensor([0, 3]))
+    assert metric.entries("ranks").tolist() == [3, 3] and metric.entries("predicted").tolist() == [1, 0]
+    metric = zero_shot(torch.full((1, 3), torch.nan), torch.ones(4, 3), torch.tensor([0]))
+    assert metric.entries("ranks").tolist() == [3]
 
 
 def test_logits_are_cosines_in_float32():

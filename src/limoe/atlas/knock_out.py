@@ -15,7 +15,8 @@ from limoe.data.datamodule import PairDataModule
 from limoe.errors import require
 from limoe.evaluation.bootstrap import bootstrap_interval
 from limoe.evaluation.encode import Picked, evaluating
-from limoe.evaluation.zero_shot import chance_top_k, class_embeddings, prompts_of, zero_shot_ranks
+from limoe.evaluation.ranks import ranked
+from limoe.evaluation.zero_shot import chance_top_k, class_embeddings, classify, prompts_of
 from limoe.types import IMAGE, TEXT, ZeroShotTask
 
 
@@ -110,5 +111,5 @@ class KnockOut:
 
     def _hits(self, pictures: Tensor, prompts: Tensor) -> Float64[Tensor, "n"]:
         classes = class_embeddings(lambda _: prompts, class_names=self.names, templates=self.templates)
-        ranks, _ = zero_shot_ranks(pictures, classes, self.labels)
+        ranks, _ = ranked(classify(pictures, classes), self.labels)
         return (ranks == 0).double()

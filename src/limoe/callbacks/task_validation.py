@@ -16,7 +16,7 @@ class TaskValidation(Callback):
     """Logs `val/<task>/<metric>` after every `every_n_val`-th validation, and after the last step of training.
 
     `batch_size` counts texts (prompts) per forward pass. The sanity check is skipped. With several ranks each encodes
-    its share of pictures and texts, and all compute the same numbers from all features. `chance` holds what guessing
+    and scores its share of pictures and texts, and all log the numbers of all. `chance` holds what guessing
     reaches under the logged keys.
     """
 
@@ -43,7 +43,7 @@ class TaskValidation(Callback):
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         encoder = Encoder(pl_module.model, data, batch_size=self.batch_size)
         for name, task in self.tasks.items():
-            for metric, value in evaluate_task(encoder, task, progress=name).metrics.items():
+            for metric, value in evaluate_task(encoder, task, progress=name).compute().items():
                 pl_module.log(f"val/{name}/{metric}", value, prog_bar=metric in self.shown, sync_dist=True)
 
     def _due(self, trainer: Trainer) -> bool:

@@ -53,8 +53,8 @@ class Encoder:
 
     Class features are kept, under the sha256 of names and templates, for as long as the encoder lives. With several
     ranks each encodes an equal share of the pictures or texts, and all get all features in the order asked for, each
-    once. `alone` makes this rank do it all by itself, for work that the other ranks don't take part in.
-    `batch_size` counts texts; the batches of pictures are those of the datamodule.
+    once. `alone` makes this rank do it all by itself, for work that the other ranks don't take part in (no task: its
+    metric gathers). `batch_size` counts texts; the batches of pictures are those of the datamodule.
     """
 
     def __init__(self, model: Any, data: EvaluationData, *, batch_size: int = 256, alone: bool = False) -> None:
@@ -65,17 +65,24 @@ class Encoder:
         self.alone = alone
         self._classes: dict[str, Tensor] = {}
 
+    def share(self, total: int) -> slice:
+        """The rows of `total` that this rank encodes: as many on each, in the order of ranks, fewer on the last."""
+        if self.alone:
+            return slice(0, total)
+        size = math.ceil(total / world_size())
+        return slice(rank() * size, min((rank() + 1) * size, total))
+
     def pictures(
-        self, pictures: PairDataset, *, before_head: bool = False, progress: str | None = None
+        self, pictures: PairDataset, *, before_head: bool = False, gathered: bool = True, progress: str | None = None
     ) -> Float[Tensor, "pictures d"]:
-        """`before_head`: what the image head sees, instead of features of unit length."""
+        """`before_head`: what the image head sees, instead of features of unit length. Not `gathered`: this share."""
 
         def encode(mine: Sequence[int]) -> Tensor:
             share = pictures if len(mine) == len(pictures) else Picked(pictures, mine)
             batches = encode_pictures(self.model, self.data, share, before_head=before_head, progress=progress)
             return torch.cat(list(batches))
 
-        return self._shared(len(pictures), encode)
+        return self._shared(len(pictures), encode, gathered=gathered)
 
     def texts(self, texts: Sequence[str], *, progress: str | None = None) -> Float[Tensor, "texts d_out"]:
         """Unit-length features, in batches of `batch_size`."""
@@ -97,15 +104,18 @@ class Encoder:
             )
         return self._classes[key]
 
-    def _shared(self, total: int, encode: Callable[[Sequence[int]], Tensor]) -> Tensor:
+    def _shared(self, total: int, encode: Callable[[Sequence[int]], Tensor], *, gathered: bool = True) -> Tensor:
         """Rows 0 to total - 1. Shares are equal, so every rank runs as often; what fills up the last one is cut off."""
+        own = range(total)[self.share(total)]
         with evaluating(self.model):
             if self.alone or world_size() == 1:
-                return encode(range(total))
-            size = math.ceil(total / world_size())
-            mine = [min(i, total - 1) for i in range(rank() * size, (rank() + 1) * size)]
+                return encode(own)
+            filled = [*own, *[total - 1] * (math.ceil(total / world_size()) - len(own))]
+            features = encode(filled)
+            if not gathered:
+                return features[: len(own)]
             device = next(self.model.parameters()).device  # where the process group can gather
-            return all_gather(encode(mine).to(device))[:total].cpu()
+            return all_gather(features.to(device))[:total].cpu()
 
 
 @dataclass(frozen=True)

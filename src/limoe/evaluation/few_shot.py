@@ -12,7 +12,7 @@ from jaxtyping import Float64, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
-from limoe.evaluation.zero_shot import ranked
+from limoe.evaluation.ranks import ranked
 
 BIAS = 100.0  # constant feature; large, so that the penalty hardly holds it back
 _STD_EPS = 1e-5

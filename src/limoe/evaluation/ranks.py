@@ -1,8 +1,9 @@
 """Who stands before the right answer: the one rule for ties that all evaluations share."""
 
 import torch
-from jaxtyping import Bool, Float, Int, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
+from torch.nn import functional as F
 
 TIE = 1e-6  # cosines closer than this are a tie: float32 features of one picture in two batches differ by about 1e-7
 
@@ -20,6 +21,14 @@ def wrong_before(
     return before.sum(1)
 
 
-def one_right(labels: Int[Tensor, "queries"], *, num_candidates: int) -> Bool[Tensor, "queries candidates"]:
-    """The mask of `wrong_before` where every query has one right candidate."""
-    return labels[:, None] == torch.arange(num_candidates, device=labels.device)
+def ranked(
+    scores: Float[Tensor, "n classes"], labels: Int64[Tensor, "n"]
+) -> tuple[Int64[Tensor, "n"], Int64[Tensor, "n"]]:
+    """(wrong classes before the right one, predicted class): the best wrong one, if any stands before the right one.
+
+    A tie with the right class counts as wrong, so classes of the same name are never right.
+    """
+    right = F.one_hot(labels, scores.shape[1]).bool()
+    ranks = wrong_before(scores, right)
+    best_wrong = scores.masked_fill(right, float("-inf")).argmax(1)
+    return ranks, torch.where(ranks == 0, labels, best_wrong)

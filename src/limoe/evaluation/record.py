@@ -4,7 +4,8 @@ import math
 from typing import Any
 
 from limoe.evaluation.bootstrap import LEVEL, RESAMPLES, SEED
-from limoe.evaluation.outcome import Measure, Outcome
+from limoe.evaluation.metrics import TaskMetric
+from limoe.evaluation.outcome import Measure
 from limoe.evaluation.tasks import task_chance
 from limoe.evaluation.zero_shot import prompts_sha256
 from limoe.types import FewShotTask, LinearProbeTask, RetrievalTask, Task, ZeroShotTask
@@ -17,13 +18,13 @@ KINDS = {
 }
 
 
-def evaluation_record(name: str, task: Task, outcome: Outcome) -> dict[str, Any]:
+def evaluation_record(name: str, task: Task, metric: TaskMetric) -> dict[str, Any]:
     """Each metric with chance, 95 % interval and n; the prompts by name and hash; what else the kind of task tells."""
     chance = task_chance(task)
     return {
         "task": name,
         "kind": KINDS[type(task)],
-        "metrics": {key: _metric(measure, chance=chance[key]) for key, measure in outcome.measures.items()},
+        "metrics": {key: _metric(measure, chance=chance[key]) for key, measure in metric.measures().items()},
         "interval": {
             "level": LEVEL,
             "method": "percentile bootstrap over pictures (retrieval: queries)",
@@ -31,7 +32,7 @@ def evaluation_record(name: str, task: Task, outcome: Outcome) -> dict[str, Any]
             "seed": SEED,
         },
         "prompts": _prompts(task) if isinstance(task, ZeroShotTask) else None,
-        "details": plain(outcome.details),
+        "details": plain(metric.details()),
     }
 
 
@@ -46,7 +47,7 @@ def plain(content: Any) -> Any:
 
 def _metric(measure: Measure, *, chance: float) -> dict[str, float]:
     low, high = measure.interval()
-    return {"value": measure.value, "low": low, "high": high, "chance": chance, "n": measure.n}
+    return {"value": measure.value, "low": low, "high": high, "chance": chance, "n": len(measure.values)}
 
 
 def _prompts(task: ZeroShotTask) -> dict[str, Any]:

@@ -14,29 +14,47 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from limoe.errors import DataError
+from limoe.evaluation.metrics import TaskMetric
+from limoe.evaluation.outcome import Measure
 from limoe.evaluation.ranks import wrong_before
 
 KS = (1, 5, 10)
 
 
-def retrieval_ranks(
-    image_features: Float[Tensor, "images d_out"],
-    text_features: Float[Tensor, "texts d_out"],
-    positives: Sequence[tuple[int, int]],
-    *,
-    chunk: int = 1024,
-) -> dict[str, Int64[Tensor, "queries"]]:
-    """Under `i2t` and `t2i`, for each query with a positive: the wrong candidates before its best right one.
+class RetrievalRecall(TaskMetric):
+    """`i2t_r<k>` and `t2i_r<k>`: the share of queries with a right candidate among the first k.
 
-    `positives` are (image, text) pairs; features have unit length. Memory: `chunk` queries times all candidates. Raises
-    `DataError` on pairs that point outside the features.
+    torchmetrics calls this RetrievalHitRate (its RetrievalRecall is the share of a query's right candidates). It leaves
+    ties to the sort and keeps a score for every pair of query and candidate; here ties count against the model and a
+    query has one entry: the wrong candidates before its best right one. Memory: `chunk` queries times all candidates.
     """
-    pairs = _checked(positives, num_images=len(image_features), num_texts=len(text_features))
-    images, texts = image_features.float(), text_features.float()
-    return {
-        "i2t": _ranks(images, texts, pairs, chunk=chunk),
-        "t2i": _ranks(texts, images, pairs.flip(1), chunk=chunk),
-    }
+
+    def __init__(self, *, ks: Sequence[int] = KS, chunk: int = 1024) -> None:
+        super().__init__("i2t", "t2i")
+        self.ks, self.chunk = ks, chunk
+
+    def update(
+        self,
+        image_features: Float[Tensor, "images d_out"],
+        text_features: Float[Tensor, "texts d_out"],
+        positives: Sequence[tuple[int, int]],
+        *,
+        images: slice = slice(None),
+        texts: slice = slice(None),
+    ) -> None:
+        """Features of unit length, of all candidates; `images` and `texts` are the queries among them.
+
+        `positives` are (image, text) pairs. Raises `DataError` where they point outside the features.
+        """
+        pairs = _checked(positives, num_images=len(image_features), num_texts=len(text_features))
+        image_features, text_features = image_features.float(), text_features.float()
+        self.add(
+            i2t=_ranks(image_features, text_features, pairs, queries=images, chunk=self.chunk),
+            t2i=_ranks(text_features, image_features, pairs.flip(1), queries=texts, chunk=self.chunk),
+        )
+
+    def measures(self) -> dict[str, Measure]:
+        return {f"{way}_r{k}": Measure((self.entries(way) < k).double()) for way in ("i2t", "t2i") for k in self.ks}
 
 
 def retrieval_chance(
@@ -72,17 +90,20 @@ def _checked(positives: Sequence[tuple[int, int]], *, num_images: int, num_texts
 
 
 def _ranks(
-    queries: Float[Tensor, "queries d_out"],
+    features: Float[Tensor, "all d_out"],
     candidates: Float[Tensor, "candidates d_out"],
     pairs: Int64[Tensor, "pairs 2"],
     *,
+    queries: slice,
     chunk: int,
 ) -> Int64[Tensor, "counted"]:
-    pairs = pairs.to(queries.device)
-    ranks = []
-    for start in range(0, len(queries), chunk):
-        similarity = queries[start : start + chunk] @ candidates.T
-        here = pairs[(pairs[:, 0] >= start) & (pairs[:, 0] < start + chunk)]
+    pairs = pairs.to(features.device)
+    first, last, _ = queries.indices(len(features))
+    ranks = [pairs.new_zeros(0)]  # a rank may have no query
+    for start in range(first, last, chunk):
+        stop = min(start + chunk, last)
+        similarity = features[start:stop] @ candidates.T
+        here = pairs[(pairs[:, 0] >= start) & (pairs[:, 0] < stop)]
         right = torch.zeros_like(similarity, dtype=torch.bool)
         right[here[:, 0] - start, here[:, 1]] = True
         ranks.append(wrong_before(similarity, right)[right.any(1)])

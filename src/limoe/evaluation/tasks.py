@@ -1,33 +1,36 @@
 """Run one evaluation task with a model: what the validation callbacks and `limoe eval` share."""
 
 import torch
-from jaxtyping import Int64
+from jaxtyping import Float64, Int64
 from torch import Tensor
 
 from limoe.errors import DataError, require
 from limoe.evaluation.encode import Encoder, Picked
 from limoe.evaluation.few_shot import few_shot_hits, picks_of
 from limoe.evaluation.linear_probe import linear_probe
-from limoe.evaluation.outcome import Answers, Measure, Outcome, found_at
-from limoe.evaluation.retrieval import KS, retrieval_chance, retrieval_ranks
-from limoe.evaluation.zero_shot import chance_top_k, ranked, zero_shot_ranks
+from limoe.evaluation.metrics import Classification, FewShotAccuracy, TaskMetric
+from limoe.evaluation.retrieval import RetrievalRecall, retrieval_chance
+from limoe.evaluation.zero_shot import chance_top_k, classify
 from limoe.types import FewShotTask, LabelledPictures, LinearProbeTask, RetrievalTask, Task, ZeroShotTask
 
+_CHUNK = 1024  # pictures whose scores for all classes are in memory at once
 
-def evaluate_task(encoder: Encoder, task: Task, *, progress: str | None = None) -> Outcome:
-    """Whatever the kind of the task asks for. `progress` names the bars.
+
+def evaluate_task(encoder: Encoder, task: Task, *, progress: str | None = None) -> TaskMetric:
+    """The metric of the task, updated with the share of this rank. `progress` names the bars.
 
     Raises `ConfigError` or `DataError` on a task that can't be scored.
     """
     match task:
         case ZeroShotTask():
-            return evaluate_zero_shot(encoder, task, progress=progress)
+            metric: TaskMetric = evaluate_zero_shot(encoder, task, progress=progress)
         case RetrievalTask():
-            return evaluate_retrieval(encoder, task, progress=progress)
+            metric = evaluate_retrieval(encoder, task, progress=progress)
         case FewShotTask():
-            return evaluate_few_shot(encoder, task, progress=progress)
+            metric = evaluate_few_shot(encoder, task, progress=progress)
         case LinearProbeTask():
-            return evaluate_linear_probe(encoder, task, progress=progress)
+            metric = evaluate_linear_probe(encoder, task, progress=progress)
+    return metric.to(next(encoder.model.parameters()).device)  # where the process group can gather
 
 
 def task_chance(task: Task) -> dict[str, float]:
@@ -44,63 +47,51 @@ def task_chance(task: Task) -> dict[str, float]:
             return {"linear_probe_top1": top1, "linear_probe_class_mean": top1}
 
 
-def evaluate_zero_shot(encoder: Encoder, task: ZeroShotTask, *, progress: str | None = None) -> Outcome:
-    """`zeroshot_top1`, `zeroshot_top5` (share of pictures whose class is among the k likeliest), `zeroshot_class_mean`
-    (mean over classes of their top-1). Classes without a picture stay out of the mean.
-    """
+def evaluate_zero_shot(encoder: Encoder, task: ZeroShotTask, *, progress: str | None = None) -> Classification:
+    """`zeroshot_top1`, `zeroshot_top5`, `zeroshot_class_mean`."""
     labels = _checked(LabelledPictures(task.pictures, task.labels), classes=len(task.class_names))
     class_features = encoder.classes(task.class_names, task.templates)
-    features = encoder.pictures(task.pictures, progress=progress)
-    ranks, predicted = zero_shot_ranks(features, class_features, labels)
-    measures = {
-        "zeroshot_top1": found_at(ranks, k=1),
-        "zeroshot_top5": found_at(ranks, k=5),
-        "zeroshot_class_mean": found_at(ranks, k=1, groups=labels),
-    }
-    return Outcome(measures, Answers(labels, predicted, task.class_names))
+    features = encoder.pictures(task.pictures, gathered=False, progress=progress)
+    metric = Classification("zeroshot", class_names=task.class_names, ks=(1, 5))
+    own = labels[encoder.share(len(labels))]
+    for part, its_labels in zip(features.split(_CHUNK), own.split(_CHUNK), strict=True):
+        metric.update(classify(part, class_features), its_labels)
+    return metric
 
 
-def evaluate_retrieval(encoder: Encoder, task: RetrievalTask, *, progress: str | None = None) -> Outcome:
+def evaluate_retrieval(encoder: Encoder, task: RetrievalTask, *, progress: str | None = None) -> RetrievalRecall:
     """`i2t_r1|r5|r10` and `t2i_r1|r5|r10`; one value per query that has a positive."""
     text_features = encoder.texts(task.texts, progress=progress)
     image_features = encoder.pictures(task.pictures, progress=progress)
-    ranks = retrieval_ranks(image_features, text_features, task.positives)
-    return Outcome({f"{way}_r{k}": found_at(ranks[way], k=k) for way in ranks for k in KS})
+    metric = RetrievalRecall()
+    images, texts = encoder.share(len(image_features)), encoder.share(len(text_features))
+    metric.update(image_features, text_features, task.positives, images=images, texts=texts)
+    return metric
 
 
-def evaluate_few_shot(encoder: Encoder, task: FewShotTask, *, progress: str | None = None) -> Outcome:
-    """`fewshot<shots>_top1`, the mean over seeds: the value of a picture is the share of seeds that get it right.
-
-    The details hold one accuracy per seed, and how many classes have fewer training pictures than `shots`. Only the
-    training pictures that some seed picks are encoded.
-    """
+def evaluate_few_shot(encoder: Encoder, task: FewShotTask, *, progress: str | None = None) -> FewShotAccuracy:
+    """`fewshot<shots>_top1`. Only the training pictures that some seed picks are encoded."""
     _check_few_shot(task)
     classes = len(task.class_names)
     labels, test_labels = (_checked(part, classes=classes) for part in (task.train, task.test))
     picks = picks_of(labels, num_classes=classes, shots=task.shots, seeds=task.seeds)
     used = torch.cat(list(picks.values())).unique()
     train = encoder.pictures(Picked(task.train.pictures, used.tolist()), before_head=True, progress=progress).double()
-    test = encoder.pictures(task.test.pictures, before_head=True, progress=progress).double()
-    measures, details = {}, {}
-    for shots in task.shots:
-        hits = torch.stack([
-            few_shot_hits(
-                train[torch.searchsorted(used, picks[shots, seed])],
-                labels[picks[shots, seed]],
-                test,
-                test_labels,
-                num_classes=classes,
-                l2=task.l2,
-            )
-            for seed in task.seeds
-        ])  # fmt: skip
-        short = (labels.bincount(minlength=classes) < shots).sum().item()
-        measures[f"fewshot{shots}_top1"] = Measure(hits.mean(0))
-        details[f"fewshot{shots}_top1"] = {"per_seed": hits.mean(1).tolist(), "classes_with_fewer_pictures": short}
-    return Outcome(measures, details=details)
+    test = encoder.pictures(task.test.pictures, before_head=True, gathered=False, progress=progress).double()
+    own = test_labels[encoder.share(len(test_labels))]
+
+    def hits(shots: int, seed: int) -> Float64[Tensor, "n"]:
+        picked = picks[shots, seed]
+        shown = train[torch.searchsorted(used, picked)]
+        return few_shot_hits(shown, labels[picked], test, own, num_classes=classes, l2=task.l2)
+
+    pictures = labels.bincount(minlength=classes)
+    metric = FewShotAccuracy({k: int((pictures < k).sum()) for k in task.shots})
+    metric.update({k: torch.stack([hits(k, seed) for seed in task.seeds], dim=1) for k in task.shots})
+    return metric
 
 
-def evaluate_linear_probe(encoder: Encoder, task: LinearProbeTask, *, progress: str | None = None) -> Outcome:
+def evaluate_linear_probe(encoder: Encoder, task: LinearProbeTask, *, progress: str | None = None) -> Classification:
     """`linear_probe_top1` and `linear_probe_class_mean`; the details hold the strength that won, and all tried."""
     good = len(task.strengths) > 0 and min(task.strengths) > 0
     require(good, "strengths", "a list of numbers > 0", list(task.strengths))
@@ -113,14 +104,12 @@ def evaluate_linear_probe(encoder: Encoder, task: LinearProbeTask, *, progress: 
     probing = linear_probe(
         train, labels, test, num_classes=classes, strengths=task.strengths, progress=f"{progress}: strengths"
     )
-    ranks, predicted = ranked(probing.scores, test_labels)
-    measures = {
-        "linear_probe_top1": found_at(ranks, k=1),
-        "linear_probe_class_mean": found_at(ranks, k=1, groups=test_labels),
-    }
     tried = {f"{strength:g}": accuracy for strength, accuracy in probing.tried.items()}
-    answers = Answers(test_labels, predicted, task.class_names)
-    return Outcome(measures, answers, {"strength": probing.strength, "held_out_top1": tried})
+    details = {"strength": probing.strength, "held_out_top1": tried}
+    metric = Classification("linear_probe", class_names=task.class_names, ks=(1,), **details)
+    own = encoder.share(len(test_labels))
+    metric.update(probing.scores[own], test_labels[own])
+    return metric
 
 
 def _check_few_shot(task: FewShotTask) -> None:

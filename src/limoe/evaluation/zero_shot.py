@@ -4,13 +4,11 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 
-import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
 from limoe.errors import require
-from limoe.evaluation.ranks import one_right, wrong_before
 
 _EPS = 1e-8  # added to the length of a class vector, so that prompts that cancel give zeros and not NaN
 
@@ -48,37 +46,6 @@ def classify(
 ) -> Float[Tensor, "images classes"]:
     """Cosine of every picture with every class, in float32; the largest one is the prediction."""
     return image_features.float() @ class_features.float().T
-
-
-def zero_shot_ranks(
-    image_features: Float[Tensor, "images d_out"],
-    class_features: Float[Tensor, "classes d_out"],
-    labels: Int64[Tensor, "images"],
-    *,
-    chunk: int = 1024,
-) -> tuple[Int64[Tensor, "images"], Int64[Tensor, "images"]]:
-    """(wrong classes before the right one, predicted class) of every picture.
-
-    A tie with the right class counts as wrong, so classes of the same name are never right. Memory: `chunk` pictures
-    times all classes.
-    """
-    ranks, predicted = [], []
-    for start in range(0, len(image_features), chunk):
-        logits = classify(image_features[start : start + chunk], class_features)
-        here, guess = ranked(logits, labels[start : start + chunk])
-        ranks.append(here)
-        predicted.append(guess)
-    return torch.cat(ranks), torch.cat(predicted)
-
-
-def ranked(
-    scores: Float[Tensor, "n classes"], labels: Int64[Tensor, "n"]
-) -> tuple[Int64[Tensor, "n"], Int64[Tensor, "n"]]:
-    """(wrong classes before the right one, predicted class): the best wrong one, if any stands before the right one."""
-    right = one_right(labels, num_candidates=scores.shape[1])
-    ranks = wrong_before(scores, right)
-    best_wrong = scores.masked_fill(right, float("-inf")).argmax(1)
-    return ranks, torch.where(ranks == 0, labels, best_wrong)
 
 
 def chance_top_k(num_classes: int, *, k: int) -> float:

@@ -9,6 +9,7 @@ from jaxtyping import Float64, Int64
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
+from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from limoe.evaluation.outcome import Answers
 
@@ -21,9 +22,7 @@ _DPI = 100
 
 def confusion_matrix(answers: Answers) -> Int64[np.ndarray, "classes classes"]:
     """Pictures by class (row) and by the class they were taken for (column)."""
-    classes = len(answers.class_names)
-    cells = answers.labels.numpy() * classes + answers.predicted.numpy()
-    return np.bincount(cells, minlength=classes * classes).reshape(classes, classes)
+    return multiclass_confusion_matrix(answers.predicted, answers.labels, len(answers.class_names)).numpy()
 
 
 def save_classes(answers: Answers, path: Path) -> None:

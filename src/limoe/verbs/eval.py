@@ -20,6 +20,7 @@ from limoe.checkpoints import find_checkpoint, load_checkpoint
 from limoe.errors import ConfigError, require
 from limoe.evaluation.batch_dependence import batch_gap, depends_on_batch
 from limoe.evaluation.encode import Encoder
+from limoe.evaluation.metrics import Classification
 from limoe.evaluation.record import evaluation_record
 from limoe.evaluation.tasks import evaluate_task
 from limoe.files import write_json
@@ -59,12 +60,12 @@ def run(cfg: DictConfig) -> None:
 
 def evaluate(encoder: Encoder, name: str, task: Task, *, folder: Path, about: dict[str, Any]) -> dict[str, Any]:
     """Run one task and write what it found: JSON, and for a classification a picture and a table of its classes."""
-    outcome = evaluate_task(encoder, task, progress=name)
-    record = evaluation_record(name, task, outcome) | about
+    metric = evaluate_task(encoder, task, progress=name)
+    record = evaluation_record(name, task, metric) | about
     write_json(folder / f"{name}.json", record)
-    if outcome.answers is not None:
-        save_classes(outcome.answers, folder / f"{name}_classes.csv")
-        save_confusion(outcome.answers, folder / f"{name}_confusion.png", title=name)
+    if isinstance(metric, Classification):
+        save_classes(metric.answers(), folder / f"{name}_classes.csv")
+        save_confusion(metric.answers(), folder / f"{name}_confusion.png", title=name)
     return record
 
 

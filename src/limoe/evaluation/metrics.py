@@ -1,0 +1,98 @@
+"""What the tasks count, as metrics of torchmetrics: each rank adds its own pictures or queries, `compute` gathers."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from jaxtyping import Float, Float64, Int64
+from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.utilities import dim_zero_cat
+
+from limoe.evaluation.outcome import Answers, Measure
+from limoe.evaluation.ranks import ranked
+
+
+class TaskMetric(Metric):
+    """Numbers of one task, from columns with one entry per picture or query; `compute` gives them by key.
+
+    A column is a list state that torchmetrics concatenates over ranks, in their order. Ranks may hold different numbers
+    of entries, but each has to call `update`, with no entries if need be. Entries are kept rather than counts of hits,
+    because intervals draw them again. What is read here belongs to this rank, to all ranks inside `sync_context()`.
+    """
+
+    full_state_update = False
+
+    def __init__(self, *columns: str) -> None:
+        super().__init__()
+        for column in columns:
+            self.add_state(column, default=[], dist_reduce_fx="cat")
+
+    def add(self, **entries: Tensor) -> None:
+        for column, new in entries.items():
+            getattr(self, column).append(new)
+
+    def entries(self, column: str) -> Tensor:
+        return dim_zero_cat(getattr(self, column)).cpu()
+
+    def compute(self) -> dict[str, float]:
+        return {key: measure.value for key, measure in self.measures().items()}
+
+    def measures(self) -> dict[str, Measure]:
+        """What each number is the mean of."""
+        raise NotImplementedError
+
+    def details(self) -> dict[str, Any]:
+        """What goes into the record beside the numbers."""
+        return {}
+
+
+class Classification(TaskMetric):
+    """`<name>_top<k>`, the share of pictures whose class is among the k likeliest, and `<name>_class_mean`.
+
+    The latter is the mean over classes of their top-1. torchmetrics' MulticlassAccuracy has other rules: a tie goes to
+    the class that comes first, so collapsed features look right for its pictures, while here a tie (or NaN) is a
+    mistake; and its macro average counts a class that has no picture as 0 when it is predicted, while here such a
+    class is left out.
+    """
+
+    def __init__(self, name: str, *, class_names: Sequence[str], ks: Sequence[int], **details: Any) -> None:
+        super().__init__("ranks", "labels", "predicted")
+        self.name, self.class_names, self.ks = name, class_names, ks
+        self._details = details
+
+    def update(self, scores: Float[Tensor, "n classes"], labels: Int64[Tensor, "n"]) -> None:
+        ranks, predicted = ranked(scores, labels)
+        self.add(ranks=ranks, labels=labels, predicted=predicted)
+
+    def measures(self) -> dict[str, Measure]:
+        ranks = self.entries("ranks")
+        found = {f"{self.name}_top{k}": Measure((ranks < k).double()) for k in self.ks}
+        return found | {f"{self.name}_class_mean": Measure((ranks == 0).double(), groups=self.entries("labels"))}
+
+    def answers(self) -> Answers:
+        return Answers(self.entries("labels"), self.entries("predicted"), self.class_names)
+
+    def details(self) -> dict[str, Any]:
+        return self._details
+
+
+class FewShotAccuracy(TaskMetric):
+    """`fewshot<shots>_top1`, the mean over seeds: the value of a picture is the share of seeds that get it right.
+
+    `short`: how many classes have fewer training pictures, by number of shots. The details hold one accuracy per seed.
+    """
+
+    def __init__(self, short: Mapping[int, int]) -> None:
+        super().__init__(*(f"shots{k}" for k in short))
+        self.short = short
+
+    def update(self, hits: Mapping[int, Float64[Tensor, "n seeds"]]) -> None:
+        """Which pictures are right under which seed, by number of shots."""
+        self.add(**{f"shots{k}": new for k, new in hits.items()})
+
+    def measures(self) -> dict[str, Measure]:
+        return {f"fewshot{k}_top1": Measure(self.entries(f"shots{k}").mean(1)) for k in self.short}
+
+    def details(self) -> dict[str, Any]:
+        seeds = {k: self.entries(f"shots{k}").mean(0).tolist() for k in self.short}
+        return {f"fewshot{k}_top1": {"per_seed": seeds[k], "classes_with_fewer_pictures": self.short[k]} for k in seeds}

@@ -3,6 +3,7 @@
 import limoe  # noqa: F401  (first: makes torchvision importable beside a CPU-only torch, also in spawned processes)
 
 # isort: split
+import dataclasses
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -85,6 +86,27 @@ def router_output(
         noise_std=noise_std,
         plan=plan,
     )
+
+
+def routed_at_random(*, num_tokens: int = 57) -> dict[int, RouterOutput]:
+    """Two layers of 4 and 3 experts, K = 2; the first 20 tokens are images, some tokens are padding or dropped."""
+    routing = {}
+    for layer, num_experts in ((1, 4), (3, 3)):
+        generator = torch.Generator().manual_seed(layer)
+        routing[layer] = router_output(
+            torch.randn(num_tokens, num_experts, generator=generator),
+            modality=(torch.arange(num_tokens) >= 20).long(),
+            valid=torch.rand(num_tokens, generator=generator) < 0.8,
+            kept=torch.rand(num_tokens, 2, generator=generator) < 0.7,
+            k=2,
+        )
+    return routing
+
+
+def tokens_of(routed: RouterOutput, part: slice) -> RouterOutput:
+    """Some of the tokens, as another rank might see them."""
+    names = ("logits", "noisy_logits", "gates", "expert_index", "gate", "kept", "modality", "valid")
+    return dataclasses.replace(routed, **{name: getattr(routed, name)[part] for name in names})
 
 
 def top_k_router(dim: int, *, num_experts: int, **settings: Any) -> TopKRouter:

@@ -10,14 +10,15 @@ import lightning as L
 import pytest
 from builders import Batches, quiet_trainer, tiny_batch, tiny_model
 from test_lit_module import fit, module
+from torch import Tensor
 
 from limoe.aux_losses.base import AuxLossSet
-from limoe.callbacks import routing_health
 from limoe.callbacks.aux_loss_schedule import AuxLossSchedule, build_schedule
 from limoe.callbacks.priority_toggle import PriorityToggle
 from limoe.callbacks.routing_health import RoutingHealth
 from limoe.errors import ConfigError
-from limoe.routing.statistics import ModalityStatistics, modality_statistics
+from limoe.routing import statistics
+from limoe.routing.statistics import routing_sums
 from limoe.types import Batch, RouterOutput
 
 
@@ -208,14 +209,14 @@ def test_health_lines(tmp_path: Path) -> None:
 def test_nothing_is_computed_between_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
 
-    def counted(routed: RouterOutput, modality: int) -> ModalityStatistics:
-        calls.append(modality)
-        return modality_statistics(routed, modality)
+    def counted(routed: RouterOutput) -> Tensor:
+        calls.append(routed.num_experts)
+        return routing_sums(routed)
 
-    monkeypatch.setattr(routing_health, "modality_statistics", counted)
+    monkeypatch.setattr(statistics, "routing_sums", counted)
     callback = RoutingHealth(every_n_steps=3)
     fit(module(), tmp_path, steps=5, callbacks=[callback])
-    assert calls == [0, 1, 0, 1]  # steps 3 and 5, one sparse layer
+    assert calls == [4, 4]  # steps 3 and 5, one sparse layer
     assert [(r.step, r.layer, r.modality) for r in callback.latest] == [(5, 1, "image"), (5, 1, "text")]
 
 

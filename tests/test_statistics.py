@@ -4,9 +4,19 @@ import math
 
 import pytest
 import torch
-from builders import router_output
+from builders import routed_at_random, router_output, tokens_of
+from ranks import run_two
+from torch import Tensor
 
-from limoe.routing.statistics import entropy, modality_statistics
+from limoe.routing.statistics import (
+    GATE_STEPS,
+    QUANTILES,
+    RoutingSums,
+    entropy,
+    modality_statistics,
+    routing_sums,
+    statistics,
+)
 from limoe.types import IMAGE, TEXT
 
 # three image tokens, two texts and one padding over 4 experts, K = 2
@@ -93,6 +103,49 @@ def test_saturated_logits_give_finite_numbers(size: float) -> None:
     found = modality_statistics(routed, IMAGE)
     assert found.local_entropy.item() == pytest.approx(0 if size > 0 else math.log(3), abs=1e-6)
     assert found.global_entropy.item() == pytest.approx(math.log(4), abs=1e-6)
+
+
+@pytest.mark.parametrize("tokens", [1, 2, 41, 1000])
+def test_quantiles_are_those_of_sorted_gates_rounded_to_a_step(tokens: int) -> None:
+    logits = 3 * torch.randn(tokens, 5, generator=torch.Generator().manual_seed(tokens))
+    ordered = logits.softmax(-1).amax(-1).sort().values.tolist()
+    expected = [round(ordered[round(q * (tokens - 1))] * GATE_STEPS) / GATE_STEPS for q in QUANTILES]
+    assert modality_statistics(router_output(logits), IMAGE).top_gate.tolist() == expected
+
+
+def test_gates_that_are_nan_stand_last() -> None:
+    logits = torch.zeros(3, 4)
+    logits[0] = math.nan
+    found = modality_statistics(router_output(logits, expert_index=torch.zeros(3, 1, dtype=torch.long)), IMAGE).top_gate
+    assert found[:2].tolist() == [0.25, 0.25] and found[2].isnan()
+
+
+def test_sums_of_parts_add_up_to_those_of_the_whole() -> None:
+    routing = routed_at_random()
+    metric = RoutingSums({layer: routed.num_experts for layer, routed in routing.items()})
+    for part in (slice(0, 11), slice(11, 11), slice(11, None)):
+        metric.update({layer: tokens_of(routed, part) for layer, routed in routing.items()})
+    for layer, sums in metric.compute().items():
+        torch.testing.assert_close(sums, routing_sums(routing[layer]), rtol=1e-12, atol=0)
+
+
+def uneven_sums(rank: int) -> dict[int, Tensor]:
+    """The first rank has 11 of 57 tokens, all of them images."""
+    part = slice(0, 11) if rank == 0 else slice(11, None)
+    routing = {layer: tokens_of(routed, part) for layer, routed in routed_at_random().items()}
+    metric = RoutingSums({layer: routed.num_experts for layer, routed in routing.items()})
+    metric.update(routing)
+    return metric.compute()
+
+
+def test_two_ranks_with_uneven_tokens_equal_one_process(tmp_path) -> None:
+    found = run_two(uneven_sums, tmp_path)
+    for layer, routed in routed_at_random().items():
+        for modality in (IMAGE, TEXT):
+            ours = statistics(found[layer], modality, num_experts=routed.num_experts)
+            whole = modality_statistics(routed, modality)
+            for name, value in whole._asdict().items():
+                torch.testing.assert_close(getattr(ours, name), value, rtol=1e-12, atol=0, msg=f"{layer} {name}")
 
 
 def test_entropy_of_an_impossible_expert() -> None:

@@ -1,6 +1,5 @@
 """Notices when the routers stop serving a modality, and says what to do or does it."""
 
-import json
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ import lightning as L
 
 from limoe.aux_losses.base import AuxLossSet
 from limoe.aux_losses.entropy import MIN_FRACTION, GlobalEntropy
-from limoe.callbacks.routing_health import HealthRecord, RoutingHealth
+from limoe.callbacks.routing_health import HealthRecord, RoutingHealth, append_lines
 from limoe.errors import ConfigError, require
 from limoe.lit_module import LIMoEModule
 
@@ -94,7 +93,10 @@ class CollapseAlarm(L.Callback):
         cast(LIMoEModule, pl_module).aux_losses.boost.update(self._boosts)
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
-        """Records are read when they are new, so the order of the two callbacks costs at most one batch."""
+        """Records are read when they are new, so the order of the two callbacks costs at most one batch.
+
+        They are the same on all ranks, and so is what follows from them.
+        """
         callbacks = trainer.callbacks  # type: ignore[attr-defined]
         records = next(c.latest for c in callbacks if isinstance(c, RoutingHealth))
         if not records or records[0].step == self._seen:
@@ -102,7 +104,6 @@ class CollapseAlarm(L.Callback):
         self._seen = records[0].step
         losses = cast(LIMoEModule, pl_module).aux_losses
         alarms = [alarm for record in records if (alarm := self._judge(record, losses)) is not None]
-        alarms = trainer.strategy.broadcast(alarms)  # every rank sees its own tokens, but all must do the same
         if alarms:
             self._act(alarms, trainer=trainer, pl_module=pl_module, losses=losses)
         if self._boosts:
@@ -153,7 +154,8 @@ class CollapseAlarm(L.Callback):
             self.stop_reason = f"collapse alarm: {lines[0]}{others}"
             trainer.should_stop = True
         if trainer.is_global_zero:
-            _append(Path(trainer.default_root_dir) / "routing" / "alarms.jsonl", alarms, lines)
+            contents = [asdict(alarm) | {"message": line} for alarm, line in zip(alarms, lines, strict=True)]
+            append_lines(Path(trainer.default_root_dir) / "routing" / "alarms.jsonl", contents)
 
     def _advice(self, name: str, losses: AuxLossSet) -> str:
         atom = losses.atoms.get(name)
@@ -178,10 +180,3 @@ def wanted_experts(modality: str, num_experts: int, *, losses: AuxLossSet) -> fl
         tau = GlobalEntropy(modality=modality, min_fraction=MIN_FRACTION[modality]).threshold(num_experts)
     assert tau is not None
     return math.exp(tau)
-
-
-def _append(path: Path, alarms: list[Alarm], lines: list[str]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
-        for alarm, line in zip(alarms, lines, strict=True):
-            file.write(json.dumps(asdict(alarm) | {"message": line}) + "\n")

@@ -1,7 +1,7 @@
 """How well each modality is served by each router: logged, and written as one JSON line per layer and modality."""
 
 import json
-import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,7 +9,8 @@ import lightning as L
 import torch
 
 from limoe.errors import require
-from limoe.routing.statistics import QUANTILES, ModalityStatistics, modality_statistics
+from limoe.evaluation.record import plain
+from limoe.routing.statistics import QUANTILES, ModalityStatistics, RoutingSums, statistics
 from limoe.types import MODALITIES, RouterOutput
 
 _LOGGED = (
@@ -32,8 +33,8 @@ class RoutingHealth(L.Callback):
 
     `router/text/success_rate` is the mean over the layers that have text (in two towers not all of them),
     `router/text/success_rate_min` the minimum. Everything, with loads per expert, goes to `routing/health.jsonl` in the
-    run folder (rank 0, its own share of the batch), and the newest records to `latest` for other callbacks. Between
-    records nothing is computed.
+    run folder, and the newest records to `latest` for other callbacks. Numbers are those of the batch of all ranks, the
+    same on every rank. Between records nothing is computed and no rank waits for another.
 
     Args:
         every_n_steps: optimizer steps between two records; of accumulated batches the last one is recorded.
@@ -53,42 +54,40 @@ class RoutingHealth(L.Callback):
         is_due = trainer.global_step % self.every_n_steps == 0 or trainer.global_step == trainer.max_steps
         if not (routing and stepped and is_due):
             return
+        sums = RoutingSums({layer: routed.num_experts for layer, routed in routing.items()}).to(pl_module.device)
+        sums.update(routing)
+        found = sums.compute()
+        step = trainer.global_step
         self.latest = [
-            HealthRecord(trainer.global_step, layer, modality, modality_statistics(routed, name_id))
+            HealthRecord(step, layer, modality, statistics(found[layer], name_id, num_experts=routed.num_experts))
             for name_id, modality in enumerate(MODALITIES)
             for layer, routed in routing.items()
             if name_id in routed.modalities
         ]
         _log(pl_module, self.latest)
         if trainer.is_global_zero:
-            _append(Path(trainer.default_root_dir) / "routing" / "health.jsonl", self.latest)
+            append_lines(Path(trainer.default_root_dir) / "routing" / "health.jsonl", map(_line, self.latest))
 
 
 def _log(pl_module: L.LightningModule, records: list[HealthRecord]) -> None:
     for record in records:
         values = {name: getattr(record.statistics, name).float() for name in _LOGGED}
         for q, value in zip(QUANTILES, record.statistics.top_gate, strict=True):
-            values[f"top_gate_q{round(100 * q):02d}"] = value
+            values[f"top_gate_q{round(100 * q):02d}"] = value.float()
         pl_module.log_dict({f"router/L{record.layer:02d}/{record.modality}/{name}": v for name, v in values.items()})
     for modality in dict.fromkeys(record.modality for record in records):
-        rates = torch.stack([r.statistics.success_rate for r in records if r.modality == modality])
+        rates = torch.stack([r.statistics.success_rate.float() for r in records if r.modality == modality])
         pl_module.log(f"router/{modality}/success_rate", rates.mean(), prog_bar=True)
         pl_module.log(f"router/{modality}/success_rate_min", rates.min())
 
 
-def _append(path: Path, records: list[HealthRecord]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
-        file.writelines(json.dumps(_line(record), allow_nan=False) + "\n" for record in records)
-
-
 def _line(record: HealthRecord) -> dict[str, Any]:
-    values = {name: _finite(value.tolist()) for name, value in record.statistics._asdict().items()}
+    values = plain({name: value.tolist() for name, value in record.statistics._asdict().items()})
     return {"step": record.step, "layer": record.layer, "modality": record.modality, **values}
 
 
-def _finite(value: Any) -> Any:
-    """null for the NaN of an absent modality: JSON has no NaN."""
-    if isinstance(value, list):
-        return [_finite(v) for v in value]
-    return value if math.isfinite(value) else None
+def append_lines(path: Path, contents: Iterable[dict[str, Any]]) -> None:
+    """One line of strict JSON each."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        file.writelines(json.dumps(content, allow_nan=False) + "\n" for content in contents)

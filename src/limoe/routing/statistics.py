@@ -1,15 +1,18 @@
 """What happened in a router, in numbers a person can judge; padding never counts."""
 
 import math
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Float64, Int
 from torch import Tensor
+from torchmetrics import Metric
 
-from limoe.types import RouterOutput
+from limoe.types import MODALITIES, RouterOutput
 
 QUANTILES = (0.05, 0.5, 0.95)  # of the top gate
+GATE_STEPS = 1024  # to which these are rounded: gates are counted by step, since counts of ranks add up
 OWN_MAJORITY, OWN_SHARE = 0.5, 0.01  # see `own_experts`
 
 
@@ -23,7 +26,8 @@ class ModalityStatistics(NamedTuple):
     more than 1 % of the modality's assignments that get more than half of theirs from it, before drops (for text the
     paper's "text experts"; the limits are ours). `local_entropy`: mean entropy of a token's clean gates, in nats.
     `global_entropy`: entropy H of the mean clean gate, in nats. `effective_experts`: exp(H), from 1 to E. `top_gate`:
-    5, 50 and 95 % quantiles of the tokens' largest gate, with noise and before renormalisation, as BPR sees it.
+    5, 50 and 95 % quantiles of the tokens' largest gate, with noise and before renormalisation, as BPR sees it, rounded
+    to 1/1024.
     """
 
     assignments: Int[Tensor, ""]
@@ -47,40 +51,103 @@ def entropy(log_probs: Float[Tensor, "... E"]) -> Float[Tensor, "..."]:
 
 
 @torch.no_grad()
-def modality_statistics(routed: RouterOutput, modality: int) -> ModalityStatistics:
-    """Waits for the device (the quantiles count tokens): for steps that are recorded, not for every one."""
-    weight = routed.weight_of(modality)
-    count = weight.sum()
-    chosen, kept = _per_expert(routed, weight[:, None]), _per_expert(routed, weight[:, None] * routed.kept)
+def routing_sums(routed: RouterOutput) -> Float64[Tensor, "2 F"]:
+    """All that the statistics of a layer follow from: sums over the real tokens of each modality.
+
+    They add up over batches and ranks. A row holds F = 3 E + 1028 of them: tokens, entropy of their clean gates, [E]
+    assignments before drops, [E] after drops, [E] clean gates, and the number of tokens whose largest gate is i / 1024,
+    rounded, for i = 0 ... 1024 (last: NaN). In float64, which counts the tokens of any number of ranks exactly.
+    """
+    top_gate = routed.gates.amax(-1)
+    step = torch.where(top_gate.isnan(), GATE_STEPS + 1, (top_gate * GATE_STEPS).round()).long()
+    entropies, clean_gates = entropy(routed.log_probs).double(), routed.log_probs.exp().double()
+    rows = []
+    for modality in range(len(MODALITIES)):
+        weight = routed.weight_of(modality).double()
+        assignments = weight[:, None].expand_as(routed.expert_index)
+        parts = [
+            weight.sum()[None],
+            (weight @ entropies)[None],
+            _histogram(routed.expert_index, assignments, size=routed.num_experts),
+            _histogram(routed.expert_index, assignments * routed.kept, size=routed.num_experts),
+            weight @ clean_gates,
+            _histogram(step, weight, size=GATE_STEPS + 2),
+        ]
+        rows.append(torch.cat(parts))
+    return torch.stack(rows)
+
+
+def _sizes(num_experts: int) -> list[int]:
+    """Of the parts of a row of `routing_sums`."""
+    return [1, 1, num_experts, num_experts, num_experts, GATE_STEPS + 2]
+
+
+def statistics(sums: Float64[Tensor, "2 F"], modality: int, *, num_experts: int) -> ModalityStatistics:
+    """Of one layer, from its `routing_sums`."""
+    parts = sums.split(_sizes(num_experts), dim=1)
+    count, entropies, chosen, kept, gates, top_gates = (part[modality] for part in parts)
+    everybody = parts[2].sum(0)
     assignments = chosen.sum()
-    load, kept_load = chosen / assignments, kept / assignments
-    everybody = _per_expert(routed, routed.weight_of(None)[:, None])
-    mean_gate = (weight[:, None] * routed.log_probs.exp()).sum(0) / count
-    global_entropy = entropy(mean_gate.log())
+    load = chosen / assignments
+    global_entropy = entropy((gates / count).log())
     return ModalityStatistics(
         assignments=assignments.long(),
         success_rate=kept.sum() / assignments,
         load=load,
-        kept_load=kept_load,
+        kept_load=kept / assignments,
         load_cv=load.std(unbiased=False) / load.mean(),
-        top_share=chosen.max() / count,
+        top_share=chosen.max() / count[0],
         dead_experts=(chosen == 0).sum(),
         own_experts=((chosen > OWN_MAJORITY * everybody) & (load > OWN_SHARE)).sum(),
-        local_entropy=(weight * entropy(routed.log_probs)).sum() / count,
+        local_entropy=(entropies / count)[0],
         global_entropy=global_entropy,
         effective_experts=global_entropy.exp(),
-        top_gate=_quantiles(routed.gates.amax(-1)[weight > 0]),
+        top_gate=_quantiles(top_gates),
     )
 
 
-def _per_expert(routed: RouterOutput, weight: Float[Tensor, "T K"] | Float[Tensor, "T 1"]) -> Float[Tensor, "E"]:
-    """Assignments per expert, each counted with its weight."""
-    total = torch.zeros(routed.num_experts, dtype=weight.dtype, device=weight.device)
-    return total.index_add(0, routed.expert_index.reshape(-1), weight.expand_as(routed.expert_index).reshape(-1))
+def modality_statistics(routed: RouterOutput, modality: int) -> ModalityStatistics:
+    """Of one layer and the tokens of this process."""
+    return statistics(routing_sums(routed), modality, num_experts=routed.num_experts)
 
 
-def _quantiles(x: Float[Tensor, "n"]) -> Float[Tensor, "3"]:
-    if len(x) == 0:
-        return x.new_full((len(QUANTILES),), math.nan)
-    ordered = x.sort().values  # torch.quantile refuses more than 16 million values
-    return torch.stack([ordered[round(q * (len(x) - 1))] for q in QUANTILES])
+class RoutingSums(Metric):
+    """The `routing_sums` of all sparse layers over all ranks, as one state, so that all layers travel together.
+
+    `update` takes what the routers of a batch decided, by layer, and asks no other rank; `compute` gathers, and gives
+    the sums by layer.
+
+    Args:
+        num_experts: E of each sparse layer, by its number.
+    """
+
+    full_state_update = False
+    sums: Tensor
+
+    def __init__(self, num_experts: Mapping[int, int]) -> None:
+        super().__init__()
+        self.sizes = {layer: sum(_sizes(experts)) for layer, experts in num_experts.items()}
+        shape = (len(MODALITIES), sum(self.sizes.values()))
+        self.add_state("sums", torch.zeros(shape, dtype=torch.float64), dist_reduce_fx="sum")
+
+    def update(self, routing: Mapping[int, RouterOutput]) -> None:
+        self.sums += torch.cat([routing_sums(routing[layer]) for layer in self.sizes], dim=1)
+
+    def compute(self) -> dict[int, Tensor]:
+        layers = self.sums.split(list(self.sizes.values()), dim=1)
+        return dict(zip(self.sizes, layers, strict=True))
+
+
+def _histogram(index: Int[Tensor, "*n"], weight: Float64[Tensor, "*n"], *, size: int) -> Float64[Tensor, "size"]:
+    """The sum of the weights at each index."""
+    return weight.new_zeros(size).index_add(0, index.reshape(-1), weight.reshape(-1))
+
+
+def _quantiles(counts: Float64[Tensor, "steps"]) -> Float64[Tensor, "3"]:
+    """Of as many gates in each step; NaN without any."""
+    total = counts.sum()
+    gates = torch.arange(len(counts), dtype=counts.dtype, device=counts.device) / GATE_STEPS
+    gates[-1] = math.nan
+    place = (counts.new_tensor(QUANTILES) * (total - 1)).round()
+    found = gates[torch.searchsorted(counts.cumsum(0), place, right=True).clamp_max(len(gates) - 1)]
+    return found.where(total > 0, math.nan)

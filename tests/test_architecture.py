@@ -12,7 +12,18 @@ import limoe
 PACKAGE = Path(limoe.__file__).parent
 # From the ground up. A unit is a file or a folder right below limoe/; it may import units of lower floors only.
 FLOORS = (
-    {"_compat", "types", "errors", "files", "distributed", "initialisation", "recompute"},
+    {
+        "_compat",
+        "types",
+        "errors",
+        "files",
+        "run_files",
+        "trees",
+        "overrides",
+        "distributed",
+        "initialisation",
+        "recompute",
+    },
     {
         "config_errors",
         "model_settings",

@@ -5,6 +5,7 @@ from types import MappingProxyType
 
 from limoe.config_errors import did_you_mean
 from limoe.errors import ConfigError
+from limoe.overrides import quoted
 
 _FLAGS = {"--help", "-h", "--resolve", "--multirun", "-m", "--run", "-r", "--hydra-help", "--shell-completion", "-sc"}
 _WITH_VALUE = {"--cfg", "-c", "--package", "-p", "--config-name", "-cn", "--config-dir", "-cd"}
@@ -70,9 +71,3 @@ def _check_kind(name: str, value: str) -> None:
     kinds = _CFG_KINDS if name in _CFG else _INFO_KINDS if name in _INFO else None
     if kinds is not None and value not in kinds:
         raise ConfigError(f"option {name} must be one of {', '.join(sorted(kinds))}, got {value!r}")
-
-
-def quoted(value: str) -> str:
-    """A string in Hydra's override grammar, whatever it holds."""
-    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{escaped}'"

@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from limoe.errors import DataError, require
+from limoe.run_files import LAST_CHECKPOINT
 
 WEIGHTS = ("saved", "ema", "raw")
 _MODEL = "model."  # the network inside the LightningModule
@@ -18,7 +19,7 @@ _RAW = "current_model_state"  # what training goes on from, beside an average in
 
 def find_checkpoint(path: Path, *, key: str = "ckpt") -> Path:
     """A .ckpt file as it is; of a run folder, checkpoints/last.ckpt. `key` of the config says where `path` is from."""
-    checkpoint = path / "checkpoints" / "last.ckpt" if path.is_dir() else path
+    checkpoint = path / LAST_CHECKPOINT if path.is_dir() else path
     if not checkpoint.is_file():
         raise DataError(f"{key}: {checkpoint} does not exist; give a run folder or a .ckpt file")
     return checkpoint

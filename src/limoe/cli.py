@@ -25,6 +25,7 @@ from limoe import arguments
 from limoe.config import config_dir, own_config_dir, register_resolvers
 from limoe.config_errors import Known, composed_keys, did_you_mean, explain
 from limoe.errors import ConfigError, one_line
+from limoe.overrides import quoted
 from limoe.verbs import Verb, all_verbs
 
 FAULT, USER, INTERRUPTED, TERMINATED = 1, 2, 130, 143
@@ -166,7 +167,7 @@ def _add_to_search_path(folder: Path) -> None:
 
 def _known_keys(configs: Path, own: Path | None, *, name: str, overrides: list[str]) -> list[str]:
     """Dotted keys of the config, composed with the chosen groups where that is possible, a project's own among them."""
-    also = [] if own is None else [f"hydra.searchpath=[{arguments.quoted(f'file://{own}')}]"]
+    also = [] if own is None else [f"hydra.searchpath=[{quoted(f'file://{own}')}]"]
     with contextlib.suppress(Exception), hydra.initialize_config_dir(str(configs), version_base=_VERSION_BASE):
         return composed_keys(name, overrides, search_path=also)
     return []

@@ -7,7 +7,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import accumulate
 
 import hydra
 import yaml
@@ -22,6 +22,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from limoe.errors import LimoeError, one_line
+from limoe.trees import leaves
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,8 @@ def composed_keys(name: str, overrides: Sequence[str], *, search_path: Sequence[
     for chosen in (groups, []):
         with contextlib.suppress(Exception):
             cfg = hydra.compose(name, overrides=[*search_path, *chosen])
-            return list(_dotted(OmegaConf.to_container(cfg, resolve=False)))
+            keys = (key for key, _ in leaves(OmegaConf.to_container(cfg, resolve=False)))
+            return list(dict.fromkeys(part for key in keys for part in accumulate(key.split("."), "{}.{}".format)))
     return []
 
 
@@ -66,13 +68,6 @@ def yaml_problem(error: yaml.MarkedYAMLError) -> str:
     """`line 3: what is wrong there`, the line counted from 1."""
     mark = error.problem_mark or error.context_mark
     return f"{f'line {mark.line + 1}: ' if mark else ''}{error.problem or error.context}"
-
-
-def _dotted(content: Any, prefix: str = "") -> Iterator[str]:
-    if isinstance(content, dict):
-        for key, value in content.items():
-            yield f"{prefix}{key}"
-            yield from _dotted(value, f"{prefix}{key}.")
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

@@ -1,6 +1,5 @@
 """From a checkpoint to a folder that `limoe.load` reads: weights, config, tokenizer and a model card."""
 
-import json
 import math
 import os
 import shutil
@@ -16,13 +15,12 @@ from torch import Tensor
 import limoe
 from limoe.checkpoints import find_checkpoint, has_average, listed, load_checkpoint, model_state
 from limoe.errors import ConfigError, DataError
-from limoe.files import write_json
+from limoe.files import read_object, write_json
 from limoe.pretrained import (
     CARD,
     CONFIG,
     FORMAT,
     FORMAT_VERSION,
-    TOKENIZER,
     WEIGHTS,
     load,
     read_config,
@@ -30,8 +28,8 @@ from limoe.pretrained import (
     sha256,
 )
 from limoe.reporting.model_card import model_card
+from limoe.run_files import RECORD, TOKENIZER
 
-RUN = "run.json"
 _RECORDED = ("command", "config_hash", "git_commit", "seed", "versions", "status")
 _BIAS = "contrastive.bias"
 
@@ -54,7 +52,7 @@ def export(ckpt: Path, *, out: Path, weights: str = "saved", overwrite: bool = F
     checkpoint = load_checkpoint(file)
     state = {name: value.contiguous() for name, value in model_state(checkpoint, weights=weights).items()}
     _check_finite(state, file=file)
-    record = _read_record(run)
+    record = read_object(run / RECORD)  # an export does not depend on it
     with _replaced(out) as folder:
         save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
         shutil.copyfile(run / TOKENIZER, folder / TOKENIZER)
@@ -112,15 +110,6 @@ def _check_finite(state: dict[str, Tensor], *, file: Path) -> None:
 
 def _count(state: dict[str, Tensor]) -> int:
     return sum(math.prod(value.shape) for value in state.values())
-
-
-def _read_record(run: Path) -> dict[str, Any]:
-    """run.json, or nothing where it is missing or torn: an export does not depend on it."""
-    try:
-        record = json.loads((run / RUN).read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return record if isinstance(record, dict) else {}
 
 
 def _check_readable(folder: Path, *, state: dict[str, Tensor]) -> None:

@@ -1,5 +1,6 @@
-"""Files that are replaced in one step: a reader sees the old content or the new one, never half of it."""
+"""Files that are replaced in one step (a reader sees the old content or the new one, never half of it), and locks."""
 
+import fcntl
 import json
 import os
 from collections.abc import Iterator
@@ -38,3 +39,27 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, content: Any) -> None:
     """Replace `path` by strict, indented JSON. Raises `ValueError` for NaN and infinity, which JSON cannot say."""
     write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file; empty where the file is missing, torn, or holds something else."""
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+@contextmanager
+def try_lock(path: Path) -> Iterator[IO[str] | None]:
+    """The open lock file, or None where another process of this machine holds it.
+
+    A child process that inherits the file descriptor holds the lock too, and keeps it when this process ends.
+    """
+    with path.open("w", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            yield None
+        else:
+            yield file

@@ -22,9 +22,10 @@ from limoe.data.images import to_rgb
 from limoe.data.text_tokenizer import TextTokenizer
 from limoe.errors import DataError
 from limoe.rebuild import rebuild
+from limoe.run_files import TOKENIZER
 
 FORMAT, FORMAT_VERSION = "limoe", 1
-CONFIG, WEIGHTS, TOKENIZER, CARD = "config.json", "model.safetensors", "tokenizer.json", "README.md"
+CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 _KEYS = {"format", "format_version", "limoe_version", "model", "preprocess", "logit_bias", "sha256", "source"}
 _CHUNK = 1 << 22  # bytes
 

@@ -20,9 +20,8 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 import limoe
 from limoe.errors import ConfigError, one_line
 from limoe.files import write_json
+from limoe.run_files import RECORD, TOP_LEVEL
 
-FILE = "run.json"
-_OWN = (FILE, "config.yaml", "tokenizer.json", "checkpoints", "csv", "tensorboard", "routing", "samples")
 _PACKAGES = ("torch", "lightning", "hydra-core", "timm", "tokenizers", "torchmetrics", "numpy")
 
 
@@ -93,17 +92,17 @@ class RunRecord:
             "bad_samples": self.bad_samples,
             "error": error,
         }
-        write_json(self.folder / FILE, content)
+        write_json(self.folder / RECORD, content)
 
     def _claim(self) -> None:
         """Make run.json exist, or refuse: of two runs in one folder only the first may go on."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            taken = [name for name in _OWN if (self.folder / name).exists()]
+            taken = [name for name in TOP_LEVEL if (self.folder / name).exists()]
             if not taken:
-                (self.folder / FILE).touch(exist_ok=False)
+                (self.folder / RECORD).touch(exist_ok=False)
         except FileExistsError as error:
-            taken = [FILE] if self.folder.is_dir() else []
+            taken = [RECORD] if self.folder.is_dir() else []
             if not taken:
                 raise ConfigError(f"hydra.run.dir={self.folder} cannot be a folder: {error}") from error
         except OSError as error:

@@ -18,9 +18,10 @@ from torch import Tensor, nn
 from limoe.checkpoints import check_names, find_checkpoint, listed, load_checkpoint, model_state, read_tensors
 from limoe.data.text_tokenizer import TextTokenizer
 from limoe.errors import ConfigError, DataError, require
+from limoe.run_files import TOKENIZER
 
 _KEY = "init_from"
-_TOKENIZER, _EXPORTED = "tokenizer.json", "model.safetensors"
+_EXPORTED = "model.safetensors"
 _MLP = re.compile(r"(.*\.mlp)\.(fc[12]\.(?:weight|bias))")
 _EXPERT = {"fc1.weight": "weight_in", "fc1.bias": "bias_in", "fc2.weight": "weight_out", "fc2.bias": "bias_out"}
 _BLOCK = re.compile(r".*blocks\.\d+(?=\.)")
@@ -64,7 +65,7 @@ class CheckpointWeights:
             DataError: no such file, or one that does not fit the model or its tokenizer.
         """
         source, folder = self._read()
-        _check_tokenizer(folder / _TOKENIZER, tokenizer)
+        _check_tokenizer(folder / TOKENIZER, tokenizer)
         target = model.state_dict()
         state = upcycled(source, target=target, noise=self.expert_noise)
         _check_blocks(source, target, place=str(self.path))

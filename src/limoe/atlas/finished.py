@@ -11,6 +11,7 @@ from limoe.atlas.survey import Settings
 from limoe.config import dataset_root, instantiate, plain
 from limoe.errors import ConfigError, require
 from limoe.model_settings import sparse_towers
+from limoe.trees import mapped, moved
 from limoe.types import FewShotTask, LinearProbeTask, PairDataset, Task, ZeroShotTask
 
 AUTO = "auto"
@@ -30,7 +31,7 @@ def atlas_config(hyper_parameters: dict[str, Any], *, root: str | None, tasks: D
     require(root is None or recorded is not None, "data.root", "null: the data of this run have no such key", root)
     if recorded is not None:
         now = root or (recorded if Path(recorded).is_dir() else _default_root(data.get("dataset"), recorded))
-        hyper_parameters = _moved(hyper_parameters, before=str(recorded), now=now)
+        hyper_parameters = mapped(hyper_parameters, lambda _, value: moved(value, before=str(recorded), now=now))
     run_cfg = OmegaConf.create(hyper_parameters)
     run_cfg.data.module.train = None
     if tasks:
@@ -46,16 +47,6 @@ def _require_sparse(model: dict[str, Any]) -> None:
 
 def _default_root(dataset: str | None, recorded: str) -> str:
     return recorded if dataset is None else dataset_root(dataset, _root_=OmegaConf.create({}))
-
-
-def _moved(node: Any, *, before: str, now: str) -> Any:
-    """Every path in or below folder `before`, in or below folder `now`."""
-    if isinstance(node, dict):
-        return {key: _moved(value, before=before, now=now) for key, value in node.items()}
-    if isinstance(node, list):
-        return [_moved(value, before=before, now=now) for value in node]
-    is_inside = isinstance(node, str) and (node == before or node.startswith(f"{before}/"))
-    return now + node[len(before) :] if is_inside else node
 
 
 def pictures_of(run_cfg: DictConfig, name: str) -> PairDataset:

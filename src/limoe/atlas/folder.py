@@ -7,6 +7,7 @@ from typing import Any
 
 from limoe.errors import ConfigError
 from limoe.files import write_json, write_text
+from limoe.run_files import ATLAS
 
 PAGE, NUMBERS = "index.html", "atlas.json"
 
@@ -21,9 +22,9 @@ def folder_for(run: Path, *, settings: dict[str, Any], out: Path | None) -> Path
         if not _may_write(out, settings=settings):
             raise ConfigError(f"out={out} holds other files than an atlas of these settings; choose another folder")
         return out
-    first = run / "atlas"
+    first = run / ATLAS
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
-    return first if _may_write(first, settings=settings) else run / f"atlas_{digest}"
+    return first if _may_write(first, settings=settings) else run / f"{ATLAS}_{digest}"
 
 
 def write(folder: Path, *, page: str, record: dict[str, Any]) -> Path:

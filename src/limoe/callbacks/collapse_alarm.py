@@ -12,6 +12,7 @@ from limoe.aux_losses.entropy import MIN_FRACTION, GlobalEntropy
 from limoe.callbacks.routing_health import HealthRecord, RoutingHealth, append_lines
 from limoe.errors import ConfigError, require
 from limoe.lit_module import LIMoEModule
+from limoe.run_files import ALARMS
 
 _ACTIONS = ("warn", "stop", "boost")
 
@@ -155,7 +156,7 @@ class CollapseAlarm(L.Callback):
             trainer.should_stop = True
         if trainer.is_global_zero:
             contents = [asdict(alarm) | {"message": line} for alarm, line in zip(alarms, lines, strict=True)]
-            append_lines(Path(trainer.default_root_dir) / "routing" / "alarms.jsonl", contents)
+            append_lines(Path(trainer.default_root_dir) / ALARMS, contents)
 
     def _advice(self, name: str, losses: AuxLossSet) -> str:
         atom = losses.atoms.get(name)

@@ -11,6 +11,7 @@ import torch
 from limoe.errors import require
 from limoe.evaluation.record import plain
 from limoe.routing.statistics import QUANTILES, ModalityStatistics, RoutingSums, statistics
+from limoe.run_files import HEALTH
 from limoe.types import MODALITIES, RouterOutput
 
 _LOGGED = (
@@ -66,7 +67,7 @@ class RoutingHealth(L.Callback):
         ]
         _log(pl_module, self.latest)
         if trainer.is_global_zero:
-            append_lines(Path(trainer.default_root_dir) / "routing" / "health.jsonl", map(_line, self.latest))
+            append_lines(Path(trainer.default_root_dir) / HEALTH, map(_line, self.latest))
 
 
 def _log(pl_module: L.LightningModule, records: list[HealthRecord]) -> None:

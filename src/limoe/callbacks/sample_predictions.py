@@ -13,6 +13,7 @@ from limoe.errors import require
 from limoe.evaluation.encode import Encoder, EvaluationData, Picked
 from limoe.evaluation.zero_shot import classify
 from limoe.files import write_json
+from limoe.run_files import SAMPLE_LIST, SAMPLES
 from limoe.types import Task, ZeroShotTask
 
 _TOP = 3
@@ -39,7 +40,7 @@ class SamplePredictions(Callback):
             picked = spread(task.labels, count=self.count)
             data: Any = trainer.datamodule  # type: ignore[attr-defined]
             top = predictions(pl_module.model, data, task, picked=picked, batch_size=self.batch_size)
-            write_samples(Path(trainer.default_root_dir) / "samples", name=name, task=task, picked=picked, top=top)
+            write_samples(Path(trainer.default_root_dir), name=name, task=task, picked=picked, top=top)
 
 
 def spread(labels: Sequence[int], *, count: int) -> list[int]:
@@ -70,7 +71,7 @@ def predictions(
 
 
 def write_samples(
-    folder: Path,
+    run: Path,
     *,
     name: str,
     task: ZeroShotTask,
@@ -78,6 +79,7 @@ def write_samples(
     top: Sequence[Sequence[tuple[str, float]]],
 ) -> None:
     """Pictures first and the list last, so that a list never names a picture that isn't there."""
+    folder = run / SAMPLES
     folder.mkdir(parents=True, exist_ok=True)
     items = []
     for number, (index, guesses) in enumerate(zip(picked, top, strict=True)):
@@ -86,4 +88,4 @@ def write_samples(
         picture.thumbnail((_SIDE, _SIDE))
         picture.save(folder / file)
         items.append({"image": file, "truth": task.class_names[task.labels[index]], "top": [list(g) for g in guesses]})
-    write_json(folder / "samples.json", {"task": name, "items": items})
+    write_json(run / SAMPLE_LIST, {"task": name, "items": items})

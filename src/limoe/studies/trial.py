@@ -7,7 +7,6 @@ watches and by the training itself, keeps two studies from running the same tria
 """
 
 import contextlib
-import fcntl
 import json
 import math
 import os
@@ -18,14 +17,16 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
 from limoe.errors import one_line
-from limoe.files import write_json
+from limoe.files import read_object, try_lock, write_json
+from limoe.overrides import quoted
+from limoe.run_files import LAST_CHECKPOINT, RECORD
 
-FILE = "trial.json"
+FILE, _LOCK = "trial.json", ".lock"
 PENDING, RUNNING, INTERRUPTED = "pending", "running", "interrupted"
 DONE, STOPPED = "done", "stopped"  # stopped: the run ended itself before its last step, in order
 FAILED, DIVERGED, KILLED, TIMEOUT, NO_RESULT = "failed", "diverged", "killed", "timeout", "no result"
@@ -74,7 +75,7 @@ def read_state(trial: Trial) -> State:
         return State(INTERRUPTED, error=f"{FILE} cannot be read")
     if state.status != RUNNING:
         return state
-    with _Lock(trial.folder) as lock:
+    with try_lock(trial.folder / _LOCK) as lock:
         return state if lock is None else State(INTERRUPTED, state.seconds, state.run, "the process that ran it died")
 
 
@@ -88,7 +89,7 @@ def run_trial(
     So does whatever `watch` raises, which sees the run folder about every second.
     """
     trial.folder.mkdir(parents=True, exist_ok=True)
-    with _Lock(trial.folder) as lock:
+    with try_lock(trial.folder / _LOCK) as lock:
         if lock is None:  # who holds it may not have written down yet that it runs
             state = read_state(trial)
             return state if state.finished else replace(state, status=RUNNING, error="")
@@ -100,14 +101,11 @@ def run_trial(
 
 def _read_unwatched(trial: Trial, *, metrics: Sequence[str]) -> State:
     """With the lock in hand a running trial is an interrupted one, or has ended after the process that watched it."""
-    try:
-        status = json.loads((trial.folder / FILE).read_text(encoding="utf-8")).get("status")
-    except (OSError, ValueError, AttributeError):
-        return State(PENDING)
+    status = read_object(trial.folder / FILE).get("status")
     if status not in (RUNNING, NO_RESULT):  # the latter may have one by the metrics of today
         return read_state(trial)
     runs = attempts(trial.folder)
-    if runs and _record(runs[-1]).get("status") == "done":
+    if runs and read_object(runs[-1] / RECORD).get("status") == "done":
         state = _outcome(trial, runs[-1], _log(runs[-1]), code=0, timed_out=False, metrics=metrics)
         _write(trial, state)
         return state
@@ -128,8 +126,8 @@ def _attempt(
     number = max([0, *(int(run.name.removeprefix("try_")) for run in attempts(trial.folder))]) + 1
     run = trial.folder / f"try_{number}"
     command = [*TRAIN, *trial.overrides, f"hydra.run.dir={run}", "report=false"]
-    if before.status in _RESUMED and before.run and (checkpoint := before.run / "checkpoints" / "last.ckpt").exists():
-        command.append(f"ckpt_path={_quoted(checkpoint)}")
+    if before.status in _RESUMED and before.run and (checkpoint := before.run / LAST_CHECKPOINT).exists():
+        command.append(f"ckpt_path={quoted(checkpoint)}")
     with _log(run).open("w", encoding="utf-8") as output:
         process = subprocess.Popen(
             command,
@@ -207,7 +205,7 @@ def _end(process: subprocess.Popen) -> None:
 
 
 def _outcome(trial: Trial, run: Path, log: Path, *, code: int, timed_out: bool, metrics: Sequence[str]) -> State:
-    record = _record(run)
+    record = read_object(run / RECORD)
     seconds = _seconds(attempts(trial.folder))
     error = str(record.get("error") or "")
     if timed_out:
@@ -243,16 +241,8 @@ def attempts(folder: Path) -> list[Path]:
 
 
 def _seconds(runs: Sequence[Path]) -> float:
-    times = [_record(run).get("seconds") for run in runs]
+    times = [read_object(run / RECORD).get("seconds") for run in runs]
     return sum(float(value) for value in times if isinstance(value, int | float))
-
-
-def _record(run: Path) -> dict[str, Any]:
-    try:
-        content = json.loads((run / "run.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
 
 
 def _write(trial: Trial, state: State, *, pid: int | None = None) -> None:
@@ -262,34 +252,7 @@ def _write(trial: Trial, state: State, *, pid: int | None = None) -> None:
         "error": state.error,
         "seconds": round(state.seconds, 1),
         "run": state.run.name if state.run else None,
-        "variant": trial.variant,
-        "seed": trial.seed,
-        "config_hash": trial.config_hash,
-        "overrides": list(trial.overrides),
+        **asdict(trial),
+        "folder": trial.folder.name,
     }
     write_json(trial.folder / FILE, content)
-
-
-def _quoted(path: Path) -> str:
-    escaped = str(path).replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{escaped}'"
-
-
-class _Lock:
-    """Context manager: the open lock file of a folder, or None where another process holds it."""
-
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / ".lock"
-
-    def __enter__(self) -> IO[str] | None:
-        self.file = self.path.open("w", encoding="utf-8")
-        try:
-            fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            self.file.close()
-            return None
-        return self.file
-
-    def __exit__(self, *_: object) -> None:
-        if not self.file.closed:
-            self.file.close()  # a training that outlives this process still holds the lock

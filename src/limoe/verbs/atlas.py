@@ -23,6 +23,7 @@ from limoe.checkpoints import find_checkpoint, load_checkpoint
 from limoe.config import plain
 from limoe.errors import ConfigError
 from limoe.pretrained import sha256
+from limoe.run_files import TOKENIZER
 
 POSITIONAL = "ckpt"
 _VALIDATION = "val"
@@ -45,7 +46,7 @@ def run(cfg: DictConfig) -> None:
     folder = folder_for(run_folder, settings=asked, out=None if cfg.out is None else Path(cfg.out))
     if cfg.source != _VALIDATION:
         run_cfg.data.module.val = None  # it need not be here
-    tokenizer = run_folder / "tokenizer.json"
+    tokenizer = run_folder / TOKENIZER
     model, data = build_trained(run_cfg, state, tokenizer=tokenizer, accelerator=cfg.accelerator)
     pairs = data.val if cfg.source == _VALIDATION else pictures_of(run_cfg, cfg.source)
     if pairs is None:

@@ -27,6 +27,7 @@ from limoe.files import write_json
 from limoe.model_settings import sparse_towers
 from limoe.reporting.confusion import save_classes, save_confusion
 from limoe.reporting.evaluations import print_evaluations
+from limoe.run_files import TOKENIZER
 from limoe.types import MODALITIES, RetrievalTask, Task, ZeroShotTask
 
 POSITIONAL = "ckpt"
@@ -42,7 +43,7 @@ def run(cfg: DictConfig) -> None:
     checkpoint = find_checkpoint(Path(cfg.ckpt))
     state = load_checkpoint(checkpoint)
     run_cfg = evaluation_config(state["hyper_parameters"], cfg)
-    encoder = build_encoder(run_cfg, state, cfg, tokenizer=checkpoint.parents[1] / "tokenizer.json")
+    encoder = build_encoder(run_cfg, state, cfg, tokenizer=checkpoint.parents[1] / TOKENIZER)
     tasks = build_tasks(run_cfg)
     about = {"path": str(checkpoint), "step": state["global_step"], "sha256": _sha256(checkpoint)}
     folder = Path(cfg.paths.output_dir)

@@ -20,6 +20,7 @@ from limoe.config import check, config_hash
 from limoe.evaluation.tasks import task_chance
 from limoe.reporting.report import build as build_report
 from limoe.reporting.summary import print_summary
+from limoe.run_files import CONFIG, TOKENIZER
 from limoe.run_record import RunRecord, is_writer
 
 
@@ -53,8 +54,8 @@ def fit(cfg: DictConfig, *, record: RunRecord) -> None:
     if trainer.is_global_zero:
         if start is not None:
             print(f"init_from: {start}")
-        OmegaConf.save(OmegaConf.create(dict(module.hparams)), record.folder / "config.yaml")
-        data.tokenizer.save(record.folder / "tokenizer.json")
+        OmegaConf.save(OmegaConf.create(dict(module.hparams)), record.folder / CONFIG)
+        data.tokenizer.save(record.folder / TOKENIZER)
     try:
         trainer.fit(module, datamodule=data, ckpt_path=cfg.ckpt_path, weights_only=True)
         reasons = (getattr(callback, "stop_reason", None) for callback in trainer.callbacks)  # type: ignore[attr-defined]

@@ -14,8 +14,7 @@ from PIL import Image
 from test_atlas_knock_out import task
 
 from limoe.atlas import page
-from limoe.atlas.page import headline, points, render, share
-from limoe.atlas.palette import palette
+from limoe.atlas.page import headline, palette, points, render, share
 from limoe.atlas.survey import Settings, Survey, survey
 from limoe.models.encoders import ImageEncoder, TextEncoder
 from limoe.models.two_tower import TwoTower

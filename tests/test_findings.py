@@ -5,7 +5,7 @@ import math
 import pytest
 from fake_run import TOP1, write_run
 
-from limoe.reporting.findings import duration, factor, headline, metric_rows, number
+from limoe.reporting.findings import duration, factor, headline, metric_sheet, number
 from limoe.reporting.run_folder import RunFolder, read_run
 
 
@@ -45,7 +45,8 @@ def test_factors_and_durations():
 
 def test_rows_with_a_chance_come_first_in_its_order_the_others_by_number():
     metrics = {"val/b_r10": 0.5, "val/b_r5": 0.25, TOP1: 0.475, "val/a": 1.0}
-    rows = metric_rows(metrics, chance={TOP1: 0.05, "val/a": 0.5, "val/unmeasured": 0.1})
-    assert [row.key for row in rows] == [TOP1, "val/a", "val/b_r5", "val/b_r10"]
-    assert (rows[0].value, rows[0].chance, rows[0].factor) == ("47.5%", "5.0%", "9.5 ×")
-    assert (rows[2].chance, rows[2].factor) == ("", "")
+    table = metric_sheet(metrics, chance={TOP1: 0.05, "val/a": 0.5, "val/unmeasured": 0.1})
+    rows = [[cell.text for cell in row] for row in table.rows]
+    assert [row[0] for row in rows] == [TOP1, "val/a", "val/b_r5", "val/b_r10"]
+    assert rows[0][1:] == ["47.5%", "5.0%", "9.5 ×"]
+    assert rows[2][2:] == ["", ""]

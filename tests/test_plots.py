@@ -1,9 +1,17 @@
 """Figures of curves and shares, odd ones too."""
 
+import re
+import warnings
+from html import escape
+from urllib.parse import unquote
+from xml.etree import ElementTree
+
 import pytest
 from matplotlib.figure import Figure
 
-from limoe.reporting.plots import MAX_POINTS, Line, _mix, lines_plot, share_plot, thinned
+from limoe.reporting.plots import MAX_POINTS, STYLE, Line, _mix, data_uri, lines_plot, share_plot, thinned
+
+NAMESPACE = "{http://www.w3.org/2000/svg}"
 
 
 def test_long_curves_become_means_of_neighbours():
@@ -16,8 +24,7 @@ def test_long_curves_become_means_of_neighbours():
 
 @pytest.mark.parametrize("values", [[], [float("nan")], [float("inf"), 1.0], [0.0] * 3])
 def test_curves_of_odd_values_and_titles_that_look_like_formulas(values):
-    curve = dict(enumerate(values))
-    plot = lines_plot([Line("x", curve, "#000000")], title="$\\frac$", y_label="y", percent=True)
+    plot = lines_plot([Line("x", range(len(values)), values, "#000000")], title="$\\frac$", y_label="y", percent=True)
     assert plot.startswith("data:image/svg+xml,%3Csvg")
 
 
@@ -36,3 +43,46 @@ def test_whom_an_expert_serves_counts_tokens():
 @pytest.mark.parametrize(("image", "text"), [([], []), ([0.0, 1.0], [0.0, 1.0]), ([1.0], [])])
 def test_shares_with_idle_experts_or_one_modality(image, text):
     assert share_plot(image=image, text=text, title="t").startswith("data:image/svg+xml,%3Csvg")
+
+
+def svg_of(**changes: object) -> str:
+    lines = [
+        Line(name, range(50), [n + x / 7 for x in range(50)], "#0072b2", low=[n] * 50, high=[n + 8] * 50)
+        for n, name in enumerate("abc")
+    ]
+    return unquote(lines_plot(lines, **{"title": "t", "y_label": "y", **changes}).partition(",")[2])
+
+
+def test_a_figure_is_whole_the_same_every_time_and_leads_nowhere():
+    svg = svg_of(title="<title> & more")
+    assert svg == svg_of(title="<title> & more")
+    texts = {element.text for element in ElementTree.fromstring(svg).iter(f"{NAMESPACE}text")}
+    assert {"<title> & more", *"abc"} <= texts
+    assert not re.sub(r'xmlns(:xlink)?="http://www.w3.org/[^"]*"', "", svg).count("http")
+
+
+def test_texts_and_grid_have_other_colours_on_dark_pages():
+    """The rules name the colours of the style as matplotlib writes them."""
+    svg = svg_of()
+    rules = svg[svg.index("<style>") : svg.index("</style>")]
+    assert rules.startswith("<style>@media (prefers-color-scheme:dark){")
+    for name, colour in (
+        ("fill", STYLE["text.color"]),
+        ("stroke", STYLE["axes.edgecolor"]),
+        ("stroke", STYLE["grid.color"]),
+    ):
+        assert f"{name}: {colour}" in svg.partition("</style>")[2]
+        assert f'[style*="{name}: {colour}"]{{{name}:#' in rules
+
+
+def test_texts_that_xml_forbids_are_shown_as_unknown():
+    with warnings.catch_warnings(action="ignore"):  # no font has these
+        svg = svg_of(title="a\x00<b>")
+    assert "a\ufffd<b>" in {element.text for element in ElementTree.fromstring(svg).iter(f"{NAMESPACE}text")}
+
+
+def test_a_data_uri_needs_no_escaping_in_html():
+    svg = "<svg a=\"1\" b='2'>#5 100% & ü</svg>"
+    uri = data_uri(svg)
+    assert escape(uri) == uri and "#" not in uri
+    assert unquote(uri.removeprefix("data:image/svg+xml,")) == svg

@@ -8,10 +8,10 @@ from limoe.reporting.seeds import estimate, paired_difference, verdict
 
 
 def test_estimate() -> None:
-    # 1, 2, 3: mean 2, standard deviation 1, t(2) = 4.303: half = 4.303 / sqrt(3) = 2.4843
+    # 1, 2, 3: mean 2, standard deviation 1, t(2) = 4.30265: half = 4.30265 / sqrt(3) = 2.48414
     found = estimate([1.0, 2.0, 3.0])
     assert (found.mean, found.n) == (2.0, 3)
-    assert found.half == pytest.approx(2.4843, abs=1e-4)
+    assert found.half == pytest.approx(2.48414, abs=1e-5)
     assert not found.excludes_zero
 
 
@@ -21,13 +21,18 @@ def test_one_seed_has_no_interval() -> None:
 
 
 @pytest.mark.parametrize(
-    ("n", "quantile"), [(2, 12.706), (16, 2.131), (17, 2.131), (31, 2.086), (40, 2.042), (500, 1.98)]
+    ("n", "quantile"),
+    [
+        (2, math.tan(0.475 * math.pi)),  # Student's t with 1 degree of freedom is the Cauchy distribution: 12.7062
+        (3, 0.95 / math.sqrt(2 * 0.975 * 0.025)),  # and with 2 it has this closed form: 4.30265
+        *((9, 2.306), (16, 2.131), (17, 2.120), (31, 2.042), (121, 1.980)),  # from a printed table
+    ],
 )
-def test_quantiles_never_promise_too_much(n: int, quantile: float) -> None:
+def test_quantiles_are_those_of_the_tables(n: int, quantile: float) -> None:
     values = [(-1.0) ** i for i in range(n)]
     mean = sum(values) / n
     spread = math.sqrt(sum((v - mean) ** 2 for v in values) / (n - 1))
-    assert estimate(values).half == pytest.approx(quantile * spread / math.sqrt(n))
+    assert estimate(values).half * math.sqrt(n) / spread == pytest.approx(quantile, abs=5e-4)
 
 
 def test_differences_are_taken_seed_by_seed() -> None:

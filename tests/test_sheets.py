@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from limoe.studies.sheets import Entry, as_csv, as_latex, sheet, write_sheet
+from limoe.reporting.sheets import Entry, as_csv, as_latex, sheet, write_sheet
 
 TABLE = sheet("cost", ["variant", "GFLOP"], [["a_b", Entry("1.2 ± 0.1 %", 0.0123456789)], ["x, y", "–"]])
 

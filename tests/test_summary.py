@@ -7,7 +7,9 @@ import re
 from fake_run import TOP1, write_run
 from rich.console import Console
 
-from limoe.reporting.summary import print_metrics, print_summary
+from limoe.reporting.findings import metric_sheet
+from limoe.reporting.sheets import as_rich
+from limoe.reporting.summary import print_summary
 
 
 def test_summary_in_the_terminal(tmp_path):
@@ -28,6 +30,7 @@ def test_summary_in_the_terminal(tmp_path):
 
 def test_metrics_in_the_terminal():
     console = Console(file=io.StringIO(), width=100)
-    print_metrics({TOP1: 0.475, "val/[b]/i2t_r1": 0.5}, {TOP1: 0.05}, title="run [1]", console=console)
+    table = metric_sheet({TOP1: 0.475, "val/[b]/i2t_r1": 0.5}, chance={TOP1: 0.05})
+    console.print(as_rich(table, title="run [1]"))
     text = console.file.getvalue()
     assert "run [1]" in text and "val/[b]/i2t_r1" in text and re.search(r"47.5%\W+5.0%\W+9.5 ×", text)

@@ -5,15 +5,12 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
-import matplotlib
 import numpy as np
 from jaxtyping import UInt8
-from matplotlib.figure import Figure
 from PIL import Image
 
 from limoe.reporting.figures import Picture
-from limoe.reporting.plots import IMAGE_COLOR, INK, STYLE, TEXT_COLOR, drawn
-from limoe.reporting.svg import data_uri
+from limoe.reporting.plots import IMAGE_COLOR, TEXT_COLOR, Line, lines_plot
 from limoe.types import MODALITIES
 
 _COLORS = dict(zip(MODALITIES, (IMAGE_COLOR, TEXT_COLOR), strict=True))
@@ -48,22 +45,14 @@ def depth_figures(layers: Sequence[dict[str, Any]]) -> list[Picture]:
 def _by_depth(
     layers: Sequence[dict[str, Any]], key: str, *, title: str, unit: str, reference: tuple[str, float]
 ) -> str:
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(4.4, 2.9), layout="constrained")
-        axes = figure.subplots()
-        axes.set_title(title)
-        for (name, color), aside in zip(_COLORS.items(), (-0.04, 0.04), strict=True):
-            rows = [(layer["layer"], layer["statistics"][name][key]) for layer in layers if name in layer["statistics"]]
-            where, values = [number + aside for number, _ in rows], [value for _, value in rows]
-            if values and isinstance(values[0], dict):
-                low, values, high = ([*column] for column in zip(*(v.values() for v in values), strict=True))
-                axes.vlines(where, low, high, color=color, alpha=0.35, linewidth=5)
-            axes.plot(where, values, color=color, label=name, linewidth=1.5, marker="o", markersize=4)
-        axes.axhline(reference[1], linestyle=":", color=INK, linewidth=1.2, label=reference[0])
-        axes.set_xlabel("layer")
-        axes.set_ylabel(unit)
-        axes.set_xticks([layer["layer"] for layer in layers])
-        axes.margins(x=0.15)
-        axes.set_ylim(0, 1.08 * max(axes.get_ylim()[1], reference[1]))
-        figure.legend(loc="outside lower center", ncols=3, handlelength=1.6)
-        return data_uri(drawn(figure))
+    lines = []
+    for name, color in _COLORS.items():
+        rows = [(layer["layer"], layer["statistics"][name][key]) for layer in layers if name in layer["statistics"]]
+        where, values = [number for number, _ in rows], [value for _, value in rows]
+        if rows and isinstance(values[0], dict):
+            low, middle, high = zip(*(quantiles.values() for quantiles in values), strict=True)
+            lines.append(Line(name, where, middle, color, low=low, high=high))
+        elif rows:
+            lines.append(Line(name, where, values, color))
+    top = 1.08 * max([reference[1], *(value for line in lines for value in (*line.y, *line.high))])
+    return lines_plot(lines, title=title, x_label="layer", y_label=unit, y_max=top, reference=reference)

@@ -1,34 +1,24 @@
 """The atlas as one page without scripts: reads the record and its pictures alone."""
 
-from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+import matplotlib
+from matplotlib.colors import to_hex
 
-from limoe import reporting
 from limoe.atlas.figures import depth_figures, pixels_uri
-from limoe.atlas.palette import palette
 from limoe.atlas.patches import PER_PICTURE, Patch
 from limoe.atlas.survey import Survey
 from limoe.reporting.plots import IMAGE_COLOR, TEXT_COLOR
+from limoe.reporting.templates import template
 
-_TEMPLATE = "atlas.html.j2"
 _OPEN_LAYERS = 4  # of more, the later ones are folded
 
 
 def render(found: Survey, *, about: dict[str, Any]) -> str:
     """The page as text; `about` says what was looked at. Captions and words are escaped."""
-    environment = Environment(
-        loader=FileSystemLoader([Path(__file__).parent, Path(reporting.__file__).parent]),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"share": share, "points": points}
     record = found.record
     layers = record["layers"]
-    return environment.get_template(_TEMPLATE).render(
+    return template("atlas/atlas.html.j2", share=share, points=points).render(
         about=about,
         record=record,
         layers=layers,
@@ -74,6 +64,17 @@ def points(value: float) -> str:
     """A difference of two shares in points with its sign, as in `−3.3`."""
     text = f"{100 * value:+.1f}".replace("-", "−")
     return "0.0" if text in ("−0.0", "+0.0") else text
+
+
+def palette(count: int) -> list[str]:
+    """A colour for each expert: tab20, strong ones first, then turbo in steps of the golden ratio.
+
+    The first colours of a longer palette are those of a shorter one. Neighbours among more than about 20 can be
+    confused: show numbers as well.
+    """
+    tab20 = matplotlib.color_sequences["tab20"]
+    more = matplotlib.colormaps["turbo"]([0.1 + 0.8 * (i * 0.618034 % 1) for i in range(max(count - 20, 0))])
+    return [to_hex(color) for color in [*tab20[::2], *tab20[1::2], *more][:count]]
 
 
 def _patches(found: Survey) -> dict[tuple[int, int], list[tuple[str, Patch]]]:

@@ -1,42 +1,18 @@
-"""What a run found, in words and table rows: shared by the report and the terminal summary."""
+"""What a run found, in words and tables: shared by the report and the terminal summary."""
 
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from statistics import fmean, pstdev
 from typing import Any
 
 from limoe.reporting.run_folder import Health, RunFolder
+from limoe.reporting.sheets import Entry, Sheet, sheet
 
 SHARE = re.compile(
     r"(zeroshot_\w+|fewshot\d+_\w+|linear_probe_\w+|[it]2[it]_r\d+|success_rate(_min)?)$"
 )  # metrics that are shares of 1
 _STATUS = {"done": "Finished", "failed": "Failed", "stopped": "Stopped early", "running": "Not ended"}
-
-
-@dataclass(frozen=True)
-class MetricRow:
-    """A final value as text, beside chance and how many times chance it is, where chance is known."""
-
-    key: str
-    value: str
-    chance: str = ""
-    factor: str = ""
-
-
-@dataclass(frozen=True)
-class HealthRow:
-    """The last state of one router for one modality."""
-
-    layer: int
-    modality: str
-    success_rate: str
-    load_cv: str
-    local_entropy: str
-    global_entropy: str
-    effective_experts: str
-    dead_experts: int
 
 
 def number(key: str, value: float) -> str:
@@ -65,22 +41,26 @@ def factor(value: float, chance: float | None) -> str:
     return f"{ratio:.1f} ×" if ratio < 100 else f"{ratio:.0f} ×"
 
 
-def metric_rows(metrics: Mapping[str, float], *, chance: Mapping[str, float]) -> list[MetricRow]:
-    """Those with a known chance first and in its order, the others by key."""
+def metric_sheet(metrics: Mapping[str, float], *, chance: Mapping[str, float]) -> Sheet:
+    """Final values beside chance; those with a known chance first and in its order, the others by key."""
     order = {key: position for position, key in enumerate(chance)}
-    return [
-        MetricRow(
-            key,
-            number(key, value),
-            chance=number(key, chance[key]) if key in chance else "",
-            factor=factor(value, chance.get(key)),
-        )
-        for key, value in sorted(metrics.items(), key=lambda item: (order.get(item[0], len(order)), _natural(item[0])))
-    ]
+    return sheet(
+        "metrics",
+        ["metric", "final", "chance", "times chance"],
+        [
+            [
+                key,
+                Entry(number(key, metrics[key]), metrics[key]),
+                Entry(number(key, chance[key]), chance[key]) if key in chance else "",
+                Entry(times, metrics[key] / chance[key]) if (times := factor(metrics[key], chance.get(key))) else "",
+            ]
+            for key in sorted(metrics, key=lambda key: (order.get(key, len(order)), natural(key)))
+        ],
+    )
 
 
-def _natural(key: str) -> list[tuple[int, str]]:
-    """Orders r1, r5, r10 as numbers."""
+def natural(key: str) -> list[tuple[int, str]]:
+    """A sort key that orders r1, r5, r10 as numbers."""
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", key)]
 
 
@@ -108,17 +88,30 @@ def last_health(run: RunFolder) -> list[Health]:
     return [latest[key] for key in sorted(latest)]
 
 
-def health_rows(rows: Sequence[Health]) -> list[HealthRow]:
-    return [
-        HealthRow(
-            layer=row.layer,
-            modality=row.modality,
-            success_rate=f"{row.success_rate:.1%}",
-            load_cv=f"{pstdev(row.load) / fmean(row.load):.2f}" if row.load and fmean(row.load) > 0 else "",
-            local_entropy=f"{row.local_entropy:.3f}",
-            global_entropy=f"{row.global_entropy:.3f}",
-            effective_experts=f"{row.effective_experts:.1f}",
-            dead_experts=row.dead_experts,
-        )
-        for row in rows
-    ]
+def health_sheet(rows: Sequence[Health]) -> Sheet:
+    """The last state of each router for each modality.
+
+    Entropies in nats; load CV: standard deviation over mean; experts used: exponential of the global entropy.
+    """
+    columns = ("success rate", "load CV", "local entropy", "global entropy", "experts used", "dead experts")
+    return sheet(
+        "health",
+        ["layer", "modality", *columns],
+        [
+            [
+                Entry(str(row.layer), row.layer),
+                row.modality,
+                Entry(f"{row.success_rate:.1%}", row.success_rate),
+                Entry(f"{pstdev(row.load) / mean:.2f}", pstdev(row.load) / mean) if (mean := _mean(row.load)) else "",
+                Entry(f"{row.local_entropy:.3f}", row.local_entropy),
+                Entry(f"{row.global_entropy:.3f}", row.global_entropy),
+                Entry(f"{row.effective_experts:.1f}", row.effective_experts),
+                Entry(str(row.dead_experts), row.dead_experts),
+            ]
+            for row in rows
+        ],
+    )
+
+
+def _mean(load: Sequence[float]) -> float:
+    return fmean(load) if load else 0.0

@@ -1,29 +1,33 @@
-"""Figures as SVG data URIs: no files, no global state of matplotlib, readable on light and dark pages."""
+"""Figures as SVG: no files, no global state of matplotlib, readable on light and dark pages."""
 
 import io
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 import matplotlib
 from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from limoe.reporting.run_folder import Curve
-from limoe.reporting.svg import data_uri, slim
 
-IMAGE_COLOR, TEXT_COLOR = "#0072b2", "#d55e00"  # Okabe and Ito: told apart by colour-blind readers too
-COLORS = (IMAGE_COLOR, TEXT_COLOR, "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+COLORS = tuple(map(to_hex, matplotlib.color_sequences["petroff10"]))  # told apart by colour-blind readers too
+IMAGE_COLOR, TEXT_COLOR = COLORS[:2]
 MAX_POINTS = 500  # longer curves are drawn as means of neighbouring points
 _FEW = 25  # points up to which each one is marked
 
 INK, _GRID = "#24292f", "#d0d7de"
 STYLE: Any = {
     "svg.fonttype": "none",
-    "text.parse_math": False,
     "svg.hashsalt": "limoe",
+    "path.simplify_threshold": 1.0,
+    "text.parse_math": False,
+    "font.sans-serif": ["DejaVu Sans", "Verdana"],  # whatever else the browser has comes after them
     "font.size": 10,
     "axes.titlesize": 10,
     "axes.titlelocation": "left",
@@ -45,60 +49,20 @@ STYLE: Any = {
     "legend.fontsize": 9,
 }
 _DARK = {INK: "#e6edf3", _GRID: "#3d444d"}
+_NOT_XML = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
 
 
 @dataclass(frozen=True)
 class Line:
-    """One curve of a figure."""
-
-    label: str
-    curve: Curve
-    color: str
-    style: str = "-"
-
-
-@dataclass(frozen=True)
-class Band:
-    """The curves of one variant over seeds: mean, and the range between the seeds. `x` may be any quantity."""
+    """One curve of a figure, and where it is a mean the range of its members. `x` may be any quantity."""
 
     label: str
     x: Sequence[float]
-    mean: Sequence[float]
-    low: Sequence[float]
-    high: Sequence[float]
+    y: Sequence[float]
     color: str
     style: str = "-"
-
-
-def bands_plot(
-    bands: Sequence[Band],
-    *,
-    title: str,
-    x_label: str,
-    y_label: str,
-    percent: bool = False,
-    reference: tuple[str, float] | None = None,
-) -> str:
-    """Mean curves with the range between seeds; `reference` as in `lines_plot`."""
-    with matplotlib.rc_context(STYLE):
-        columns = _legend_columns([band.label for band in bands])
-        figure, axes = _figure(title, height=2.9 + 0.2 * (math.ceil(len(bands) / columns) - 1))
-        for band in bands:
-            marker = "." if len(band.x) <= _FEW else None
-            look: Any = {"color": band.color, "linewidth": 1.5, "marker": marker, "markersize": 4}
-            axes.plot(band.x, band.mean, band.style, label=band.label, **look)
-            axes.fill_between(band.x, band.low, band.high, color=band.color, alpha=0.18, linewidth=0)
-        if reference is not None:
-            axes.axhline(reference[1], linestyle=":", color=INK, linewidth=1.2, label=reference[0])
-        axes.set_xlabel(x_label)
-        axes.set_ylabel(y_label)
-        axes.set_xlim(left=0)
-        axes.xaxis.set_major_locator(MaxNLocator(5))
-        if percent:
-            axes.yaxis.set_major_formatter(PercentFormatter(1.0))
-            axes.set_ylim(0, min(1.02, axes.get_ylim()[1]))
-        figure.legend(loc="outside lower center", ncols=columns, handlelength=1.6)
-        return data_uri(drawn(figure))
+    low: Sequence[float] = ()
+    high: Sequence[float] = ()
 
 
 def lines_plot(
@@ -106,41 +70,40 @@ def lines_plot(
     *,
     title: str,
     y_label: str,
+    x_label: str = "training step",
     percent: bool = False,
     y_max: float | None = None,
     reference: tuple[str, float] | None = None,
 ) -> str:
-    """Curves over training steps; `reference` is a dotted horizontal line with its name.
+    """Curves against a common quantity; `reference` is a dotted horizontal line with its name.
 
     The y axis begins at zero for shares (`percent`) and where `y_max` says how far it goes, so that figures compare.
     """
+    entries = [line.label for line in lines] + ([] if reference is None else [reference[0]])
+    columns = _legend_columns(entries)
     with matplotlib.rc_context(STYLE):
-        figure, axes = _figure(title)
+        figure = Figure(figsize=(4.4, 2.7 + 0.2 * math.ceil(len(entries) / columns)), layout="constrained")
+        axes = figure.subplots()
+        axes.set_title(title)
         for line in lines:
-            steps, values = thinned(line.curve)
-            marker = "o" if len(steps) == 1 else None
-            axes.plot(
-                steps,
-                values,
-                line.style,
-                color=line.color,
-                label=line.label,
-                linewidth=1.5,
-                marker=marker,
-                markersize=4,
-            )
+            look: Any = {"color": line.color, "linewidth": 1.5, "markersize": 3}
+            marker = "o" if len(line.x) <= _FEW else None
+            axes.plot(line.x, line.y, line.style, label=line.label, marker=marker, **look)
+            if len(line.x) == 1 and line.low:
+                axes.vlines(line.x, line.low, line.high, color=line.color, alpha=0.35, linewidth=5)
+            elif line.low:
+                axes.fill_between(line.x, line.low, line.high, color=line.color, alpha=0.18, linewidth=0)
         if reference is not None:
             axes.axhline(reference[1], linestyle=":", color=INK, linewidth=1.2, label=reference[0])
-        axes.set_xlabel("training step")
+        axes.set_xlabel(x_label)
         axes.set_ylabel(y_label)
-        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=all(x == int(x) for line in lines for x in line.x)))
         if percent:
             axes.yaxis.set_major_formatter(PercentFormatter(1.0))
         if percent or y_max is not None:
             axes.set_ylim(0, y_max if y_max is not None else min(1.02, axes.get_ylim()[1]))
-        entries = len(lines) + (reference is not None)
-        if entries > 1:
-            figure.legend(loc="outside lower center", ncols=2 if entries == 4 else 3, handlelength=1.6)
+        if len(entries) > 1:
+            figure.legend(loc="outside lower center", ncols=columns, handlelength=1.6)
         return data_uri(drawn(figure))
 
 
@@ -180,7 +143,28 @@ def thinned(curve: Curve, *, limit: int = MAX_POINTS) -> tuple[list[float], list
 
 def layer_color(position: int, count: int) -> str:
     """A colour between dark blue and green, by depth."""
-    return matplotlib.colors.to_hex(matplotlib.colormaps["viridis"](0.25 + 0.5 * position / max(count - 1, 1)))
+    return to_hex(matplotlib.colormaps["viridis"](0.25 + 0.5 * position / max(count - 1, 1)))
+
+
+def drawn(figure: Figure) -> str:
+    """The figure as an SVG that suits light and dark pages."""
+    buffer = io.StringIO()
+    nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
+    svg = _NOT_XML.sub("\ufffd", buffer.getvalue())
+    start = svg.index("<svg")  # the prologue before it names a DTD, whose address is on the web
+    end = svg.index(">", start) + 1
+    rules = "".join(
+        f'[style*="{name}: {light}"]{{{name}:{dark} !important}}'
+        for light, dark in _DARK.items()
+        for name in ("fill", "stroke")
+    )
+    return f"{svg[start:end]}<style>@media (prefers-color-scheme:dark){{{rules}}}</style>{svg[end:]}"
+
+
+def data_uri(svg: str) -> str:
+    """For the `src` of an image; holds no character that HTML would have to escape."""
+    return f"data:image/svg+xml,{quote(svg, safe=' =:/;,.()+*!?@')}"
 
 
 def _mean(values: Sequence[float]) -> float:
@@ -189,14 +173,7 @@ def _mean(values: Sequence[float]) -> float:
 
 def _legend_columns(labels: Sequence[str]) -> int:
     longest = max(map(len, labels), default=0)
-    return 3 if longest <= 14 else 2 if longest <= 24 else 1
-
-
-def _figure(title: str, *, height: float = 2.9) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(4.4, height), layout="constrained")
-    axes = figure.subplots()
-    axes.set_title(title)
-    return figure, axes
+    return 1 if longest > 24 else 2 if longest > 14 or len(labels) == 4 else 3
 
 
 def _mix(axes: Axes, image: Sequence[float], text: Sequence[float]) -> None:
@@ -209,12 +186,3 @@ def _mix(axes: Axes, image: Sequence[float], text: Sequence[float]) -> None:
     axes.set_ylabel("mix")
     axes.set_ylim(0, 1)
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-
-
-def drawn(figure: Figure) -> str:
-    """The figure as a small SVG that suits light and dark pages."""
-    buffer = io.StringIO()
-    nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-    figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
-    svg = buffer.getvalue()
-    return slim(svg[svg.index("<svg") :], dark=_DARK)  # without the prologue, whose DTD is an address on the web

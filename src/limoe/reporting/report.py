@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
 from limoe.files import write_text
 from limoe.reporting import figures
-from limoe.reporting.findings import duration, headline, health_rows, last_health, metric_rows
+from limoe.reporting.findings import duration, headline, health_sheet, last_health, metric_sheet
 from limoe.reporting.plots import MAX_POINTS
 from limoe.reporting.run_folder import RunFolder, Sample, read_run
+from limoe.reporting.templates import template
+from limoe.run_files import REPORT, SAMPLES
 
-_TEMPLATE = "report.html.j2"
 _SIDE = 160  # pixels of the longer side of a test picture
 _FACTS = ("command", "overrides", "seed", "git_commit", "config_hash", "started")
 
@@ -48,34 +48,26 @@ def build(run_dir: Path, *, out: Path | None = None) -> Path:
     Missing or broken parts become visible lines of the page. Raises `DataError` if `run_dir` is no run folder.
     """
     run = read_run(Path(run_dir))
-    target = Path(out) if out is not None else run.path / "report.html"
-    page = render(run)
-    write_text(target, page)
+    target = Path(out) if out is not None else run.path / REPORT
+    write_text(target, render(run))
     return target
 
 
 def render(run: RunFolder) -> str:
     """The page as text. Everything from the run is escaped, and the page forbids itself scripts and addresses."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     others = {key: value for key, value in run.metrics.items() if key not in run.results}
     cards = [_card(run, sample) for sample in run.samples]  # first: it may add to run.problems
-    return environment.get_template(_TEMPLATE).render(
+    return template("reporting/report.html.j2").render(
         name=run.path.resolve().name,
         status=str(run.record.get("status", "unknown")),
         headline=headline(run),
         problems=run.problems,
-        results=metric_rows(run.results, chance=run.chance),
-        other_metrics=metric_rows(others, chance=run.chance),
+        results=metric_sheet(run.results, chance=run.chance),
+        other_metrics=metric_sheet(others, chance=run.chance),
         curves=figures.learning_figures(run),
         max_points=MAX_POINTS,
         shares=figures.share_figures(run),
-        health=health_rows(last_health(run)),
+        health=health_sheet(last_health(run)),
         alarms=list(run.alarms.values()),
         router_curves=figures.router_figures(run),
         aux=figures.aux_figures(run),
@@ -106,11 +98,11 @@ def _card(run: RunFolder, sample: Sample) -> Card:
 def _picture(run: RunFolder, name: str) -> str | None:
     """Decoded and encoded again, so that nothing but pixels travels into the page."""
     try:
-        with Image.open(run.path / "samples" / name) as opened:
+        with Image.open(run.path / SAMPLES / name) as opened:
             picture = opened.convert("RGB")
         picture.thumbnail((_SIDE, _SIDE))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        run.problems.append(f"samples/{name}: {error}")
+        run.problems.append(f"{SAMPLES}/{name}: {error}")
         return None
     buffer = io.BytesIO()
     picture.save(buffer, format="PNG", optimize=True)

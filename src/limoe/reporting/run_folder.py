@@ -14,11 +14,12 @@ from typing import Any
 import yaml
 
 from limoe.errors import DataError
+from limoe.run_files import ALARMS, CONFIG, HEALTH, METRICS, RECORD, SAMPLE_LIST
 from limoe.types import MODALITIES
 
 Curve = dict[int, float]  # step -> value
 
-_MARKS = ("run.json", "config.yaml", "csv/metrics.csv")
+_MARKS = (RECORD, CONFIG, METRICS)
 
 
 @dataclass(frozen=True)
@@ -153,7 +154,7 @@ def _json(run: RunFolder, name: str, *, consequence: str) -> dict[str, Any]:
 
 
 def _read_record(run: RunFolder) -> None:
-    run.record = _json(run, "run.json", consequence="status, command, versions and chance levels are unknown")
+    run.record = _json(run, RECORD, consequence="status, command, versions and chance levels are unknown")
     status, error = run.record.get("status"), run.record.get("error")
     if status == "running":
         run.problems.append("the run has not ended, or was killed: the numbers are the last ones written")
@@ -164,11 +165,11 @@ def _read_record(run: RunFolder) -> None:
 
 
 def _read_config(run: RunFolder) -> None:
-    run.config = _text(run, "config.yaml", consequence="the resolved config is unknown") or ""
+    run.config = _text(run, CONFIG, consequence="the resolved config is unknown") or ""
 
 
 def _read_curves(run: RunFolder) -> None:
-    name = "csv/metrics.csv"
+    name = METRICS
     try:
         with open(run.path / name, encoding="utf-8", errors="replace", newline="") as file:
             for key, step, value in _cells(csv.reader(file)):
@@ -203,7 +204,7 @@ def _cells(rows: Iterator[list[str]]) -> Iterator[tuple[str, int, float]]:
 
 
 def _read_health(run: RunFolder) -> None:
-    name = "routing/health.jsonl"
+    name = HEALTH
     if not (run.path / name).exists():
         if not _is_dense(run.config):
             run.problems.append(f"{name}: missing; there is no routing to show")
@@ -224,7 +225,7 @@ def _read_health(run: RunFolder) -> None:
 
 def _read_alarms(run: RunFolder) -> None:
     """What a CollapseAlarm wrote, if there was one: per layer and modality the first alarm."""
-    name = "routing/alarms.jsonl"
+    name = ALARMS
     if not (run.path / name).exists():
         return
     for line in (_text(run, name, consequence="alarms are unknown") or "").splitlines():
@@ -246,7 +247,7 @@ def _is_dense(config: str) -> bool:
 
 
 def _read_samples(run: RunFolder) -> None:
-    name = "samples/samples.json"
+    name = SAMPLE_LIST
     content = _json(run, name, consequence="there are no pictures to show")
     run.sample_task = str(content.get("task", ""))
     items = content.get("items", [])
@@ -260,7 +261,7 @@ def _read_samples(run: RunFolder) -> None:
 def steps_done(path: Path) -> int:
     """Steps that a run, finished or not, had done when it logged last. Lightning counts them from 0."""
     try:
-        with (path / "csv" / "metrics.csv").open(encoding="utf-8", errors="replace", newline="") as file:
+        with (path / METRICS).open(encoding="utf-8", errors="replace", newline="") as file:
             rows = csv.reader(file)
             at = next(rows, []).index("step")
             return max((int(row[at]) + 1 for row in rows if len(row) > at and row[at].isdecimal()), default=0)

@@ -10,8 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, PercentFormatter
 
-from limoe.reporting.plots import COLORS, INK, STYLE, drawn
-from limoe.reporting.svg import data_uri
+from limoe.reporting.plots import COLORS, INK, STYLE, data_uri, drawn
 
 _BEST, _OTHER = COLORS[1], COLORS[0]
 

@@ -3,11 +3,9 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean, stdev
+from statistics import fmean
 
-# 97.5 % quantiles of Student's t with 1, 2, ... degrees of freedom
-_T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131)
-_T_LARGE = ((20, 2.131), (30, 2.086), (60, 2.042), (120, 2.000))  # up to so many: that of the next smaller table entry
+from scipy import stats
 
 
 @dataclass(frozen=True)
@@ -26,7 +24,7 @@ class Estimate:
 def estimate(values: Sequence[float]) -> Estimate:
     """Mean and interval of at least one value."""
     n = len(values)
-    half = _t_quantile(n - 1) * stdev(values) / math.sqrt(n) if n > 1 else math.inf
+    half = float(stats.t.ppf(0.975, n - 1) * stats.sem(values)) if n > 1 else math.inf
     return Estimate(fmean(values), half, n)
 
 
@@ -47,9 +45,3 @@ def verdict(difference: Estimate | None, *, higher: bool | None) -> str:
     if higher is None:
         return "higher" if difference.mean > 0 else "lower"
     return "better" if (difference.mean > 0) == higher else "worse"
-
-
-def _t_quantile(freedom: int) -> float:
-    if freedom <= len(_T):
-        return _T[freedom - 1]
-    return next((value for limit, value in _T_LARGE if freedom <= limit), 1.980)

@@ -1,4 +1,4 @@
-"""Plain tables that a report shows, and writes as CSV for programs and as LaTeX for papers."""
+"""Plain tables: on pages, in the terminal, as CSV for programs and as LaTeX for papers."""
 
 import csv
 import io
@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
+
+from rich.table import Table
+from rich.text import Text
 
 
 class Entry(NamedTuple):
@@ -33,6 +36,16 @@ def sheet(name: str, columns: Sequence[str], rows: Sequence[Sequence[Entry | str
     """A `Sheet` whose texts need not be wrapped."""
     entries = (tuple(Entry(cell) if isinstance(cell, str) else cell for cell in row) for row in rows)
     return Sheet(name, tuple(columns), tuple(entries))
+
+
+def as_rich(sheet: Sheet, *, title: str) -> Table:
+    """For the terminal."""
+    table = Table(title=Text(title), title_justify="left")
+    for column, numeric in zip(sheet.columns, sheet.numeric, strict=True):
+        table.add_column(column, justify="right" if numeric else "left", no_wrap=not numeric)
+    for row in sheet.rows:
+        table.add_row(*(Text(cell.text) for cell in row))
+    return table
 
 
 def as_csv(sheet: Sheet) -> str:

@@ -1,10 +1,10 @@
 """The picture of an answer."""
 
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
-from limoe.reporting.overview import Mark, Panel, overview_plot
-from limoe.reporting.run_folder import RunFolder
+from limoe.reporting.plots import COLORS
 from limoe.studies.overview import answer_plot
 from limoe.studies.results import Row
 from limoe.studies.study import Metric, Study
@@ -19,8 +19,7 @@ def texts(svg: str) -> list[str]:
 
 
 def row(variant: str, seed: int, **metrics: float) -> Row:
-    run = RunFolder(Path("x"), record={"metrics": metrics})
-    return Row(Trial(variant, seed, (), "", Path("x")), State("done"), (run,))
+    return Row(Trial(variant, seed, (), "", Path("x")), State("done"), metrics)
 
 
 def test_variants_from_the_baseline_on_and_seats_of_the_sparse_ones() -> None:
@@ -39,23 +38,19 @@ def test_nothing_measured_is_an_empty_picture() -> None:
 
 
 def test_every_seed_is_a_dot_and_one_seed_has_no_interval() -> None:
-    """A diamond and three dots for three seeds; without a spread to show only a diamond and a dot."""
+    """A diamond and three dots for three seeds, and an interval; for one seed a diamond and a dot."""
+    study = replace(STUDY, variants={"a": ()}, baseline="a")
 
     def marks(values: list[float]) -> int:
-        svg = overview_plot([Panel("p", ["a"], [Mark(0, values, "#0072b2")])])
+        svg = answer_plot(study, [row("a", seed, **{TOP1: value}) for seed, value in enumerate(values)], chance={})
         uses = ElementTree.fromstring(svg).iter("{http://www.w3.org/2000/svg}use")
-        return sum("0072b2" in (element.get("style") or "") or element.get("class") in _blue(svg) for element in uses)
+        return sum(COLORS[0] in (element.get("style") or "") for element in uses)
 
     assert marks([0.1, 0.2, 0.4]) == 4
     assert marks([0.1]) == 2
 
 
-def _blue(svg: str) -> set[str]:
-    css = next(ElementTree.fromstring(svg).iter("{http://www.w3.org/2000/svg}style")).text or ""
-    return {part.partition("{")[0].removeprefix(".") for part in css.split("}.") if "0072b2" in part}
-
-
 def test_long_names_are_broken() -> None:
     name = "experiment=emoji_limoe, model.num_experts=32 and 3 more"
-    found = texts(overview_plot([Panel("p", [name], [])]))
+    found = texts(answer_plot(replace(STUDY, variants={name: ()}, baseline=name), [], chance={}))
     assert name not in found and "experiment=emoji_limoe," in found

@@ -57,13 +57,13 @@ def test_a_set_has_one_name_in_any_order(tmp_path: Path) -> None:
 )
 def test_how_a_run_ended(tmp_path: Path, record: dict[str, Any], status: str, error: str) -> None:
     member = read_member(trained(tmp_path / "run", **record))
-    assert (member.state.status, member.state.error) == (status, error)
+    assert (member.row.state.status, member.row.state.error) == (status, error)
 
 
 def test_configs_without_seed_and_folders(tmp_path: Path) -> None:
     first, second = (read_member(trained(tmp_path / name, seed=seed)) for name, seed in (("a", 3), ("deep/er", 5)))
-    assert first.config == second.config
-    assert (first.seed, second.seed) == (3, 5)
-    assert first.config["data"]["module"] == {"seed": "<seed>", "root": "/data"}
+    assert (first.row.trial.seed, second.row.trial.seed) == (3, 5)
+    assert first.config["data"]["module"] == {"seed": 3, "root": "/data"} and "seed" not in first.config
+    assert first.config["callbacks"] == second.config["callbacks"]
     assert first.config["callbacks"]["checkpoint"]["dirpath"] == "<output_dir>/checkpoints"
-    assert first.overrides == ("experiment=demo",)
+    assert first.row.trial.overrides == ("experiment=demo",)

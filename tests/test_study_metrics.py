@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from limoe.reporting.run_folder import RunFolder
 from limoe.studies.metrics import common_metrics, metric
 from limoe.studies.results import Row
 from limoe.studies.trial import State, Trial
@@ -12,15 +11,14 @@ SEATS = {"router/image/success_rate": 0.95, "router/text/success_rate": 0.92}
 
 
 def row(**metrics: float) -> Row:
-    run = RunFolder(Path("x"), record={"metrics": metrics})
-    return Row(Trial("a", 0, (), "", Path("x")), State("done"), (run,))
+    return Row(Trial("a", 0, (), "", Path("x")), State("done"), metrics)
 
 
 def test_metrics_are_those_that_all_finished_runs_have() -> None:
     rows = [
         row(**{LOSS: 2.0, "val/x/i2t_r10": 0.5, "val/x/i2t_r5": 0.3, TOP1: 0.2, "train/loss": 1.0, **SEATS}),
         row(**{LOSS: 2.0, "val/x/i2t_r10": 0.5, "val/x/i2t_r5": 0.3, TOP1: 0.2, R1: 0.1}),
-        Row(Trial("a", 1, (), "", Path("x")), State("failed"), ()),
+        Row(Trial("a", 1, (), "", Path("x")), State("failed")),
     ]
     keys = [TOP1, LOSS, "val/x/i2t_r5", "val/x/i2t_r10", *SEATS]
     assert [found.key for found in common_metrics(rows)] == keys

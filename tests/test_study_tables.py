@@ -4,6 +4,7 @@ import csv
 import io
 import itertools
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import unquote
@@ -12,16 +13,17 @@ import pytest
 from omegaconf import OmegaConf
 from rich.console import Console
 
-from limoe.reporting.run_folder import Health, RunFolder, steps_done
+from limoe.errors import DataError
+from limoe.reporting.run_folder import RunFolder, steps_done
+from limoe.reporting.sheets import as_csv, as_latex
 from limoe.studies.cost import Cost
-from limoe.studies.curves import MAX_POINTS, Pace, _band, _curves, metric_figures
+from limoe.studies.curves import MAX_POINTS, _curves, _line, metric_figures
 from limoe.studies.plan import Plan, differences, load_trial
-from limoe.studies.report import MAIN, Findings, render, write_report
-from limoe.studies.results import Row, kept_seats, write_csv
-from limoe.studies.sheets import as_latex
+from limoe.studies.report import MAIN, Findings, conclude, render, write_report
+from limoe.studies.results import RUNS, Row, kept_seats, read_csv, write_csv
 from limoe.studies.side_tables import routing_sheet, trial_sheet
 from limoe.studies.study import Metric, Published, Study
-from limoe.studies.tables import compare, main_sheet, sentence, share, table_csv, values, with_interval
+from limoe.studies.tables import compare, number_sheet, result_sheet, sentence, share, values, with_interval
 from limoe.studies.trial import State, Trial
 
 TOP1 = "val/x/zeroshot_top1"
@@ -42,7 +44,7 @@ def row(variant: str, seed: int, status: str = "done", **metrics: float) -> Row:
     record = {"metrics": metrics, "chance": {TOP1: 0.05}, "git_commit": "f" * 40}
     curves = {TOP1: {10: 0.1, 20: metrics.get(TOP1, math.nan)}}
     run = RunFolder(Path("nowhere"), record=record, curves=curves)
-    return Row(trial, State(status, 60.0, Path("nowhere/try_1"), "" if status == "done" else "why"), (run,))
+    return Row.of(trial, State(status, 60.0, Path("nowhere/try_1"), "" if status == "done" else "why"), [run])
 
 
 ROWS = [
@@ -151,12 +153,12 @@ def test_numbers_show_two_digits_of_their_interval(key: str, values: list[float]
 
 def test_csv_and_latex() -> None:
     lines = compare(STUDY, ROWS)
-    table = list(csv.DictReader(io.StringIO(table_csv(STUDY, lines))))
+    table = list(csv.DictReader(io.StringIO(as_csv(number_sheet(STUDY, lines)))))
     assert [entry["variant"] for entry in table] == ["a", "a", "b", "b", "c", "c"]
     assert float(table[2]["difference"]) == pytest.approx(0.1) and table[2]["verdict"] == "better"
     assert table[4]["mean"] == "" and table[4]["seeds"] == "0"
     assert (table[4]["finished"], table[4]["successful"], table[4]["trials"]) == ("0", "0", "1")
-    latex = as_latex(main_sheet(STUDY, lines))
+    latex = as_latex(result_sheet(STUDY, lines))
     assert r"a & 31.0 $\pm$ 2.5 \% & 2.000 $\pm$ 0.000 & 3 / 3 (100 \%) & 3 / 3 (100 \%) \\" in latex
     assert "c & -- & -- & 0 / 1 (0 \\%) & 0 / 1 (0 \\%) \\\\\n\\bottomrule" in latex
 
@@ -181,21 +183,21 @@ def test_routing_health_by_hand() -> None:
     """Two finished seeds of two layers: worst layer 0.7; effective experts (2 + 4 + 6 + 8) / 4; 4 dead in 4 layers."""
     rows = []
     for seed, (rates, used, dead) in enumerate([((0.9, 0.7), (2.0, 4.0), (0, 1)), ((0.95, 0.99), (6.0, 8.0), (0, 3))]):
-        found = row("a", seed, **{"val/loss": 2.0, "router/text/success_rate": sum(rates) / 2})
-        health = [
-            Health(step, layer, "text", rates[layer], (0.5,) * 8, 0.1, 0.2, dead[layer], 9, used[layer])
-            for layer in (0, 1)
-            for step in (10, 20)
-        ]
-        run = replace(found.runs[0], health=[replace(health[0], step=1, success_rate=0.0), *health])
-        rows.append(replace(found, runs=(run,)))
-    rows.append(row("a", 2, "failed", **{"router/text/success_rate": 0.0}))
-    table = routing_sheet(STUDY, [*rows, row("b", 0, **{"val/loss": 2.0})])
+        metrics = {"val/loss": 2.0, "router/text/success_rate": sum(rates) / 2, "router/text/success_rate_min": 0.1}
+        for layer in (0, 1):
+            names = {"success_rate": rates[layer], "effective_experts": used[layer], "dead_experts": dead[layer]}
+            metrics |= {f"router/L0{layer}/text/{name}": value for name, value in names.items()}
+        rows.append(row("a", seed, **metrics))
+    rows.append(row("a", 2, "failed", **{"router/text/success_rate": 0.0, "router/L00/text/success_rate": 0.0}))
+    configs = dict.fromkeys("abc", OmegaConf.create({"model": {"num_experts": 8}}))
+    table = routing_sheet(STUDY, [*rows, row("b", 0, **{"val/loss": 2.0})], configs)
     assert len(table.rows) == 1  # b is dense, and images of a were not measured
     texts = [cell.text for cell in table.rows[0]]
     # 0.8 and 0.97: mean 0.885, sd 0.12021, half = 12.706 * 0.12021 / sqrt(2) = 1.080
     assert texts[:3] == ["a", "text", "88.5 ± 108.0 %"]
     assert texts[3:] == ["70.0%", "5.0 of 8", "1.0", "1 / 2 (50 %)", "0 / 2"]
+    unknown = routing_sheet(STUDY, rows, dict.fromkeys("abc", OmegaConf.create({})))
+    assert unknown.rows[0][4].text == "5.0"
 
 
 def test_failed_trials_are_rows_with_their_reason() -> None:
@@ -206,26 +208,36 @@ def test_failed_trials_are_rows_with_their_reason() -> None:
 
 
 def test_figures_for_every_known_axis() -> None:
-    paces = {"a": Pace(64, 1e12, 0.5), "b": Pace(64, 2e12, 0.0), "c": Pace(64, 1e12, 0.5)}
-    figures = metric_figures(STUDY, ROWS, paces, metrics=STUDY.metrics)
+    kinds = {"a": (1e12, 0.5), "b": (2e12, None), "c": (1e12, 0.5)}
+    costs = [Cost(name, 1, 1, flops / 64, 64, 20, seconds) for name, (flops, seconds) in kinds.items()]
+    figures = metric_figures(STUDY, ROWS, costs, metrics=STUDY.metrics)
     # 20 steps: 1,280 pairs (below 2 thousand); at most 40 TFLOP; 10 s. Nothing was logged of the loss on the way.
     axes = ("training steps", "pairs seen", "TFLOP of training", "seconds of training")
     assert [figure.alt.partition(", mean")[0] for figure in figures] == [f"accuracy against {axis}" for axis in axes]
     assert [figure.axis for figure in figures] == ["steps", "pairs", "FLOPs", "time"]
-    bare = metric_figures(STUDY, ROWS, {}, metrics=STUDY.metrics)
+    bare = metric_figures(STUDY, ROWS, [], metrics=STUDY.metrics)
     assert [figure.axis for figure in bare] == ["steps"]  # what a step costs is unknown
 
 
 def test_curves_are_those_of_finished_trials_and_thin() -> None:
     """A trial that failed at step 0 must not cut the others short; 4 points per mean."""
     long = {step: float(step) for step in range(4 * MAX_POINTS)}
-    rows = [replace(r, runs=(replace(r.runs[0], curves={TOP1: long}),)) for r in (row("a", 0), row("a", 1))]
-    failed = row("a", 2, "failed")
-    rows.append(replace(failed, runs=(replace(failed.runs[0], curves={TOP1: {0: 5.0}}),)))
-    band = _band("a", _curves(rows, "a", TOP1), 2.0, color="#000000", style="-")
-    assert len(band.x) == MAX_POINTS
-    assert (band.x[:2], band.mean[:2], band.low[0], band.high[0]) == ([3.0, 11.0], [1.5, 5.5], 1.5, 1.5)
+    rows = [replace(row("a", seed), curves={TOP1: long}) for seed in (0, 1)]
+    rows.append(replace(row("a", 2, "failed"), curves={TOP1: {0: 5.0}}))
+    line = _line("a", _curves(rows, "a", TOP1), 2.0, color="#000000", style="-")
+    assert len(line.x) == MAX_POINTS
+    assert (line.x[:2], line.y[:2], line.low[0], line.high[0]) == ([3.0, 11.0], [1.5, 5.5], 1.5, 1.5)
     assert _curves(rows[2:], "a", TOP1) == [{0: 5.0}]  # none finished
+
+
+def test_of_several_attempts_the_later_one_counts() -> None:
+    trial, state = Trial("a", 0, (), "", Path("t")), State("done", 60.0)
+    runs = [RunFolder(Path("t"), curves={"x": {0: 1.0, 9: 1.0}}), RunFolder(Path("t"), curves={"x": {9: 2.0, 19: 3.0}})]
+    found = Row.of(trial, state, runs)
+    assert found.curves == {"x": {0: 1.0, 9: 2.0, 19: 3.0}}
+    assert found.seconds_per_step is None  # the first attempt may have thrown steps away
+    assert Row.of(trial, state, runs[1:]).seconds_per_step == 3.0  # 20 steps
+    assert Row.of(trial, state, []) == Row(trial, state)
 
 
 def findings() -> Findings:
@@ -238,7 +250,8 @@ def findings() -> Findings:
 def test_page_is_self_contained_and_escaped() -> None:
     page = render(findings(), "report.html")
     assert "Is &lt;b&gt; better?" in page and "<b>" not in page
-    assert "http" not in unquote(page).replace("http-equiv", "").replace("http://www.w3.org/2000/svg", "")
+    names = ("http-equiv", "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink")
+    assert "http" not in re.sub("|".join(names), "", unquote(page))
     assert "6 of 7 trials finished" in page and "6 were successful" in page
     assert "b differs from a in 1 key:" in page and "<code>aux.w</code>" in page
     assert "10.00 M" in page and "73.7 %" in page and "second-hand" in page
@@ -261,6 +274,7 @@ def test_markdown() -> None:
     text = render(findings(), "report.md")
     assert "](answer.svg)" in text and "(differences.csv)" in text
     assert "| a | 31.0 ± 2.5 % | 2.000 ± 0.000 | 3 / 3 (100 %) | 3 / 3 (100 %) |" in text
+    assert "2.00 ± 0.25 (+0.00 ± 0.25, within noise)" in text  # sd 0.1, half = 4.303 * 0.1 / sqrt(3)
     assert "| c | 0 | failed | no | 1 min 0 s | – | – | nowhere | why |" in text
     for before, line in itertools.pairwise(text.splitlines()):  # nothing may stand between the parts of a table
         assert not line.startswith("|---") or before.count("|") == line.count("|")
@@ -269,12 +283,41 @@ def test_markdown() -> None:
 def test_all_files_of_a_report(tmp_path: Path) -> None:
     found = findings()
     write_report(found.study, found.plan, found.rows, out=tmp_path, console=Console(quiet=True))
-    names = ("table", "runs", "routing", "differences", "published")
+    names = ("table", "routing", "differences", "published")
     tables = [f"{name}.{kind}" for name in names for kind in ("csv", "tex")]
-    assert {path.name for path in tmp_path.iterdir()} == {*tables, "report.html", "report.md", "answer.svg"}
+    assert {path.name for path in tmp_path.iterdir()} == {*tables, "runs.tex", "report.html", "report.md", "answer.svg"}
     assert (tmp_path / "published.csv").read_text() == "what,value,certainty\nB/16,73.7 %,second-hand\n"
     assert (tmp_path / "differences.csv").read_text().splitlines()[1] == "b,aux.w,0,1"
     assert "Not known of a, b, c: the config builds no model here." in (tmp_path / "report.html").read_text()
+
+
+def test_a_report_can_be_made_again_of_its_rows_alone(tmp_path: Path) -> None:
+    """The same page but for the curves, also of some of the variants; the rows themselves stay as they are."""
+    found = findings()
+    write_csv(ROWS, tmp_path / RUNS)
+    saved = (tmp_path / RUNS).read_bytes()
+    again = read_csv(tmp_path / RUNS)
+    write_csv(again, tmp_path / "again.csv")
+    assert (tmp_path / "again.csv").read_bytes() == saved
+    conclude(STUDY, found.plan, None, out=tmp_path, console=Console(quiet=True))
+    text = (tmp_path / "report.md").read_text()
+    known = replace(found, costs=[])  # the configs of these tests build no model
+    assert text == render(known, "report.md")
+    page = (tmp_path / "report.html").read_text()
+    assert "6 of 7 trials finished" in page and "Chance: accuracy 5.0%." in page and "None: nothing was logged" in page
+    some = replace(STUDY, variants={"a": (), "b": ("aux_loss=none",)}, seeds=(0, 1))
+    plan = replace(found.plan, configs={name: found.plan.configs[name] for name in some.variants})
+    conclude(some, plan, None, out=tmp_path, console=Console(quiet=True))
+    assert "4 of 4 trials finished" in (tmp_path / "report.html").read_text()
+    assert (tmp_path / RUNS).read_bytes() == saved
+
+
+@pytest.mark.parametrize("text", [None, "variant,seed\na,0\n", "variant,seed,config_hash,run\na,x,b,c\n"])
+def test_rows_that_cannot_be_read(tmp_path: Path, text: str | None) -> None:
+    if text is not None:
+        (tmp_path / RUNS).write_text(text)
+    with pytest.raises(DataError, match=r"runs\.csv"):
+        read_csv(tmp_path / RUNS)
 
 
 def test_differences_of_nested_configs() -> None:
@@ -286,8 +329,6 @@ def test_a_plan_survives_its_file(tmp_path: Path) -> None:
     trial = Trial("a", 1, ("x=1", "seed=1"), "0123456789ab", tmp_path / "t")
     Plan((trial,), ("m",), 9.0, {"a": 5}, {}).save(tmp_path / "plan.json")
     assert load_trial(tmp_path / "plan.json", 0) == (trial, {"metrics": ["m"], "timeout": 9.0})
-    from limoe.errors import DataError
-
     with pytest.raises(DataError, match="holds no trial 1"):
         load_trial(tmp_path / "plan.json", 1)
 

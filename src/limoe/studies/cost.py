@@ -16,7 +16,6 @@ from limoe.accounting.flops import flops
 from limoe.accounting.parameters import parameters
 from limoe.build import build_model
 from limoe.reporting.findings import duration
-from limoe.reporting.run_folder import steps_done
 from limoe.studies.plan import Plan
 from limoe.studies.results import Row, collect
 from limoe.studies.trial import read_state
@@ -34,6 +33,15 @@ class Cost:
     pairs_per_step: int
     max_steps: int
     seconds_per_step: float | None
+
+    @property
+    def flops_per_step(self) -> float:
+        return self.flops_per_pair * self.pairs_per_step
+
+    @property
+    def pace(self) -> float:
+        """Seconds per step, 0 where unknown."""
+        return self.seconds_per_step or 0.0
 
 
 def costs_of(plan: Plan, rows: Sequence[Row]) -> list[Cost]:
@@ -62,7 +70,7 @@ def print_cost(plan: Plan, *, console: Console) -> None:
         done = sum(row.state.finished for row in own)
         each = None if cost.seconds_per_step is None else cost.seconds_per_step * cost.max_steps
         left.append(0.0 if done == len(own) else None if each is None else each * (len(own) - done))
-        work = cost.flops_per_pair * cost.pairs_per_step * cost.max_steps / 1e15
+        work = cost.flops_per_step * cost.max_steps / 1e15
         cells = (f"{len(own)}", f"{done}", f"{cost.max_steps:,}", f"{cost.parameters / 1e6:.2f} M", f"{work:.3g}")
         table.add_row(cost.variant, *cells, duration(each) or "unknown", duration(left[-1]) or "unknown")
     console.print(table)
@@ -80,6 +88,8 @@ def print_cost(plan: Plan, *, console: Console) -> None:
 def _cost(name: str, cfg: DictConfig, rows: Sequence[Row]) -> Cost:
     with without_values():
         model = build_model(cfg)
+    own = [row.seconds_per_step for row in rows if row.trial.variant == name and row.state.finished]
+    paces = [pace for pace in own if pace is not None]
     parts, pairs = anatomy(model), int(cfg.data.batch_size)  # type: ignore[arg-type]
     counts = parameters(model, parts, pairs=pairs)
     return Cost(
@@ -89,7 +99,7 @@ def _cost(name: str, cfg: DictConfig, rows: Sequence[Row]) -> Cost:
         flops_per_pair=flops(parts, pairs=pairs)["train_pair"],
         pairs_per_step=pairs * _devices(cfg),
         max_steps=int(cfg.trainer.max_steps),
-        seconds_per_step=_pace([row for row in rows if row.trial.variant == name and row.state.finished]),
+        seconds_per_step=median(paces) if paces else None,
     )
 
 
@@ -97,9 +107,3 @@ def _devices(cfg: DictConfig) -> int:
     """Processes of the run as far as the config says it."""
     devices, nodes = cfg.trainer.devices, cfg.trainer.get("num_nodes", 1)
     return (devices if isinstance(devices, int) and devices > 0 else 1) * nodes
-
-
-def _pace(rows: Sequence[Row]) -> float | None:
-    """Seconds per step over the trials that took one attempt: others may have thrown steps away."""
-    paces = [row.state.seconds / n for row in rows if len(row.runs) == 1 and (n := steps_done(row.runs[0].path))]
-    return median(paces) if paces else None

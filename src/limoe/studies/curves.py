@@ -3,9 +3,11 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from limoe.reporting.figures import Picture
 from limoe.reporting.findings import SHARE
-from limoe.reporting.plots import COLORS, Band, bands_plot, thinned
+from limoe.reporting.plots import COLORS, Line, lines_plot, thinned
 from limoe.reporting.run_folder import Curve
+from limoe.studies.cost import Cost
 from limoe.studies.results import Row
 from limoe.studies.study import Metric, Study
 from limoe.types import MODALITIES
@@ -15,47 +17,30 @@ _STYLES = ("-", "--", ":", "-.")  # where there are more variants than colours
 
 
 @dataclass(frozen=True)
-class Pace:
-    """What one training step of a variant costs: pairs, floating-point operations, seconds (0: unknown)."""
-
-    pairs: float
-    flops: float
-    seconds: float
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A picture (SVG data URI), what it shows for those who cannot see it, and against what: a key of `AXES`."""
-
-    source: str
-    alt: str
-    axis: str = "steps"
-
-
-@dataclass(frozen=True)
 class _Axis:
     """A quantity, its units from large to small with what they are in the quantity, what one step adds to it."""
 
     quantity: str
     units: dict[str, float]
-    of: Callable[[Pace], float]
+    of: Callable[[Cost], float]
 
 
 AXES = {
-    "steps": _Axis("training steps", {"": 1.0}, lambda pace: 1.0),
-    "pairs": _Axis("pairs seen", {"million ": 1e6, "thousand ": 1e3, "": 1.0}, lambda pace: pace.pairs),
-    "FLOPs": _Axis("FLOP of training", {"E": 1e18, "P": 1e15, "T": 1e12, "G": 1e9}, lambda pace: pace.flops),
-    "time": _Axis("of training", {"hours ": 3600.0, "minutes ": 60.0, "seconds ": 1.0}, lambda pace: pace.seconds),
+    "steps": _Axis("training steps", {"": 1.0}, lambda cost: 1.0),
+    "pairs": _Axis("pairs seen", {"million ": 1e6, "thousand ": 1e3, "": 1.0}, lambda cost: cost.pairs_per_step),
+    "FLOPs": _Axis("FLOP of training", {"E": 1e18, "P": 1e15, "T": 1e12, "G": 1e9}, lambda cost: cost.flops_per_step),
+    "time": _Axis("of training", {"hours ": 3600.0, "minutes ": 60.0, "seconds ": 1.0}, lambda cost: cost.pace),
 }
 
 
 def metric_figures(
-    study: Study, rows: Sequence[Row], paces: Mapping[str, Pace], *, metrics: Sequence[Metric]
-) -> list[Figure]:
+    study: Study, rows: Sequence[Row], costs: Sequence[Cost], *, metrics: Sequence[Metric]
+) -> list[Picture]:
     """One figure for each horizontal axis that is known and each metric, in this order."""
     figures = []
     for name, axis in AXES.items():
-        scale = {variant: axis.of(paces.get(variant, Pace(0, 0, 0))) for variant in study.variants}
+        known = {cost.variant: axis.of(cost) for cost in costs}
+        scale = {variant: known.get(variant, 1.0 if name == "steps" else 0.0) for variant in study.variants}
         for metric in metrics:
             unit = _unit(axis.units, longest=_last_step(rows, metric.key) * max(scale.values()))
             scaled = {variant: value / axis.units[unit] for variant, value in scale.items()}
@@ -64,11 +49,11 @@ def metric_figures(
     return figures
 
 
-def health_figures(study: Study, rows: Sequence[Row]) -> list[Figure]:
+def health_figures(study: Study, rows: Sequence[Row]) -> list[Picture]:
     """Success rate of both modalities over steps, mean over layers."""
     metrics = [Metric(f"router/{name}/success_rate", f"success rate of {name}") for name in MODALITIES]
     same = dict.fromkeys(study.variants, 1.0)
-    found = (_figure(study, rows, metric, "training steps", same, axis="steps") for metric in metrics)
+    found = (_figure(study, rows, metric, "training steps", same) for metric in metrics)
     return [figure for figure in found if figure]
 
 
@@ -82,48 +67,40 @@ def _unit(units: Mapping[str, float], *, longest: float) -> str:
 
 
 def _last_step(rows: Sequence[Row], key: str) -> int:
-    return max((step for row in rows for step in _curve(row, key)), default=0)
+    return max((step for row in rows for step in row.curves.get(key, ())), default=0)
 
 
 def _figure(
-    study: Study, rows: Sequence[Row], metric: Metric, label: str, scale: Mapping[str, float], *, axis: str
-) -> Figure | None:
-    bands = []
+    study: Study, rows: Sequence[Row], metric: Metric, label: str, scale: Mapping[str, float], *, axis: str = ""
+) -> Picture | None:
+    lines = []
     for number, variant in enumerate(study.variants):
         curves = _curves(rows, variant, metric.key)
         if curves and scale[variant] > 0:
             style = _STYLES[number // len(COLORS) % len(_STYLES)]
-            bands.append(_band(variant, curves, scale[variant], color=variant_color(study, variant), style=style))
-    if not bands:
+            lines.append(_line(variant, curves, scale[variant], color=variant_color(study, variant), style=style))
+    if not lines:
         return None
     percent = bool(SHARE.search(metric.key))
-    plot = bands_plot(bands, title=metric.name, x_label=label, y_label="share" if percent else "value", percent=percent)
-    return Figure(plot, f"{metric.name} against {label}, mean and range over seeds for each variant", axis)
+    plot = lines_plot(lines, title=metric.name, x_label=label, y_label="share" if percent else "value", percent=percent)
+    return Picture(plot, f"{metric.name} against {label}, mean and range over seeds for each variant", axis)
 
 
 def _curves(rows: Sequence[Row], variant: str, key: str) -> list[Curve]:
     """Of the finished trials; where there is none, of those that began."""
     own = [row for row in rows if row.trial.variant == variant]
     found = [row for row in own if row.state.finished] or own
-    return [curve for row in found if (curve := _curve(row, key))]
+    return [row.curves[key] for row in found if key in row.curves]
 
 
-def _curve(row: Row, key: str) -> Curve:
-    """Of all attempts; where two logged the same step the later one counts."""
-    merged: Curve = {}
-    for run in row.runs:
-        merged |= run.curves.get(key, {})
-    return merged
-
-
-def _band(variant: str, curves: Sequence[Curve], scale: float, *, color: str, style: str) -> Band:
+def _line(variant: str, curves: Sequence[Curve], scale: float, *, color: str, style: str) -> Line:
     """Over the steps that all seeds have logged."""
     columns = {step: [curve[step] for curve in curves] for step in set(curves[0]).intersection(*curves[1:])}
     steps, mean = thinned({step: sum(column) / len(column) for step, column in columns.items()}, limit=MAX_POINTS)
-    return Band(
+    return Line(
         variant,
         [step * scale for step in steps],
-        mean=mean,
+        mean,
         low=thinned({step: min(column) for step, column in columns.items()}, limit=MAX_POINTS)[1],
         high=thinned({step: max(column) for step, column in columns.items()}, limit=MAX_POINTS)[1],
         color=color,

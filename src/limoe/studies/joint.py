@@ -1,26 +1,48 @@
 """Runs that were trained one by one as a study: variants are the configs that differ in more than seed and folders."""
 
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from omegaconf import OmegaConf
 from tqdm import tqdm
 
-from limoe.config_errors import did_you_mean
-from limoe.errors import ConfigError
-from limoe.studies.metrics import common_metrics, held_out, metric
-from limoe.studies.naming import Unnamed, variant_names
+from limoe.overrides import override_key
+from limoe.studies.metrics import chosen_metrics
 from limoe.studies.plan import Plan
 from limoe.studies.results import Row
 from limoe.studies.run_set import Member, read_member
-from limoe.studies.study import Metric, Study
-from limoe.studies.trial import Trial
+from limoe.studies.study import Study
 from limoe.studies.twins import published
+from limoe.trees import leaves, mapped
+
+_SHOWN = 2  # differences in a name; the others are counted
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs of one variant. `config` is what they share, empty where none can be read."""
+
+    config: dict[str, Any]
+    members: list[Member]
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The shortest overrides that any of its runs has written down."""
+        return min(filter(None, (member.row.trial.overrides for member in self.members)), key=len, default=())
+
+    @property
+    def given(self) -> str:
+        """What a study called all of them, or empty."""
+        names = {member.row.trial.variant for member in self.members}
+        return names.pop() if len(names) == 1 else ""
 
 
 def joint_study(folders: Sequence[Path], *, metrics: Sequence[str] | None) -> tuple[Study, Plan, list[Row]]:
-    """The runs in `folders` as a study whose baseline is the variant of the first one.
+    """The runs in `folders` as a study whose baseline is the variant of the first one that has a readable config.
 
     `metrics` are logged keys; None: all that the finished runs measured on held-out data, and success rates.
 
@@ -28,81 +50,112 @@ def joint_study(folders: Sequence[Path], *, metrics: Sequence[str] | None) -> tu
         ConfigError: nobody logged one of `metrics`, or runs of different tasks have nothing in common.
     """
     bar = tqdm(folders, desc="reading runs", unit="run", leave=False, delay=2, disable=None)
-    groups = list(_groups([read_member(folder) for folder in bar]).values())
-    baseline = next((number for number, group in enumerate(groups) if group[0].config), 0)
-    unnamed = [Unnamed(group[0].config, _overrides(group), _given(group)) for group in groups]
-    named = dict(zip(variant_names(unnamed, baseline=baseline), groups, strict=True))
-    rows = [_row(name, member) for name, group in named.items() for member in sorted(group, key=_order)]
-    chosen = _chosen(rows, metrics)
-    shared = [word for word in unnamed[0].overrides if all(word in variant.overrides for variant in unnamed)]
-    variants = {
-        name: tuple(word for word in variant.overrides if word not in shared)
-        for name, variant in zip(named, unnamed, strict=True)
-    }
+    groups = grouped([read_member(folder) for folder in bar])
+    named = dict(zip(variant_names(groups), groups, strict=True))
+    rows = [
+        replace(member.row, trial=replace(member.row.trial, variant=name))
+        for name, group in named.items()
+        for member in sorted(group.members, key=lambda member: (member.row.trial.seed, member.started))
+    ]
+    shared = _shared(groups)
     study = Study(
         name="runs side by side",
         question=f"How do {len(rows)} runs of {len(named)} variant{'s' if len(named) > 1 else ''} compare?",
         base=tuple(shared),
-        variants=variants,
+        variants={name: tuple(word for word in group.words if word not in shared) for name, group in named.items()},
         seeds=tuple(sorted({row.trial.seed for row in rows if row.trial.seed >= 0})),
-        metrics=chosen,
-        baseline=list(named)[baseline],
-        published=published([word for variant in unnamed for word in variant.overrides]),
+        metrics=chosen_metrics(rows, metrics),
+        baseline=next(iter(named)),
+        published=published([word for group in groups for word in group.words]),
     )
-    return study, _plan(study, rows, named), rows
-
-
-def _groups(members: Sequence[Member]) -> dict[str, list[Member]]:
-    """By config, in the order of their first members; a trial that died before it had one belongs to its variant."""
-    groups: dict[str, list[Member]] = {}
-    for member in members:
-        key = json.dumps(member.config, sort_keys=True, default=str) if member.config else ""
-        groups.setdefault(key or f"unread {member.variant or member.folder}", []).append(member)
-    for key, group in [item for item in groups.items() if not item[1][0].config]:
-        variant = _given(group)
-        homes = [other for other, own in groups.items() if own[0].config and variant and _given(own) == variant]
-        if len(homes) == 1:
-            groups[homes[0]] += groups.pop(key)
-    return groups
-
-
-def _given(group: Sequence[Member]) -> str:
-    names = {member.variant for member in group}
-    return names.pop() if len(names) == 1 else ""
-
-
-def _overrides(group: Sequence[Member]) -> tuple[str, ...]:
-    """The shortest that any of its runs has written down."""
-    return min((member.overrides for member in group if "overrides" in member.record), key=len, default=())
-
-
-def _order(member: Member) -> tuple[int, str]:
-    return member.seed, str(member.record.get("started", ""))
-
-
-def _row(variant: str, member: Member) -> Row:
-    digest = str(member.record.get("config_hash") or "")
-    return Row(Trial(variant, member.seed, member.overrides, digest, member.folder), member.state, member.runs)
-
-
-def _chosen(rows: Sequence[Row], keys: Sequence[str] | None) -> tuple[Metric, ...]:
-    logged = sorted({key for row in rows for run in row.runs for key in run.metrics})
-    for key in keys or ():
-        if key not in logged:
-            raise ConfigError(f"metrics: no run has logged {key!r}{did_you_mean(key, logged)}")
-    if keys:
-        return tuple(metric(key) for key in keys)
-    found = [held_out(row) - {"val/loss"} for row in rows if row.metrics]
-    if found and not set.intersection(*found) and any(other != found[0] for other in found):
-        tasks = sorted({key.split("/")[1] for keys in found for key in keys if key.count("/") == 2})
-        raise ConfigError(
-            f"runs: no held-out metric but the loss is common to all (tasks: {', '.join(tasks)}); "
-            "compare runs with the same eval=..., or name what to compare: metrics=[val/loss]"
-        )
-    return common_metrics(rows)
-
-
-def _plan(study: Study, rows: Sequence[Row], groups: dict[str, list[Member]]) -> Plan:
-    configs = {name: OmegaConf.create(group[0].config) for name, group in groups.items()}
+    configs = {name: OmegaConf.create(group.config) for name, group in named.items()}
     keys = tuple(metric.key for metric in study.metrics)
-    return Plan(tuple(row.trial for row in rows), keys, None, max_steps={}, configs=configs)
+    return study, Plan(tuple(row.trial for row in rows), keys, None, max_steps={}, configs=configs), rows
+
+
+def grouped(members: Sequence[Member]) -> list[Group]:
+    """By config, in the order of their first members, unreadable ones last.
+
+    A key that holds the seed in every run, as a number or within a text, follows from it (a run's config is resolved,
+    so `${seed}` is a number there). A trial that died before it had a config belongs to its variant.
+    """
+    readable = [member for member in members if member.config]
+    fixed = {
+        key
+        for member in readable
+        for key, value in leaves(member.config)
+        if _without_seed(value, member.row.trial.seed) == value
+    }
+    groups: dict[str, Group] = {}
+    for member in readable:
+        config = _seedless(member, fixed)
+        name = repr(sorted((key, repr(value)) for key, value in leaves(config)))
+        groups.setdefault(name, Group(config, [])).members.append(member)
+    for member in members:
+        if not member.config:
+            variant = member.row.trial.variant
+            homes = [group for group in groups.values() if variant and group.given == variant]
+            home = homes[0] if homes else groups.setdefault(str(member.row.trial.folder), Group({}, []))
+            home.members.append(member)
+    return list(groups.values())
+
+
+def _seedless(member: Member, fixed: Collection[str]) -> dict[str, Any]:
+    seed = member.row.trial.seed
+    return mapped(member.config, lambda key, value: value if key in fixed else _without_seed(value, seed))
+
+
+def variant_names(groups: Sequence[Group]) -> list[str]:
+    """One name each, all different.
+
+    That of a study stays as long as no other group bears it. The others are called by the overrides that not all have
+    in common; where those do not tell them apart, by the first config keys that differ.
+    """
+    shared = _shared(groups)
+    said = [[word for word in group.words if word not in shared] for group in groups]
+    keys = [override_key(word) for words in said for word in words]
+    if any(group.config and said.count(words) > 1 for group, words in zip(groups, said, strict=True)):
+        said, keys = [[] for _ in groups], _differing([group.config for group in groups if group.config])
+    given = [group.given for group in groups]
+    names: list[str] = []
+    for group, words in zip(groups, said, strict=True):
+        parts = words or _values(group.config, dict.fromkeys(keys)) or group.words
+        name = _shortened(parts) if group.config else "config unknown"
+        name = group.given if given.count(group.given) == 1 and group.given else name or "baseline"
+        numbered = (f"{name} ({number})" for number in range(2, len(names) + 3))
+        names.append(name if name not in names else next(other for other in numbered if other not in names))
+    return names
+
+
+def _shared(groups: Sequence[Group]) -> list[str]:
+    """Overrides that all groups with a config have in common."""
+    known = [group.words for group in groups if group.config]
+    return [word for word in known[0] if all(word in words for words in known)] if known else []
+
+
+def _differing(configs: Sequence[dict[str, Any]]) -> list[str]:
+    """Keys in which configs differ; of several that always have the same values the first one."""
+    flat = [dict(leaves(config)) for config in configs]
+    first: dict[str, str] = {}
+    for key in dict.fromkeys(key for own in flat for key in own):
+        column = [own.get(key) for own in flat]
+        if any(value != column[0] for value in column):
+            first.setdefault(repr(column), key)
+    return list(first.values())
+
+
+def _values(config: dict[str, Any], keys: Iterable[str]) -> list[str]:
+    flat = dict(leaves(config))
+    return [f"{key}={json.dumps(flat[key]).strip(chr(34))}" if key in flat else f"other {key}" for key in keys]
+
+
+def _shortened(parts: Sequence[str]) -> str:
+    more = len(parts) - _SHOWN
+    return ", ".join(parts[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def _without_seed(value: Any, seed: int) -> Any:
+    """`<seed>` in place of a number that is the seed, and within a text that holds it."""
+    if isinstance(value, str):
+        return re.sub(rf"(?<!\d){seed}(?!\d)", "<seed>", value)
+    return "<seed>" if type(value) is int and value == seed else value

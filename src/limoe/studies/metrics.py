@@ -1,8 +1,10 @@
 """What a report compares where nobody has said it."""
 
-import re
 from collections.abc import Sequence
 
+from limoe.config_errors import did_you_mean
+from limoe.errors import ConfigError
+from limoe.reporting.findings import natural
 from limoe.studies.results import Row
 from limoe.studies.study import Metric
 from limoe.types import MODALITIES
@@ -14,6 +16,28 @@ _NAMES = {_LOSS: "validation loss"} | {f"router/{name}/success_rate": f"success 
 def metric(key: str) -> Metric:
     """A logged key with a readable name; of losses the lower is the better."""
     return Metric(key, _NAMES.get(key, key.removeprefix("val/")), higher=not key.endswith("loss"))
+
+
+def chosen_metrics(rows: Sequence[Row], keys: Sequence[str] | None) -> tuple[Metric, ...]:
+    """Those named by `keys`, by default `common_metrics`.
+
+    Raises:
+        ConfigError: nobody logged one of `keys`, or runs of different tasks have nothing in common.
+    """
+    logged = {key for row in rows for key in (*row.metrics, *row.curves)}
+    for key in keys or ():
+        if key not in logged:
+            raise ConfigError(f"metrics: no run has logged {key!r}{did_you_mean(key, logged)}")
+    if keys:
+        return tuple(metric(key) for key in keys)
+    found = [held_out(row) - {_LOSS} for row in rows if row.metrics]
+    if found and not set.intersection(*found) and any(other != found[0] for other in found):
+        tasks = sorted({key.split("/")[1] for keys in found for key in keys if key.count("/") == 2})
+        raise ConfigError(
+            f"runs: no held-out metric but the loss is common to all (tasks: {', '.join(tasks)}); "
+            "compare runs with the same eval=..., or name what to compare: metrics=[val/loss]"
+        )
+    return common_metrics(rows)
 
 
 def common_metrics(rows: Sequence[Row]) -> tuple[Metric, ...]:
@@ -34,5 +58,4 @@ def held_out(row: Row) -> set[str]:
 
 def _order(key: str) -> tuple[int, list[tuple[int, str]]]:
     """Top-1 and R@1, the loss, the rest; R@5 before R@10."""
-    parts = [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", key)]
-    return (0 if key.endswith(("_top1", "_r1")) else 1 if key == _LOSS else 2), parts
+    return (0 if key.endswith(("_top1", "_r1")) else 1 if key == _LOSS else 2), natural(key)

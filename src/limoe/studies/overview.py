@@ -1,40 +1,86 @@
-"""The answer of a study as one picture, for its page and for a README."""
+"""The answer of a study as one picture, for its page and for a README: a row per variant, every seed a dot."""
 
+import math
+import textwrap
 from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from limoe.reporting.findings import SHARE
-from limoe.reporting.overview import Mark, Panel, overview_plot
-from limoe.reporting.plots import IMAGE_COLOR, TEXT_COLOR
+from limoe.reporting.plots import IMAGE_COLOR, INK, STYLE, TEXT_COLOR, drawn
+from limoe.reporting.seeds import estimate
 from limoe.studies.curves import variant_color
 from limoe.studies.results import Row
 from limoe.studies.study import Study
 from limoe.studies.tables import values
 from limoe.types import MODALITIES
 
-_COLORS = {"image": IMAGE_COLOR, "text": TEXT_COLOR}
+_ROW, _LINE, _FRAME = 0.36, 0.15, 0.75  # inches
+_BELOW = 0.16  # of a row: the dots are under their interval
+_LABEL = 26  # characters of a line of a variant's name
+_RATES = {"image": IMAGE_COLOR, "text": TEXT_COLOR}
 
 
 def answer_plot(study: Study, rows: Sequence[Row], *, chance: Mapping[str, float]) -> str:
     """An SVG: the first metric of every variant and, where any is sparse, the success rates of both modalities."""
     metric, variants = study.metrics[0], [study.baseline, *(n for n in study.variants if n != study.baseline)]
-    marks = [
-        Mark(number, list(values(rows, variant, metric.key).values()), variant_color(study, variant))
-        for number, variant in enumerate(variants)
-    ]
-    reference = ("chance", chance[metric.key]) if metric.key in chance else None
-    panels = [Panel(metric.name, variants, marks, percent=bool(SHARE.search(metric.key)), reference=reference)]
-    rates = {variant: _rates(rows, variant) for variant in variants}
+    rates = {
+        variant: {name: found for name in MODALITIES if (found := _seeds(rows, variant, f"router/{name}/success_rate"))}
+        for variant in variants
+    }
     sparse = [variant for variant in variants if rates[variant]]
-    if sparse:
-        marks = [
-            Mark(number, found, _COLORS[modality], label=modality)
-            for number, variant in enumerate(sparse)
-            for modality, found in rates[variant].items()
-        ]
-        panels.append(Panel("success rate at the end", sparse, marks, percent=True))
-    return overview_plot(panels)
+    heights = [_FRAME + sum(_ROW + _LINE * _wrapped(name).count("\n") for name in part) for part in (variants, sparse)]
+    heights = heights[: 2 if sparse else 1]
+    with matplotlib.rc_context({**STYLE, "axes.grid.axis": "x"}):
+        figure = Figure(figsize=(5.2, sum(heights)), layout="constrained")
+        panels = figure.subplots(len(heights), squeeze=False, height_ratios=heights)[:, 0]
+        for number, variant in enumerate(variants):
+            _draw(panels[0], _seeds(rows, variant, metric.key), y=number, color=variant_color(study, variant))
+        _frame(panels[0], variants, title=metric.name, percent=bool(SHARE.search(metric.key)))
+        if metric.key in chance:
+            panels[0].axvline(chance[metric.key], linestyle=":", color=INK, linewidth=1.2)
+            panels[0].set_xlabel("dotted: chance")
+        for number, variant in enumerate(sparse):
+            for name, found in rates[variant].items():
+                y = number + (-0.19 if name == "image" else 0.19)
+                label = None if any(name in rates[other] for other in sparse[:number]) else name
+                _draw(panels[1], found, y=y, color=_RATES[name], label=label)
+        if sparse:
+            _frame(panels[1], sparse, title="success rate at the end", percent=True)
+            panels[1].legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, borderpad=0, handlelength=1)
+        return drawn(figure)
 
 
-def _rates(rows: Sequence[Row], variant: str) -> dict[str, list[float]]:
-    found = {name: list(values(rows, variant, f"router/{name}/success_rate").values()) for name in MODALITIES}
-    return {name: rates for name, rates in found.items() if rates}
+def _seeds(rows: Sequence[Row], variant: str, key: str) -> list[float]:
+    return list(values(rows, variant, key).values())
+
+
+def _wrapped(name: str) -> str:
+    return "\n".join(textwrap.wrap(name, _LABEL))
+
+
+def _draw(axes: Axes, found: Sequence[float], *, y: float, color: str, label: str | None = None) -> None:
+    """The mean with its interval, and below it every seed."""
+    if not found:
+        return
+    mean = estimate(found)
+    half = mean.half if math.isfinite(mean.half) else 0.0
+    look: Any = {"color": color, "linestyle": "none"}
+    axes.errorbar(mean.mean, y, xerr=half, marker="D", markersize=5, label=label, elinewidth=2, **look)
+    axes.plot(found, [y + _BELOW] * len(found), marker="o", markersize=3.5, markeredgewidth=0, **look)
+
+
+def _frame(axes: Axes, names: Sequence[str], *, title: str, percent: bool) -> None:
+    axes.set_title(title)
+    axes.set_yticks(range(len(names)), [_wrapped(name) for name in names])
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.tick_params(axis="y", length=0)
+    axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
+    if percent:
+        low, high = axes.get_xlim()
+        axes.set_xlim(max(low, -0.005), min(high, 1.02))
+        axes.xaxis.set_major_formatter(PercentFormatter(1.0))

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from limoe.errors import ConfigError, DataError
 from limoe.files import write_json
 from limoe.studies.study import Study
 from limoe.studies.trial import Trial
+from limoe.trees import leaves
 
 
 @dataclass(frozen=True)
@@ -32,16 +33,7 @@ class Plan:
 
     def save(self, path: Path) -> None:
         """What a trial's own process needs to know."""
-        entries = [
-            {
-                "variant": trial.variant,
-                "seed": trial.seed,
-                "overrides": list(trial.overrides),
-                "config_hash": trial.config_hash,
-                "folder": str(trial.folder),
-            }
-            for trial in self.trials
-        ]
+        entries = [{**asdict(trial), "folder": str(trial.folder)} for trial in self.trials]
         write_json(path, {"trials": entries, "metrics": list(self.metrics), "timeout": self.timeout})
 
 
@@ -76,9 +68,7 @@ def load_trial(path: Path, index: int) -> tuple[Trial, dict[str, Any]]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         entry = content["trials"][index]
-        trial = Trial(
-            entry["variant"], entry["seed"], tuple(entry["overrides"]), entry["config_hash"], Path(entry["folder"])
-        )
+        trial = Trial(**{**entry, "overrides": tuple(entry["overrides"]), "folder": Path(entry["folder"])})
         return trial, {"metrics": content["metrics"], "timeout": content["timeout"]}
     except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
         raise DataError(f"plan: {path} holds no trial {index} ({type(error).__name__})") from error
@@ -86,7 +76,7 @@ def load_trial(path: Path, index: int) -> tuple[Trial, dict[str, Any]]:
 
 def differences(configs: dict[str, DictConfig], *, baseline: str) -> dict[str, dict[str, tuple[Any, Any]]]:
     """Per variant the dotted keys in which its config differs from the baseline's: (baseline's value, its own)."""
-    flat = {name: dict(_leaves(OmegaConf.to_container(cfg, resolve=False))) for name, cfg in configs.items()}
+    flat = {name: dict(leaves(OmegaConf.to_container(cfg, resolve=False))) for name, cfg in configs.items()}
     base = flat[baseline]
     return {
         name: {
@@ -118,9 +108,3 @@ def _compose(name: str, overrides: Sequence[str]) -> DictConfig:
         if message is None:
             raise
         raise ConfigError(f"variant {name}: {message}") from error
-
-
-def _leaves(content: Any, prefix: str = "") -> list[tuple[str, Any]]:
-    if isinstance(content, dict) and content:
-        return [leaf for key, value in content.items() for leaf in _leaves(value, f"{prefix}{key}.")]
-    return [(prefix.rstrip("."), content)]

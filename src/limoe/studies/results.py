@@ -1,34 +1,64 @@
-"""One row per trial, as a table that other programs read."""
+"""One row per trial, as a table that other programs read, and of which a report can be made again."""
 
 import csv
-import io
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from limoe.errors import DataError
 from limoe.files import write_text
-from limoe.reporting.run_folder import RunFolder, read_run
+from limoe.reporting.run_folder import Curve, RunFolder, read_run
+from limoe.reporting.sheets import Entry, as_csv, sheet
+from limoe.run_files import RECORD
 from limoe.studies.plan import Plan
 from limoe.studies.trial import State, Trial, attempts
 from limoe.types import MODALITIES
 
-_FIXED = ("variant", "seed", "config_hash", "commit", "status", "seconds", "error", "successful", "run")
+RUNS = "runs.csv"
+_FIXED = ("variant", "seed", "config_hash", "commit", "status", "seconds", "error", "successful", "run", "alarms")
+_PACE, _CHANCE = "seconds_per_step", "chance/"
 _KEPT = 0.9  # share of a modality's tokens with a seat in a successful run
 
 
 @dataclass(frozen=True)
 class Row:
-    """What became of one trial. `runs` are its attempts, oldest first; `metrics` of the last one."""
+    """What became of one trial.
+
+    `metrics` are those of its last attempt, empty unless the trial finished: numbers of half a training are no results.
+    `curves` are those of all attempts; where two logged the same step the later one counts. `seconds_per_step` is
+    None where there were several attempts: they may have thrown steps away.
+    """
 
     trial: Trial
     state: State
-    runs: tuple[RunFolder, ...]
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    chance: Mapping[str, float] = field(default_factory=dict)
+    commit: str = ""
+    alarms: int = 0
+    seconds_per_step: float | None = None
+    curves: Mapping[str, Curve] = field(default_factory=dict)
 
-    @property
-    def metrics(self) -> dict[str, float]:
-        """Empty unless the trial finished: numbers of half a training are no results."""
-        return self.runs[-1].metrics if self.runs and self.state.finished else {}
+    @classmethod
+    def of(cls, trial: Trial, state: State, runs: Sequence[RunFolder]) -> "Row":
+        """From the folders of its attempts, oldest first."""
+        if not runs:
+            return cls(trial, state)
+        curves: dict[str, Curve] = {}
+        for run in runs:
+            for key, curve in run.curves.items():
+                curves[key] = {**curves.get(key, {}), **curve}
+        steps = max((max(curve) + 1 for curve in curves.values()), default=0)  # Lightning counts them from 0
+        return cls(
+            trial,
+            state,
+            metrics=runs[-1].metrics if state.finished else {},
+            chance=runs[-1].chance,
+            commit=str(runs[-1].record.get("git_commit") or ""),
+            alarms=len(runs[-1].alarms),
+            seconds_per_step=state.seconds / steps if len(runs) == 1 and steps > 0 else None,
+            curves=curves,
+        )
 
     @property
     def successful(self) -> bool:
@@ -45,17 +75,15 @@ class Row:
         folder = self.trial.folder
         return f"{folder.parent.name}/{folder.name}" if folder.name.isdecimal() else folder.name
 
-    @property
-    def commit(self) -> str:
-        return str(self.runs[-1].record.get("git_commit") or "") if self.runs else ""
-
 
 def collect(plan: Plan, states: Sequence[State]) -> list[Row]:
     """Rows in the order of the plan, each with what its attempts left behind."""
-    return [
-        Row(trial, state, tuple(read_run(run) for run in attempts(trial.folder) if (run / "run.json").is_file()))
-        for trial, state in zip(plan.trials, states, strict=True)
-    ]
+    return [Row.of(trial, state, runs_of(trial.folder)) for trial, state in zip(plan.trials, states, strict=True)]
+
+
+def runs_of(trial: Path) -> list[RunFolder]:
+    """What the attempts of a trial left behind, oldest first."""
+    return [read_run(run) for run in attempts(trial) if (run / RECORD).is_file()]
 
 
 def kept_seats(metrics: Mapping[str, float]) -> dict[str, bool]:
@@ -65,18 +93,49 @@ def kept_seats(metrics: Mapping[str, float]) -> dict[str, bool]:
 
 
 def write_csv(rows: Sequence[Row], path: Path) -> None:
-    """All trials with all metrics that any of them has; replaced in one step."""
-    keys = sorted({key for row in rows for key in row.metrics})
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*_FIXED, *keys])
+    """All trials with all metrics that any of them has, and chance where it is known; replaced in one step."""
+    keys = sorted({key for row in rows for key in _numbers(row)})
+    table: list[list[Entry | str]] = []
     for row in rows:
-        trial, state = row.trial, row.state
-        fixed = [trial.variant, trial.seed, trial.config_hash, row.commit, state.status, f"{state.seconds:.1f}"]
-        fixed += [state.error, str(row.successful).lower(), row.name]
-        writer.writerow([*fixed, *(_cell(row.metrics.get(key)) for key in keys)])
-    write_text(path, text.getvalue())
+        found = _numbers(row)
+        table.append([*_texts(row), *(Entry("", found.get(key)) for key in keys)])
+    write_text(path, as_csv(sheet("runs", [*_FIXED, *keys], table)))
 
 
-def _cell(value: float | None) -> str:
-    return "" if value is None else f"{value:.6g}"
+def read_csv(path: Path) -> list[Row]:
+    """What `write_csv` wrote: all that a report shows, but for the curves.
+
+    Raises:
+        DataError: the file is missing, or no such table.
+    """
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            return [_row(entry) for entry in csv.DictReader(file)]
+    except (OSError, ValueError, TypeError, KeyError, csv.Error) as error:
+        raise DataError(f"{path} cannot be read as the rows of a report: {type(error).__name__}: {error}") from error
+
+
+def _texts(row: Row) -> list[str]:
+    trial, state = row.trial, row.state
+    texts = [trial.variant, str(trial.seed), trial.config_hash, row.commit, state.status, f"{state.seconds:.1f}"]
+    return [*texts, state.error, str(row.successful).lower(), row.name, str(row.alarms)]
+
+
+def _numbers(row: Row) -> dict[str, float]:
+    pace = {} if row.seconds_per_step is None else {_PACE: row.seconds_per_step}
+    return {**row.metrics, **{f"{_CHANCE}{key}": value for key, value in row.chance.items()}, **pace}
+
+
+def _row(entry: dict[str, str]) -> Row:
+    trial = Trial(entry["variant"], int(entry["seed"]), (), entry["config_hash"], Path(entry["run"]))
+    state = State(entry["status"], float(entry["seconds"]), error=entry["error"])
+    numbers = {key: float(text) for key, text in entry.items() if key not in _FIXED and text}
+    return Row(
+        trial,
+        state,
+        chance={key.removeprefix(_CHANCE): x for key, x in numbers.items() if key.startswith(_CHANCE)},
+        metrics={key: x for key, x in numbers.items() if not key.startswith(_CHANCE) and key != _PACE},
+        commit=entry["commit"],
+        alarms=int(entry["alarms"]),
+        seconds_per_step=numbers.get(_PACE),
+    )

@@ -1,8 +1,7 @@
-"""Finds the runs that somebody means: run folders, folders that hold some, patterns the shell left alone."""
+"""Finds the runs that somebody means (run folders, folders that hold some, patterns), and reads them."""
 
 import glob
 import hashlib
-import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,48 +11,29 @@ from typing import Any
 import yaml
 
 from limoe.errors import DataError
+from limoe.files import read_object
+from limoe.overrides import override_key
 from limoe.reporting.run_folder import RunFolder, read_run
-from limoe.run_record import FILE as RECORD
-from limoe.studies.trial import (
-    DIVERGED,
-    DONE,
-    FAILED,
-    INTERRUPTED,
-    STOPPED,
-    State,
-    Trial,
-    attempts,
-    read_state,
-)
+from limoe.run_files import RECORD
+from limoe.studies.results import Row, runs_of
+from limoe.studies.trial import DIVERGED, DONE, FAILED, INTERRUPTED, STOPPED, State, Trial, attempts, read_state
 from limoe.studies.trial import FILE as TRIAL
+from limoe.trees import mapped, moved
 
 UNREADABLE = "unreadable"
+NOT_THE_RUN = ("seed", "task", "paths", "hydra", "ckpt_path", "report")  # keys that say where, whence and which time
+_STATUS = {"done": DONE, "failed": FAILED, "stopped": STOPPED, "running": INTERRUPTED}
 _ENDED_FROM_OUTSIDE = ("KeyboardInterrupt", "SystemExit", "SIGTERMException")
-_NOT_THE_RUN = ("seed", "task", "paths", "hydra", "ckpt_path", "report")  # keys that say where, whence and which time
 
 
 @dataclass(frozen=True)
 class Member:
-    """A run of a set. `config` leaves seed and folders out, empty where it cannot be read; `seed` is -1 where unknown;
-    `variant` is the name that a study gave it, if one did."""
+    """A run of a set: its row, whose variant is what a study called it, or empty; seed -1 where it is unknown. `config`
+    is without seed and folders, and empty where it cannot be read."""
 
-    folder: Path
-    runs: tuple[RunFolder, ...]
-    state: State
+    row: Row
     config: dict[str, Any]
-    seed: int
-    variant: str = ""
-
-    @property
-    def record(self) -> dict[str, Any]:
-        return self.runs[-1].record if self.runs else {}
-
-    @property
-    def overrides(self) -> tuple[str, ...]:
-        """What was said on the command line, without what `config` leaves out."""
-        words = self.record.get("overrides")
-        words = [str(word) for word in words] if isinstance(words, list) else []
-        return tuple(word for word in words if _key(word) not in _NOT_THE_RUN)
+    started: str
 
 
 def find_runs(places: Sequence[str]) -> tuple[list[Path], list[str]]:
@@ -77,16 +57,27 @@ def find_runs(places: Sequence[str]) -> tuple[list[Path], list[str]]:
 
 def read_member(folder: Path) -> Member:
     """One run, or all attempts of one trial; what cannot be read is a state, not an error."""
-    if (folder / TRIAL).is_file():
-        runs = tuple(read_run(run) for run in attempts(folder) if (run / RECORD).is_file())
-        said = _trial(folder)
-        trial = Trial(said.get("variant", ""), 0, (), "", folder)
-        config, seed = _config(runs[-1]) if runs else ({}, -1)
-        seed = said["seed"] if isinstance(said.get("seed"), int) else seed
-        return Member(folder, runs, read_state(trial), config, seed, str(said.get("variant", "")))
-    run = read_run(folder)
-    config, seed = _config(run)
-    return Member(folder, (run,), _state(run), config, seed)
+    is_trial = (folder / TRIAL).is_file()
+    runs = runs_of(folder) if is_trial else [read_run(folder)]
+    said = read_object(folder / TRIAL) if is_trial else {}
+    record = runs[-1].record if runs else {}
+    config = _config(runs[-1]) if runs else {}
+    seed = said.get("seed", config.get("seed", record.get("seed")))
+    words = record.get("overrides")
+    trial = Trial(
+        variant=str(said.get("variant", "")),
+        seed=seed if isinstance(seed, int) and not isinstance(seed, bool) and seed >= 0 else -1,
+        overrides=tuple(word for word in map(str, words if isinstance(words, list) else ()) if is_setting(word)),
+        config_hash=str(record.get("config_hash") or ""),
+        folder=folder,
+    )
+    state = read_state(trial) if is_trial else _state(runs[-1])
+    return Member(Row.of(trial, state, runs), _settings(config), str(record.get("started", "")))
+
+
+def is_setting(word: str) -> bool:
+    """Whether an override, or a dotted key, says what a run is."""
+    return override_key(word).partition(".")[0] not in NOT_THE_RUN
 
 
 def last_run(folder: Path) -> Path:
@@ -108,14 +99,11 @@ def _expanded(place: str) -> list[Path]:
     return [Path(match) for match in sorted(glob.glob(str(path), recursive=True))]
 
 
-def _runs_in(path: Path) -> list[Path]:
+def _runs_in(path: Path) -> Iterator[Path]:
     """Itself, or what lies below; attempts count as their trial."""
     if (path / RECORD).is_file() and (path.parent / TRIAL).is_file():
-        return [path.parent]
-    return list(_below(path))
-
-
-def _below(path: Path) -> Iterator[Path]:
+        yield path.parent
+        return
     for place, folders, files in os.walk(path):
         folders.sort()
         if TRIAL in files or RECORD in files:
@@ -123,20 +111,11 @@ def _below(path: Path) -> Iterator[Path]:
             yield Path(place)
 
 
-def _trial(folder: Path) -> dict[str, Any]:
-    try:
-        content = json.loads((folder / TRIAL).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
 def _state(run: RunFolder) -> State:
-    record, error = run.record, str(run.record.get("error") or "")
-    seconds = record.get("seconds")
-    status = {"done": DONE, "failed": FAILED, "stopped": STOPPED, "running": INTERRUPTED}.get(str(record.get("status")))
-    if status is None:
-        status, error = UNREADABLE, f"{RECORD} says nothing of how the run ended"
+    error, seconds = str(run.record.get("error") or ""), run.record.get("seconds")
+    status = _STATUS.get(str(run.record.get("status")), UNREADABLE)
+    if status == UNREADABLE:
+        error = f"{RECORD} says nothing of how the run ended"
     elif status == INTERRUPTED:
         error = "has not ended, or was killed"
     elif status == FAILED and error.startswith("DivergedError"):
@@ -146,37 +125,22 @@ def _state(run: RunFolder) -> State:
     return State(status, float(seconds) if isinstance(seconds, int | float) else 0.0, run.path, error)
 
 
-def _config(run: RunFolder) -> tuple[dict[str, Any], int]:
-    """The config without seed and folders, and the seed."""
+def _settings(config: dict[str, Any]) -> dict[str, Any]:
+    """What a run is: without seed and places, and with names for the run's own folders."""
+    paths = config.get("paths")
+    folders = sorted(paths.items(), key=lambda item: -len(str(item[1]))) if isinstance(paths, dict) else []
+
+    def nameless(_: str, value: Any) -> Any:
+        for name, folder in folders:
+            value = moved(value, before=str(folder), now=f"<{name}>")
+        return value
+
+    return mapped({key: value for key, value in config.items() if is_setting(str(key))}, nameless)
+
+
+def _config(run: RunFolder) -> dict[str, Any]:
     try:
         content = yaml.safe_load(run.config)
     except (yaml.YAMLError, RecursionError):
-        content = None
-    content = content if isinstance(content, dict) else {}
-    seed = content.get("seed", run.record.get("seed"))
-    paths = content.get("paths")
-    folders = {str(path): f"<{key}>" for key, path in paths.items()} if isinstance(paths, dict) else {}
-    seed = seed if isinstance(seed, int) and not isinstance(seed, bool) and seed >= 0 else -1
-    kept = {key: value for key, value in content.items() if key not in _NOT_THE_RUN}
-    return _nameless(kept, seed=seed, folders=folders), seed
-
-
-def _nameless(content: Any, *, seed: int, folders: dict[str, str]) -> Any:
-    """Every copy of the run's seed and of its folders replaced by a name."""
-    if isinstance(content, dict):
-        return {
-            str(key): "<seed>" if key == "seed" and value == seed else _nameless(value, seed=seed, folders=folders)
-            for key, value in content.items()
-        }
-    if isinstance(content, list):
-        return [_nameless(value, seed=seed, folders=folders) for value in content]
-    if isinstance(content, str):
-        longest_first = sorted(folders, key=len, reverse=True)
-        match = next((path for path in longest_first if content == path or content.startswith(f"{path}/")), None)
-        return content if match is None else folders[match] + content.removeprefix(match)
-    return content
-
-
-def _key(override: str) -> str:
-    """`paths` of `++paths.log_dir=x`, `hydra` of `hydra/launcher=joblib`."""
-    return override.lstrip("+~").partition("=")[0].replace("/", ".").partition(".")[0]
+        return {}
+    return content if isinstance(content, dict) else {}

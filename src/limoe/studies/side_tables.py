@@ -1,30 +1,35 @@
 """The other tables of a study: routing health, cost, trials, differences of configs, and the paper's numbers."""
 
-import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from limoe.reporting.findings import duration, last_health, number
+from omegaconf import DictConfig, OmegaConf
+
+from limoe.reporting.findings import duration, number
 from limoe.reporting.seeds import estimate
+from limoe.reporting.sheets import Entry, Sheet, sheet
 from limoe.studies.cost import Cost
 from limoe.studies.results import Row, kept_seats
-from limoe.studies.sheets import Entry, Sheet, sheet
 from limoe.studies.study import Metric, Study
 from limoe.studies.tables import share, values, with_interval
+from limoe.trees import leaves
 from limoe.types import MODALITIES
 
 Differences = Mapping[str, Mapping[str, tuple[Any, Any]]]
 
 
-def routing_sheet(study: Study, rows: Sequence[Row]) -> Sheet:
+def routing_sheet(study: Study, rows: Sequence[Row], configs: Mapping[str, DictConfig]) -> Sheet:
     """One row per sparse variant and modality, at the last logged step of its finished trials."""
     columns = ["variant", "modality", "success rate", "worst layer", "effective experts", "dead experts", "kept seats"]
     found = [
         line
         for variant in study.variants
         for modality in MODALITIES
-        if (line := _routing(variant, modality, [row for row in rows if row.trial.variant == variant]))
+        if (
+            line := _routing(variant, modality, [row for row in rows if row.trial.variant == variant], configs[variant])
+        )
     ]
     return sheet("routing", [*columns, "runs with an alarm"], found)
 
@@ -64,29 +69,36 @@ def published_sheet(study: Study) -> Sheet:
     return sheet("published", ["what", "value", "certainty"], rows)
 
 
-def _routing(variant: str, modality: str, rows: Sequence[Row]) -> list[Entry | str]:
+def _routing(variant: str, modality: str, rows: Sequence[Row], config: DictConfig) -> list[Entry | str]:
     key = f"router/{modality}/success_rate"
     rates = list(values(rows, variant, key).values())
     if not rates:
         return []
     finished = [row for row in rows if row.state.finished]
     kept = [kept_seats(row.metrics).get(modality, False) for row in finished]
-    health = [entry for row in finished for entry in last_health(row.runs[-1]) if entry.modality == modality]
-    worst = min((entry.success_rate for entry in health), default=math.nan)
-    used = fmean(entry.effective_experts for entry in health) if health else math.nan
-    experts = max((len(entry.load) for entry in health), default=0)
-    dead = fmean(entry.dead_experts for entry in health) if health else math.nan
-    alarms = sum(bool(row.runs[-1].alarms) for row in finished)
+    alarms = sum(row.alarms > 0 for row in finished)
+    model = OmegaConf.to_container(config.get("model") or OmegaConf.create({}), resolve=True)
+    experts = [value for key, value in leaves(model) if key.endswith("num_experts")]
+    worst, used, dead = (
+        [value for row in finished for value in _by_layer(row, modality, name)]
+        for name in ("success_rate", "effective_experts", "dead_experts")
+    )
     return [
         variant,
         modality,
         Entry(with_interval(key, estimate(rates)), fmean(rates)),
-        Entry(number(key, worst), worst) if health else "–",
-        Entry(f"{used:.1f} of {experts}", used) if health else "–",
-        Entry(f"{dead:.1f}", dead) if health else "–",
+        Entry(number(key, min(worst)), min(worst)) if worst else "–",
+        Entry(f"{fmean(used):.1f}" + (f" of {max(experts)}" if experts else ""), fmean(used)) if used else "–",
+        Entry(f"{fmean(dead):.1f}", fmean(dead)) if dead else "–",
         share(sum(kept), len(kept)),
         Entry(f"{alarms} / {len(finished)}", alarms),
     ]
+
+
+def _by_layer(row: Row, modality: str, name: str) -> list[float]:
+    """A router metric of one modality in every sparse layer."""
+    pattern = re.compile(rf"router/L\d+/{modality}/{name}")
+    return [value for key, value in row.metrics.items() if pattern.fullmatch(key)]
 
 
 def _trial(metrics: Sequence[Metric], row: Row) -> Iterator[Entry | str]:

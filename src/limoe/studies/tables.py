@@ -1,7 +1,5 @@
 """The main table of a study: every variant beside the baseline, and what it says in one sentence."""
 
-import csv
-import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,8 +7,8 @@ from pathlib import Path
 
 from limoe.reporting.findings import SHARE
 from limoe.reporting.seeds import Estimate, estimate, paired_difference, verdict
+from limoe.reporting.sheets import Entry, Sheet, sheet, write_sheet
 from limoe.studies.results import Row
-from limoe.studies.sheets import Entry, Sheet, sheet, write_sheet
 from limoe.studies.study import Metric, Study
 
 _NUMBERS = ("seeds", "mean", "half_95", "difference", "difference_half_95", "verdict")
@@ -63,7 +61,7 @@ def with_interval(key: str, value: Estimate | None, *, signed: bool = False) -> 
     scale, unit = (100.0, " pp" if signed else " %") if SHARE.search(key) else (1.0, "")
     digits = _digits(value, scale)
     sign = "+" if signed else ""
-    text = f"{value.mean * scale:{sign}.{digits}f}"
+    text = f"{value.mean * scale:{sign}z.{digits}f}"
     return f"{text} ± {value.half * scale:.{digits}f}{unit}" if math.isfinite(value.half) else f"{text}{unit}"
 
 
@@ -86,35 +84,39 @@ def sentence(study: Study, lines: Sequence[Line]) -> str:
     return f"{metric.name}, against {value}: {'; '.join(said)} ({known}, 95 % intervals, differences paired by seed)."
 
 
-def table_csv(study: Study, lines: Sequence[Line]) -> str:
+def number_sheet(study: Study, lines: Sequence[Line]) -> Sheet:
     """Numbers for other programs: one row per variant and metric."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(_CSV)
-    for line in lines:
-        for metric, cell in zip(study.metrics, line.cells, strict=True):
-            fixed = [line.variant, metric.key, cell.value.n if cell.value else 0]
-            found = [*_pair(cell.value), *_pair(cell.difference), cell.verdict]
-            writer.writerow([*fixed, *found, line.finished, line.successful, line.trials])
-    return text.getvalue()
-
-
-def main_sheet(study: Study, lines: Sequence[Line]) -> Sheet:
-    """Means with intervals, and the shares of finished and of successful trials."""
     rows: list[list[Entry | str]] = []
     for line in lines:
-        cells = [
-            Entry(with_interval(metric.key, cell.value), cell.value.mean if cell.value else None)
-            for metric, cell in zip(study.metrics, line.cells, strict=True)
-        ]
-        rows.append([line.variant, *cells, share(line.finished, line.trials), share(line.successful, line.trials)])
-    return sheet("table", ["variant", *(metric.name for metric in study.metrics), "finished", "successful"], rows)
+        counts = [Entry(str(count), count) for count in (line.finished, line.successful, line.trials)]
+        for metric, cell in zip(study.metrics, line.cells, strict=True):
+            seeds = cell.value.n if cell.value else 0
+            known = [Entry(str(seeds), seeds), *_pair(cell.value), *_pair(cell.difference)]
+            rows.append([line.variant, metric.key, *known, cell.verdict, *counts])
+    return sheet("table", _CSV, rows)
+
+
+def result_sheet(study: Study, lines: Sequence[Line], part: slice = slice(None)) -> Sheet:
+    """Some of the metrics: means with intervals, and below them in each cell the difference to the baseline.
+
+    With the first metric come the shares of finished and of successful trials.
+    """
+    metrics = study.metrics[part]
+    columns = [metric.name + (" (lower is better)" if metric.higher is False else "") for metric in metrics]
+    rows: list[list[Entry | str]] = []
+    for line in lines:
+        cells = zip(metrics, line.cells[part], strict=True)
+        rows.append([line.variant, *(_entry(metric.key, cell) for metric, cell in cells)])
+        if part.start in (None, 0):
+            rows[-1] += [share(line.finished, line.trials), share(line.successful, line.trials)]
+    counts = ["finished", "successful"] if part.start in (None, 0) else []
+    return sheet("table", ["variant", *columns, *counts], rows if metrics else [])
 
 
 def write_tables(study: Study, lines: Sequence[Line], out: Path) -> None:
     """`table.csv` and `table.tex`."""
-    (out / "table.csv").write_text(table_csv(study, lines), encoding="utf-8")
-    write_sheet(main_sheet(study, lines), out, suffixes=[".tex"])
+    write_sheet(number_sheet(study, lines), out, suffixes=[".csv"])
+    write_sheet(result_sheet(study, lines), out, suffixes=[".tex"])
 
 
 def _line(variant: str, study: Study, rows: Sequence[Row]) -> Line:
@@ -139,6 +141,13 @@ def _cell(variant: str, metric: Metric, study: Study, rows: Sequence[Row]) -> Ce
     return Cell(value, difference, verdict(difference, higher=metric.higher) if base else _NO_BASE)
 
 
+def _entry(key: str, cell: Cell) -> Entry:
+    text = with_interval(key, cell.value)
+    if cell.difference is not None:
+        text += f"\n({with_interval(key, cell.difference, signed=True)},\n{cell.verdict})"
+    return Entry(text, cell.value.mean if cell.value else None)
+
+
 def _verdicts(lines: Sequence[Line]) -> list[str]:
     return [line.cells[0].verdict for line in lines[1:]]
 
@@ -160,11 +169,11 @@ def _seeds(n: int) -> str:
 
 def _digits(value: Estimate, scale: float) -> int:
     """Two digits of the interval, or four of the value."""
-    size = value.half * scale if math.isfinite(value.half) and value.half > 0 else abs(value.mean * scale) / 100
+    known = math.isfinite(value.half) and value.half > 1e-12  # less is rounding alone
+    size = value.half * scale if known else abs(value.mean * scale) / 100
     return min(5, max(1, 1 - math.floor(math.log10(size)))) if size > 0 else 2
 
 
-def _pair(value: Estimate | None) -> list[str]:
-    if value is None:
-        return ["", ""]
-    return [f"{value.mean:.6g}", f"{value.half:.6g}" if math.isfinite(value.half) else ""]
+def _pair(value: Estimate | None) -> list[Entry]:
+    numbers = (None, None) if value is None else (value.mean, value.half if math.isfinite(value.half) else None)
+    return [Entry("", number) for number in numbers]

@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 from limoe.errors import ConfigError
 from limoe.model_settings import sparse_towers, two_tower_twin
 from limoe.studies.study import Metric, Published, Study
+from limoe.trees import leaves
 
 SPARSE, DENSE, TWO_TOWER = "sparse", "dense", "two_tower"
 VARIANTS = (SPARSE, DENSE, TWO_TOWER)
@@ -45,7 +46,7 @@ def comparison(
     own = {
         SPARSE: (),
         DENSE: ("model.moe_layers=[]", "aux_loss=none"),
-        TWO_TOWER: ("model=two_tower_tiny", "aux_loss=none", *_leaves(two_tower_twin(model))),
+        TWO_TOWER: ("model=two_tower_tiny", "aux_loss=none", *_numbers(two_tower_twin(model))),
     }
     base = [word for word in overrides if not word.startswith("model.") or variants == [SPARSE]]
     moved = tuple(word for word in overrides if word not in base)
@@ -63,15 +64,13 @@ def comparison(
     )
 
 
-def _leaves(settings: dict[str, Any], prefix: str = "model.") -> list[str]:
+def _numbers(settings: dict[str, Any]) -> list[str]:
     """Overrides that set every number of a model; the option that is overridden has the rest."""
-    found = []
-    for key, value in settings.items():
-        if isinstance(value, dict):
-            found += _leaves(value, f"{prefix}{key}.")
-        elif isinstance(value, bool | int | float) and key not in ("_partial_", "vocab_size", "text_length"):
-            found.append(f"{prefix}{key}={str(value).lower() if isinstance(value, bool) else value}")
-    return found
+    return [
+        f"{key}={str(value).lower() if isinstance(value, bool) else value}"
+        for key, value in leaves(settings, "model")
+        if isinstance(value, bool | int | float) and not key.endswith(("._partial_", ".vocab_size", ".text_length"))
+    ]
 
 
 def published(overrides: Sequence[str]) -> tuple[Published, ...]:

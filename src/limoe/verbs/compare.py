@@ -2,10 +2,10 @@
 
 limoe compare experiment=emoji_limoe data.root=DIR seeds=[0,1,2]
 limoe compare experiment=emoji_limoe dry_run=true
+limoe compare experiment=emoji_limoe out=FOLDER report_only=true      the report again, of the rows in FOLDER
 limoe compare experiment=emoji_limoe hydra/launcher=joblib hydra.launcher.n_jobs=2
 """
 
-import dataclasses
 import hashlib
 import sys
 from pathlib import Path
@@ -14,16 +14,15 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from rich.console import Console
 
+from limoe.overrides import override_key
 from limoe.studies.cost import print_cost
-from limoe.studies.metrics import common_metrics
 from limoe.studies.plan import Plan, plan_study
 from limoe.studies.report import conclude
-from limoe.studies.results import collect
 from limoe.studies.sweep import run_sweep, status_table
 from limoe.studies.twins import comparison
 
 GOES_ON = True
-_OWN = ("seeds", "variants", "metrics", "dry_run", "out")
+_OWN = ("seeds", "variants", "metrics", "dry_run", "report_only", "out")
 
 
 def run(cfg: DictConfig) -> None:
@@ -32,7 +31,7 @@ def run(cfg: DictConfig) -> None:
     Raises:
         ConfigError: the run is no sparse one-tower with K = 1, or breaks another rule; nothing was run.
     """
-    words = [word for word in HydraConfig.get().overrides.task if word.partition("=")[0].lstrip("+") not in _OWN]
+    words = [word for word in HydraConfig.get().overrides.task if override_key(word) not in _OWN]
     name = HydraConfig.get().runtime.choices.get("experiment") or "compare"
     metrics = [] if cfg.metrics is None else list(cfg.metrics)
     study = comparison(words, name=name, seeds=cfg.seeds, variants=list(cfg.variants), metrics=metrics)
@@ -41,13 +40,13 @@ def run(cfg: DictConfig) -> None:
     if cfg.dry_run:
         print_cost(plan, console=console)
         return
-    states = run_sweep(plan, folder=root / "sweeps", launcher=HydraConfig.get().overrides.hydra, console=console)
-    console.print(status_table(plan, states))
+    states = None
+    if not cfg.report_only:
+        states = run_sweep(plan, folder=root / "sweeps", launcher=HydraConfig.get().overrides.hydra, console=console)
+        console.print(status_table(plan, states))
     out = root / f"report_{_digest(plan)}" if cfg.out is None else Path(cfg.out)
-    if not study.metrics:
-        study = dataclasses.replace(study, metrics=common_metrics(collect(plan, states)))
     conclude(study, plan, states, out=out, console=console)
-    if not all(state.finished for state in states):
+    if states is not None and not all(state.finished for state in states):
         sys.exit(1)
 
 

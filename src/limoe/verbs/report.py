@@ -17,6 +17,7 @@ from limoe.errors import require
 from limoe.reporting.report import build
 from limoe.studies.joint import joint_study
 from limoe.studies.report import write_report
+from limoe.studies.results import RUNS, write_csv
 from limoe.studies.run_set import digest, find_runs, last_run
 
 POSITIONAL = ["runs"]
@@ -44,4 +45,5 @@ def run(cfg: DictConfig) -> None:
     is_own = not out.is_file() and out.suffix != ".html" and out.resolve() not in {path.resolve() for path in folders}
     require(is_own, "out", f"a folder of its own for the report of {len(folders)} runs", str(out))
     study, plan, rows = joint_study(folders, metrics=cfg.metrics)
+    write_csv(rows, out / RUNS)
     write_report(study, plan, rows, out=out, console=Console())

@@ -4,6 +4,7 @@ limoe study experiments/02_aux_losses                   runs what is not done ye
 limoe study experiments/02_aux_losses dry_run=true      what it would run, and the cost
 limoe study experiments/02_aux_losses seeds=[0] only=[limoe,classic]
 limoe study FOLDER scale=paper dry_run=true             the same at the paper's size
+limoe study FOLDER report_only=true                     the report again, of the rows in its results; nothing is trained
 limoe study FOLDER hydra/launcher=joblib hydra.launcher.n_jobs=2
 limoe study new experiments/my_study                    a study to fill in
 """
@@ -50,12 +51,14 @@ def run(cfg: DictConfig) -> None:
         print_cost(plan, console=console)
         return
     launcher = list(HydraConfig.get().overrides.hydra)
-    states = run_sweep(plan, folder=root / "sweeps", launcher=launcher, console=console)
-    console.print(status_table(plan, states))
+    states = None
+    if not cfg.report_only:
+        states = run_sweep(plan, folder=root / "sweeps", launcher=launcher, console=console)
+        console.print(status_table(plan, states))
     results = "results" if cfg.scale is None else f"results_{cfg.scale}"
     out = folder / results if cfg.out is None else Path(cfg.out)
     conclude(study, plan, states, out=out, console=console)
-    if not all(state.finished for state in states):
+    if states is not None and not all(state.finished for state in states):
         sys.exit(1)
 
 

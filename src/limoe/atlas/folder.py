@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from limoe.errors import ConfigError
-from limoe.files import write_json, write_text
+from limoe.files import read_object, write_json, write_text
 from limoe.run_files import ATLAS
 
 PAGE, NUMBERS = "index.html", "atlas.json"
@@ -42,7 +42,4 @@ def _may_write(folder: Path, *, settings: dict[str, Any]) -> bool:
         return False
     if not any(folder.iterdir()):
         return True
-    try:
-        return json.loads((folder / NUMBERS).read_text())["settings"] == settings
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
+    return read_object(folder / NUMBERS).get("settings") == settings

@@ -3,7 +3,6 @@
 import base64
 import io
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,32 +13,12 @@ from limoe.files import write_text
 from limoe.reporting import figures
 from limoe.reporting.findings import duration, headline, health_sheet, last_health, metric_sheet
 from limoe.reporting.plots import MAX_POINTS
-from limoe.reporting.run_folder import RunFolder, Sample, read_run
+from limoe.reporting.run_folder import RunFolder, read_run
 from limoe.reporting.templates import template
 from limoe.run_files import REPORT, SAMPLES
 
 _SIDE = 160  # pixels of the longer side of a test picture
 _FACTS = ("command", "overrides", "seed", "git_commit", "config_hash", "started")
-
-
-@dataclass(frozen=True)
-class Guess:
-    caption: str
-    percent: str
-    right: bool
-
-
-@dataclass(frozen=True)
-class Card:
-    """A test picture (data URI, None if it can't be read) with its class and what the model says."""
-
-    picture: str | None
-    truth: str
-    guesses: tuple[Guess, ...]
-
-    @property
-    def right(self) -> bool:
-        return bool(self.guesses) and self.guesses[0].right
 
 
 def build(run_dir: Path, *, out: Path | None = None) -> Path:
@@ -56,7 +35,7 @@ def build(run_dir: Path, *, out: Path | None = None) -> Path:
 def render(run: RunFolder) -> str:
     """The page as text. Everything from the run is escaped, and the page forbids itself scripts and addresses."""
     others = {key: value for key, value in run.metrics.items() if key not in run.results}
-    cards = [_card(run, sample) for sample in run.samples]  # first: it may add to run.problems
+    pictures = [_picture(run, sample.image) for sample in run.samples]  # first: it may add to run.problems
     return template("reporting/report.html.j2").render(
         name=run.path.resolve().name,
         status=str(run.record.get("status", "unknown")),
@@ -72,7 +51,8 @@ def render(run: RunFolder) -> str:
         router_curves=figures.router_figures(run),
         aux=figures.aux_figures(run),
         sample_task=run.sample_task,
-        cards=cards,
+        cards=list(zip(run.samples, pictures, strict=True)),
+        right=sum(sample.right for sample in run.samples),
         facts=list(_facts(run)),
         config=run.config,
     )
@@ -90,13 +70,8 @@ def _facts(run: RunFolder) -> Iterator[tuple[str, str]]:
         yield "versions", yaml.safe_dump(versions, default_flow_style=False).strip()
 
 
-def _card(run: RunFolder, sample: Sample) -> Card:
-    guesses = tuple(Guess(caption, f"{p:.0%}", right=caption == sample.truth) for caption, p in sample.top)
-    return Card(_picture(run, sample.image), sample.truth, guesses)
-
-
 def _picture(run: RunFolder, name: str) -> str | None:
-    """Decoded and encoded again, so that nothing but pixels travels into the page."""
+    """A data URI, None if it can't be read. Decoded and encoded again: nothing but pixels gets into the page."""
     try:
         with Image.open(run.path / SAMPLES / name) as opened:
             picture = opened.convert("RGB")

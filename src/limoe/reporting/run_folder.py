@@ -6,7 +6,8 @@ Nothing here trusts the files: numbers are parsed one by one, of repeated steps 
 import csv
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import yaml
 
 from limoe.errors import DataError
 from limoe.run_files import ALARMS, CONFIG, HEALTH, METRICS, RECORD, SAMPLE_LIST
+from limoe.trees import leaves
 from limoe.types import MODALITIES
 
 Curve = dict[int, float]  # step -> value
@@ -67,6 +69,11 @@ class Sample:
     image: str
     truth: str
     top: tuple[tuple[str, float], ...]
+
+    @property
+    def right(self) -> bool:
+        """Whether the likeliest caption is that of its class."""
+        return bool(self.top) and self.top[0][0] == self.truth
 
     @classmethod
     def of(cls, item: Mapping[str, Any]) -> "Sample":
@@ -172,7 +179,7 @@ def _read_curves(run: RunFolder) -> None:
     name = METRICS
     try:
         with open(run.path / name, encoding="utf-8", errors="replace", newline="") as file:
-            for key, step, value in _cells(csv.reader(file)):
+            for key, step, value in _cells(csv.DictReader(file)):
                 run.curves.setdefault(key, {})[step] = value
     except OSError as error:
         run.problems.append(f"{name}: {error.strerror or error}; there are no curves")
@@ -183,24 +190,15 @@ def _read_curves(run: RunFolder) -> None:
             run.problems.append(f"{name}: holds no numbers; there are no curves")
 
 
-def _cells(rows: Iterator[list[str]]) -> Iterator[tuple[str, int, float]]:
+def _cells(rows: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, int, float]]:
     """(key, step, value) of every cell that is a number, in the order written."""
-    header = next(rows, [])
-    if "step" not in header:
-        return
-    at = header.index("step")
-    keys = [(i, key) for i, key in enumerate(header) if key not in ("step", "epoch", "")]
     for row in rows:
-        try:
-            step = int(row[at])
-        except (IndexError, ValueError):
-            continue
-        for i, key in keys:
-            if i < len(row) and row[i]:
-                try:
-                    yield key, step, float(row[i])
-                except ValueError:
-                    continue
+        with suppress(KeyError, TypeError, ValueError):  # a torn line ends where it is torn
+            step = int(row["step"])
+            for key, text in row.items():
+                if text and key not in ("step", "epoch", ""):
+                    with suppress(ValueError):
+                        yield key, step, float(text)
 
 
 def _read_health(run: RunFolder) -> None:
@@ -239,10 +237,9 @@ def _read_alarms(run: RunFolder) -> None:
 def _is_dense(config: str) -> bool:
     try:
         model = yaml.safe_load(config)["model"]
-        parts = [part for part in (model, model.get("image"), model.get("text")) if isinstance(part, dict)]
-    except (yaml.YAMLError, AttributeError, KeyError, TypeError, RecursionError):
+    except (yaml.YAMLError, KeyError, TypeError, RecursionError):
         return False
-    layers = [part["moe_layers"] for part in parts if "moe_layers" in part]
+    layers = [value for key, value in leaves(model, "model") if key.endswith(".moe_layers")]
     return bool(layers) and not any(layers)
 
 

@@ -38,11 +38,6 @@ class Cost:
     def flops_per_step(self) -> float:
         return self.flops_per_pair * self.pairs_per_step
 
-    @property
-    def pace(self) -> float:
-        """Seconds per step, 0 where unknown."""
-        return self.seconds_per_step or 0.0
-
 
 def costs_of(plan: Plan, rows: Sequence[Row]) -> list[Cost]:
     """One per variant, in the order of the plan."""

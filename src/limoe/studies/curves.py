@@ -16,6 +16,10 @@ MAX_POINTS = 50  # longer curves are drawn as means of neighbouring points
 _STYLES = ("-", "--", ":", "-.")  # where there are more variants than colours
 
 
+def _seconds(cost: Cost) -> float:
+    return cost.seconds_per_step or 0.0
+
+
 @dataclass(frozen=True)
 class _Axis:
     """A quantity, its units from large to small with what they are in the quantity, what one step adds to it."""
@@ -29,7 +33,7 @@ AXES = {
     "steps": _Axis("training steps", {"": 1.0}, lambda cost: 1.0),
     "pairs": _Axis("pairs seen", {"million ": 1e6, "thousand ": 1e3, "": 1.0}, lambda cost: cost.pairs_per_step),
     "FLOPs": _Axis("FLOP of training", {"E": 1e18, "P": 1e15, "T": 1e12, "G": 1e9}, lambda cost: cost.flops_per_step),
-    "time": _Axis("of training", {"hours ": 3600.0, "minutes ": 60.0, "seconds ": 1.0}, lambda cost: cost.pace),
+    "time": _Axis("of training", {"hours ": 3600.0, "minutes ": 60.0, "seconds ": 1.0}, _seconds),
 }
 
 

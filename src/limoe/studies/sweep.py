@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from limoe.config import RUN_ID
+from limoe.overrides import quoted
 from limoe.reporting.findings import duration
 from limoe.reporting.run_folder import steps_done
 from limoe.studies.plan import Plan
@@ -37,8 +38,8 @@ def run_sweep(plan: Plan, *, folder: Path, launcher: Sequence[str], console: Con
     plan_file = folder / f"{name}.json"
     plan.save(plan_file)
     numbers = ",".join(map(str, todo))
-    command = [sys.executable, "-m", "limoe", "trial", "--multirun", f"plan='{plan_file}'", f"index={numbers}"]
-    command += [f"hydra.sweep.dir='{folder / name}'", *launcher]
+    command = [sys.executable, "-m", "limoe", "trial", "--multirun", f"plan={quoted(plan_file)}", f"index={numbers}"]
+    command += [f"hydra.sweep.dir={quoted(folder / name)}", *launcher]
     with (folder / f"{name}.log").open("w", encoding="utf-8") as log:
         environment = {key: value for key, value in os.environ.items() if key != RUN_ID}
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment)

@@ -177,12 +177,10 @@ def _wait(
 
 def _follow(process: subprocess.Popen, *, timeout: float | None, look: Callable[[], None] | None) -> None:
     """Until it ended. Raises TimeoutExpired, and whatever `look` raises."""
-    if look is None:
-        process.wait(timeout)
-        return
     end = math.inf if timeout is None else time.monotonic() + timeout
     while process.poll() is None:
-        look()
+        if look is not None:
+            look()
         try:
             process.wait(max(0.0, min(_LOOK, end - time.monotonic())))
         except subprocess.TimeoutExpired:

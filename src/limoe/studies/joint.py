@@ -145,8 +145,8 @@ def _differing(configs: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def _values(config: dict[str, Any], keys: Iterable[str]) -> list[str]:
-    flat = dict(leaves(config))
-    return [f"{key}={json.dumps(flat[key]).strip(chr(34))}" if key in flat else f"other {key}" for key in keys]
+    flat = {key: json.dumps(value, default=str).strip('"') for key, value in leaves(config)}
+    return [f"{key}={flat[key]}" if key in flat else f"other {key}" for key in keys]
 
 
 def _shortened(parts: Sequence[str]) -> str:

@@ -133,7 +133,7 @@ def defaults_of_train() -> dict[str, tuple[str, str]]:
 
 
 def group_section(group: str, default: str, asks: str) -> list[str]:
-    files = {path.stem: path for path in sorted((REPO / "configs" / group).glob("*.yaml"))}
+    files = {path.stem: path for path in sorted((REPO / "configs" / group).glob("[!_]*.yaml"))}
     which = "follows `data`" if "${" in default else f"`{default}`" if default != "null" else "none"
     out = [f"## {group}", "", f"{_cell(asks[:1].upper() + asks[1:])}. Default: {which}.", ""]
     if group == "experiment":

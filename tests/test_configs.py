@@ -18,7 +18,7 @@ CONFIGS = Path(__file__).parents[1] / "configs"
 VERBS = ("train", "eval", "atlas", "report", "export", "tokenizer", "info", "search")
 # an option of its own, a set, or a folder that is not a group of choices
 GROUPS = sorted(p.name for p in CONFIGS.iterdir() if p.is_dir() and p.name not in ("hydra", "paths", "local"))
-OPTIONS = [f"{group}={file.stem}" for group in GROUPS for file in sorted((CONFIGS / group).glob("*.yaml"))]
+OPTIONS = [f"{group}={file.stem}" for group in GROUPS for file in sorted((CONFIGS / group).glob("[!_]*.yaml"))]
 EXPERIMENTS = sorted((CONFIGS / "experiment").glob("*.yaml"))
 MODELS = [file.stem for file in sorted((CONFIGS / "model").glob("*.yaml"))]
 COMPANIONS = {  # values an option needs

@@ -1,7 +1,7 @@
 import pyarrow as pa
 import pytest
 
-from limoe.data.arrow_copy import open_copy, repeated, write_copy
+from limoe.data.arrow_copy import open_copy, write_copy
 
 
 def rows(count, *, image=b"x"):
@@ -12,28 +12,21 @@ def rows(count, *, image=b"x"):
 
 
 def test_rows_come_back_by_position_with_the_note(tmp_path):
-    path = tmp_path / "a.arrow"
-    write_copy(path, iter(rows(2500)), note=lambda keys: {"last": keys[-1].as_py(), "count": len(keys)})
+    path, seen = tmp_path / "a.arrow", []
+    write_copy(path, (seen.append(row["key"]) or row for row in rows(2500)), note=lambda: {"last": seen[-1]})
     copy = open_copy(path)
     assert copy is not None
-    assert copy.note == {"last": "k2499", "count": 2500}
+    assert copy.note == {"last": "k2499"}  # asked for when all rows were read
     assert copy.rows.num_rows == 2500
     assert [len(chunk) for chunk in copy.rows.column("key").chunks if len(chunk)] == [1024, 1024, 452]
     assert copy.rows.column("captions")[1024].as_py() == ["c1024", "d"]
     assert copy.rows.column("labels")[2499].as_py() == [("n", "2499")]
 
 
-def test_large_pictures_are_written_sooner(tmp_path):
-    write_copy(tmp_path / "a.arrow", iter(rows(5, image=bytes(1 << 25))), note=lambda keys: {})
-    copy = open_copy(tmp_path / "a.arrow")
-    # 2^25 bytes each: two of them are the 2^26 bytes that are collected at most
-    assert [len(chunk) for chunk in copy.rows.column("key").chunks if len(chunk)] == [2, 2, 1]
-
-
 def test_no_rows_are_a_copy_too(tmp_path):
-    write_copy(tmp_path / "a.arrow", [], note=lambda keys: {"repeated": repeated(keys).tolist()})
+    write_copy(tmp_path / "a.arrow", [], note=lambda: {"bad": {}})
     copy = open_copy(tmp_path / "a.arrow")
-    assert (copy.rows.num_rows, copy.note) == (0, {"repeated": []})
+    assert (copy.rows.num_rows, copy.note) == (0, {"bad": {}})
 
 
 def test_what_is_no_copy_is_none(tmp_path):
@@ -52,10 +45,5 @@ def test_a_failure_leaves_nothing_behind(tmp_path):
         raise RuntimeError("half way")
 
     with pytest.raises(RuntimeError, match="half way"):
-        write_copy(tmp_path / "a.arrow", broken(), note=lambda keys: {})
+        write_copy(tmp_path / "a.arrow", broken(), note=lambda: {})
     assert list(tmp_path.iterdir()) == []
-
-
-def test_repeated_keys_are_found_across_chunks():
-    keys = pa.chunked_array([["a", "b", "a"], ["c", "b"], [], ["d", "a"]], pa.string())
-    assert repeated(keys).tolist() == [2, 4, 6]

@@ -130,6 +130,18 @@ def test_a_saved_folder_is_loaded_from_disk(hub, tmp_path):
         dataset(str(tmp_path), split="val")
 
 
+def test_a_saved_dataset_without_splits_stands_for_no_split(hub, tmp_path):
+    (tmp_path / "state.json").write_text("{}")
+    hub.rows = FakeRows({"image": stored(png()), "text": ["a"]})
+    hub.load_from_disk = lambda path: hub.rows
+    for own, said in ((None, "without a split"), ("test", "of the split test")):
+        hub.rows.split = own
+        with pytest.raises(DataError, match=rf"holds one dataset {said}, so no 'train'; save a DatasetDict"):
+            dataset(str(tmp_path))
+    hub.rows.split = "train"
+    assert len(dataset(str(tmp_path))) == 1
+
+
 def test_what_is_missing_is_named(hub, monkeypatch):
     with pytest.raises(
         DataError, match=r"^me/pictures \(train\) cannot be loaded: FileNotFoundError: no dataset me/pictures; "
@@ -139,17 +151,17 @@ def test_what_is_missing_is_named(hub, monkeypatch):
     with pytest.raises(DataError, match=r"has no column text; there: image, caption"):
         dataset()
     hub.rows = FakeRows({"image": stored(png()), "text": [""]})
-    with pytest.raises(DataError, match=r"no usable row \(left out as bad: 1 no_caption\)"):
+    with pytest.raises(
+        DataError, match=r"no usable pair \(captions: column text; left out as bad: 1 \(no_caption 1\), first "
+    ):
         dataset()
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(
-        ConfigError, match=r"^Hugging Face datasets need the package datasets: pip install 'limoe\[hf\]'$"
-    ):
+    with pytest.raises(ConfigError, match=r"^Hugging Face datasets need the package datasets: pip install datasets$"):
         dataset()
 
 
 def test_with_the_package_itself(tmp_path):
-    datasets = pytest.importorskip("datasets", reason="the extra hf is not installed")
+    datasets = pytest.importorskip("datasets", reason="datasets is not installed")
     features = datasets.Features(
         {
             "image": datasets.Image(),
@@ -161,6 +173,9 @@ def test_with_the_package_itself(tmp_path):
     rows = datasets.Dataset.from_dict(columns, features=features)
     datasets.DatasetDict({"train": rows}).save_to_disk(tmp_path / "saved")
     rows.to_parquet(tmp_path / "files" / "train.parquet")
+    rows.save_to_disk(tmp_path / "alone")
+    with pytest.raises(DataError, match=r"alone holds one dataset without a split, so no 'train'; save a DatasetDict"):
+        dataset(str(tmp_path / "alone"))
     for folder in ("saved", "files"):
         data = dataset(str(tmp_path / folder), label_columns=["label"])
         assert tuple(data.describe(0)) == (["one"], {"label": "dog"}, "0")

@@ -133,7 +133,10 @@ def test_hopeless_folders_are_named(tmp_path):
     with pytest.raises(DataError, match=r"no folder .*nowhere; set the root of the image folder"):
         folder(tmp_path / "nowhere", captions="txt")
     write(tmp_path, {"a.png": png()})
-    with pytest.raises(DataError, match=r"no picture with a caption \(captions: txt; left out as bad: 1 no_caption\)"):
+    with pytest.raises(
+        DataError,
+        match=r"no usable pair \(captions: txt; left out as bad: 1 \(no_caption 1\), first .*'a\.png': there is",
+    ):
         folder(tmp_path, captions="txt")
     with pytest.raises(ConfigError, match=r"must be txt or metadata or folders, got 'json'"):
         folder(tmp_path, captions="json")

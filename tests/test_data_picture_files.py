@@ -1,21 +1,31 @@
 import pytest
 
 from limoe.data.bad_samples import BadContent
-from limoe.data.picture_files import check_inside, read_picture
+from limoe.data.picture_files import inside, read_picture
 
 
 @pytest.mark.parametrize(
     "name", ["../a.png", "a/../../b.png", "/a.png", "..\\a.png", "C:\\a.png", "a\0.png", "\\a.png"]
 )
-def test_names_that_lead_out_are_refused(name):
+def test_names_that_lead_out_are_refused(name, tmp_path):
     with pytest.raises(BadContent, match="lies outside") as error:
-        check_inside(name)
+        inside(tmp_path, name)
     assert error.value.kind == "outside"
 
 
 @pytest.mark.parametrize("name", ["a.png", "a/b.png", "./a.png", "a..b.png", "..a.png"])
-def test_names_inside_are_fine(name):
-    check_inside(name)
+def test_names_inside_are_fine(name, tmp_path):
+    assert inside(tmp_path, name) == name
+
+
+def test_an_absolute_name_below_the_folder_is_inside(tmp_path):
+    (tmp_path / "root").mkdir()
+    (tmp_path / "other").symlink_to(tmp_path / "root")
+    for written, root in (("root", "root"), ("other", "root"), ("root", "other")):
+        assert inside(tmp_path / root, str(tmp_path / written / "sub" / "a.png")) == "sub/a.png"
+    for name in (tmp_path / "a.png", tmp_path / "root" / ".." / "a.png", tmp_path / "root2" / "a.png"):
+        with pytest.raises(BadContent, match="lies outside"):
+            inside(tmp_path / "root", str(name))
 
 
 def test_links_are_followed_inside_only(tmp_path):

@@ -95,7 +95,7 @@ def test_where_chooses_rows(tmp_path):
     assert list(table(path, where={"split": "y"}).captions()) == ["b"]
     assert list(table(path, where={"split": ["x", "z"], "n": 1}).captions()) == ["a"]
     assert kinds(table(path, where={"n": 2})) == {}
-    with pytest.raises(DataError, match=r"no usable row \(bad ones: none; where: \{'split': \['w'\]\}\)"):
+    with pytest.raises(DataError, match=r"no usable pair \(where: \{'split': \['w'\]\}; left out as bad: none\)"):
         table(path, where={"split": "w"})
 
 
@@ -119,6 +119,12 @@ def test_bad_rows_are_left_out_and_counted(tmp_path):
     assert first.bad == again.bad
     assert [sample.key for sample in first.bad.first] == ["b", "c", "d", "e", "t.parquet:5", "a"]
     assert {sample.place for sample in first.bad.first} == {path}
+
+
+def test_a_key_of_a_bad_row_is_still_free(tmp_path):
+    rows = [{"image": png(), "caption": caption, "key": "a"} for caption in (None, "good")]
+    data = table(parquet(tmp_path / "t.parquet", rows), key_column="key")
+    assert (list(data.captions()), kinds(data)) == (["good"], {"no_caption": 1})
 
 
 def test_keys_are_unique_among_all_files(tmp_path):
@@ -151,9 +157,26 @@ def test_paths_stay_inside_the_folder(tmp_path):
         with pytest.raises(BadSampleError) as error:
             data[index]
         assert error.value.sample.kind == kind
+    assert data.bad.first[0].reason == (
+        "its picture '../secret.png' lies outside the folder of the pictures; "
+        "only allow_outside of a table or a Hugging Face dataset permits that"
+    )
     trusted = table(str(path), allow_outside=True)
     assert colours(table(str(path), allow_outside=True, where={"image": names[:3]})) == [RED] * 3
     assert len(trusted) == 5
+
+
+def test_absolute_paths_below_the_folder_are_inside(tmp_path):
+    for folder, colour in (("a", "red"), ("b", "blue")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "x.png").write_bytes(png(colour))
+        (tmp_path / folder / "t.csv").write_text(f"image,caption\n{tmp_path}/{folder}/x.png,{folder}\n")
+    assert colours(table(str(tmp_path / "a" / "t.csv"))) == [RED]
+    assert colours(table(str(tmp_path / "*" / "t.csv"))) == [RED, BLUE]
+    assert colours(table(str(tmp_path / "*" / "t.csv"), allow_outside=True)) == [RED, BLUE]
+    assert colours(table(str(tmp_path / "a" / "t.csv"), image_root=str(tmp_path))) == [RED]
+    with pytest.raises(DataError, match=r"no usable pair .* 1 \(outside 1\), .*x\.png' lies outside the folder of"):
+        table(str(tmp_path / "a" / "t.csv"), image_root=str(tmp_path / "b"))
 
 
 def test_json_lines_are_read_one_by_one(tmp_path):
@@ -190,6 +213,48 @@ def test_a_csv_may_hold_what_is_no_text(tmp_path):
     assert list(data.captions()) == ["two\nlines", "last"]
     assert kinds(data) == {"bad_text": 1, "bad_row": 2}
     assert [data.describe(i).key for i in range(2)] == ["t.csv:3", "t.csv:7"]
+
+
+def captions_of(path, *lines):
+    """Captions and counts of a CSV of `image,caption`."""
+    path.write_text("image,caption\n" + "\n".join(lines) + "\n")
+    data = table(str(path))
+    return list(data.captions()), kinds(data), [(sample.key, sample.reason) for sample in data.bad.first]
+
+
+ROWS = [f"{n}.png,caption {n}" for n in range(6)]
+
+
+def test_a_missing_quote_costs_its_own_row_only(tmp_path):
+    """It opens a cell that nothing closes, that is too long to be one, or that another quote closes too soon."""
+    after = [f"caption {n}" for n in range(6)]
+    captions, bad, first = captions_of(tmp_path / "end.csv", "x.png,before", 'x.png,"open', *ROWS)
+    assert (captions, bad) == (["before", *after], {"bad_row": 1})
+    assert first == [("end.csv:3", "line 3: unexpected end of data")]
+    many = [f"{n}.png,{n:04}" for n in range(20_000)]  # 20,000 times 10 bytes and more: beyond the 131,072 of a cell
+    captions, bad, first = captions_of(tmp_path / "long.csv", 'x.png,"open', *many)
+    assert (len(captions), captions[:2], bad) == (20_000, ["0000", "0001"], {"bad_row": 1})
+    captions, bad, first = captions_of(tmp_path / "soon.csv", 'x.png,"open', *ROWS, 'y.png,"a, b"')
+    assert (captions, bad) == ([*after, "a, b"], {"bad_row": 1})
+    captions, bad, first = captions_of(tmp_path / "more.csv", 'x.png,"open', *ROWS, 'y.png,an inch",z', "z.png,last")
+    assert (captions, bad) == ([*after, "last"], {"bad_row": 2})
+    assert first[1] == ("more.csv:9", "line 9 has 3 fields, the header 2")
+
+
+def test_lines_that_a_row_may_have_swallowed_are_counted_one_by_one(tmp_path):
+    """A missing quote, and one too many at the end of a later line: by the rules of CSV that is one good row."""
+    captions, bad, first = captions_of(tmp_path / "t.csv", 'x.png,"open', *ROWS, 'y.png,9 inch"', "z.png,last")
+    assert (captions, bad) == (["last"], {"bad_row": 8})
+    reason = "lines 2 to 9 are one row by their quotes, and rows of their own without: is a quote missing?"
+    assert first == [(f"t.csv:{line}", reason) for line in range(2, 10)]
+
+
+def test_a_line_without_end_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("limoe.data.table_files.MAX_BYTES", 100)
+    for name, line in (("t.csv", "x.png," + "y" * 100), ("t.jsonl", '{"image": "' + "y" * 100)):
+        (tmp_path / name).write_text("image,caption\n" + line)
+        with pytest.raises(DataError, match=rf"{name}: line 2 has more than 100 bytes; mend or remove it"):
+            table(str(tmp_path / name))
 
 
 def test_a_tsv_has_tabs(tmp_path):
@@ -250,7 +315,7 @@ def test_hopeless_tables_are_named(tmp_path):
         return str(error.value)
 
     assert "is no table by its name; it must end with one of .parquet, .csv, .tsv, .jsonl" in refused("t.txt", b"x")
-    assert "is empty; it needs one JSON object per line" in refused("t.jsonl", b"")
+    assert "is empty; a table has at least a header, JSON lines one object" in refused("t.jsonl", b"")
     assert "the columns of its header must differ, got image, caption, image" in refused(
         "t.csv", b"image,caption,image\n"
     )
@@ -265,16 +330,16 @@ def test_hopeless_tables_are_named(tmp_path):
 @pytest.mark.parametrize(
     ("column", "values", "rule"),
     [
-        ("image", [1], "bytes, a path, or a struct of bytes and path, got int64"),
-        ("caption", [1], "a text or a list of texts, got int64"),
-        ("caption", [[1]], r"a text or a list of texts, got list<.*int64>"),
-        ("label", [[1]], r"texts, whole numbers or booleans, got list<.*int64>"),
+        ("image", [1], r"\(no_picture 1\), .* must be bytes, a path, or a struct of bytes and path, got 1"),
+        ("caption", [1], r"\(bad_json 1\), .*`captions` must be a list of texts and `caption` a text, got \[1\]"),
+        ("caption", [[1]], r"\(bad_json 1\), .*`captions` must be a list of texts and `caption` a text, got \[1\]"),
+        ("label", [[1]], r"\(bad_row 1\), .*a cell must hold a text or a number, got \[1\]"),
     ],
 )
 def test_columns_of_the_wrong_type_are_named(tmp_path, column, values, rule):
     good = {"image": [png()], "caption": ["a"], "label": ["x"]}
     pq.write_table(pa.table(good | {column: values}), tmp_path / "t.parquet")
-    with pytest.raises(DataError, match=rf"t\.parquet: column {column} must hold {rule}"):
+    with pytest.raises(DataError, match=rf"t\.parquet: no usable pair .*left out as bad: 1 {rule}\)$"):
         table(str(tmp_path / "t.parquet"), label_columns=["label"])
 
 
@@ -308,7 +373,7 @@ def test_every_corrupt_table_behaves_as_expected(shared, tmp_path):
             with pytest.raises(DataError, match=path.name):
                 corrupt(path.parent, [path.name], cache_dir=tmp_path)
         elif expect == "ok:0":  # nothing comes out of it: no pairs for a run, no harm beside another file
-            with pytest.raises(DataError, match=rf"{path.name}: no usable row"):
+            with pytest.raises(DataError, match=rf"{path.name}: no usable pair"):
                 corrupt(path.parent, [path.name], cache_dir=tmp_path)
             companion, size = WHOLE[path.suffix]
             data = corrupt(path.parent, [path.name, companion], cache_dir=tmp_path)
@@ -326,8 +391,8 @@ def test_the_rows_of_a_bad_manifest_are_listed(shared, tmp_path):
     assert [(sample.kind, sample.key) for sample in data.bad.first] == [
         ("bad_row", "manifest_bad_rows.csv:4"),
         ("bad_row", "manifest_bad_rows.csv:5"),
-        ("no_key", "manifest_bad_rows.csv:7"),
         ("duplicate_key", "0000"),
+        ("no_key", "manifest_bad_rows.csv:7"),
     ]
     assert data.bad.first[0].reason == "line 4 has 2 fields, the header 4"
 

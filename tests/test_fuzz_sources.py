@@ -118,7 +118,7 @@ def test_memory_does_not_grow_with_the_rows(tmp_path, count):
     assert len(data) == len(again) == count
     order = np.random.default_rng(1).permutation(count)[:20_000].tolist()
     reading = time.perf_counter()
-    assert sum(len(again.describe(index).captions) + len(again._picture(index)) for index in order) == 20_000 * 1701
+    assert sum(len(again.describe(index).captions) + len(again.picture(index)) for index in order) == 20_000 * 1701
     rate = 20_000 / (time.perf_counter() - reading)
     size = (tmp_path / "t.parquet").stat().st_size >> 20
     print(f"\n{count} rows, {size} MiB: copied in {copied - start:.1f} s, opened in {opened - copied:.3f} s")

@@ -4,21 +4,14 @@ The last batch of the file has no rows; it carries a note about the whole (`writ
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
-from limoe.errors import ConfigError
+from limoe.data.table_files import BATCH, pa
 from limoe.files import replaced
 
-try:
-    import pyarrow as pa
-except ImportError as error:
-    raise ConfigError("tables need the package pyarrow: pip install 'limoe[data]'") from error
-
-_BATCH_ROWS, _BATCH_BYTES = 1024, 1 << 26  # what is collected at most before it is written
 _NOTE = b"limoe"
 # A picture is either in `image` or in the file `path`.
 SCHEMA = pa.schema(
@@ -39,15 +32,13 @@ class ArrowCopy(NamedTuple):
     note: dict[str, Any]
 
 
-def write_copy(path: Path, rows: Iterable[dict[str, Any]], *, note: Callable[[pa.ChunkedArray], dict]) -> None:
-    """Write `rows` in the columns of `SCHEMA`. `note` is asked at the end, with the keys of all rows."""
-    keys = []
+def write_copy(path: Path, rows: Iterable[dict[str, Any]], *, note: Callable[[], dict[str, Any]]) -> None:
+    """Write `rows` in the columns of `SCHEMA`, and what `note` says when all of them were read."""
+    left = iter(rows)
     with replaced(path) as file, pa.ipc.new_file(file, SCHEMA) as writer:
-        for batch in _batches(rows):
-            writer.write_batch(batch)
-            keys.append(batch.column("key"))
-        text = json.dumps(note(pa.chunked_array(keys, pa.string())))
-        writer.write_batch(pa.RecordBatch.from_pylist([], SCHEMA), custom_metadata={_NOTE: text})
+        while batch := list(islice(left, BATCH)):
+            writer.write_batch(pa.RecordBatch.from_pylist(batch, SCHEMA))
+        writer.write_batch(pa.RecordBatch.from_pylist([], SCHEMA), custom_metadata={_NOTE: json.dumps(note())})
 
 
 def open_copy(path: Path) -> ArrowCopy | None:
@@ -58,24 +49,3 @@ def open_copy(path: Path) -> ArrowCopy | None:
         return ArrowCopy(reader.read_all(), json.loads(note[_NOTE]))
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError):
         return None
-
-
-def repeated(keys: pa.ChunkedArray) -> np.ndarray:
-    """Positions, ascending, of all keys that occurred before."""
-    encoded = keys.cast(pa.large_string()).dictionary_encode()
-    codes = np.concatenate([np.empty(0, np.int64), *(chunk.indices.to_numpy() for chunk in encoded.chunks)])
-    _, first = np.unique(codes, return_index=True)
-    return np.setdiff1d(np.arange(len(codes)), first)
-
-
-def _batches(rows: Iterable[dict[str, Any]]) -> Iterator[pa.RecordBatch]:
-    batch: list[dict[str, Any]] = []
-    size = 0
-    for row in rows:
-        batch.append(row)
-        size += len(row["image"] or b"")
-        if len(batch) == _BATCH_ROWS or size >= _BATCH_BYTES:
-            yield pa.RecordBatch.from_pylist(batch, SCHEMA)
-            batch, size = [], 0
-    if batch:
-        yield pa.RecordBatch.from_pylist(batch, SCHEMA)

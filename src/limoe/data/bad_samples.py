@@ -71,7 +71,9 @@ class BadSamples:
         return ", ".join(f"{one_line(kind)} {count:,}" for kind, count in self.counts.most_common())
 
     def summary(self) -> str:
-        """Such as `13 (bad_picture 12, empty 1), first a.tar: '0001': its picture is empty (0 bytes)`."""
+        """Such as `13 (bad_picture 12, empty 1), first a.tar: '0001': its picture is empty (0 bytes)`, or `none`."""
+        if not self.first:
+            return "none"
         return f"{self.total:,} ({self.by_kind()}), first {self.first[0].line()}"
 
     def table(self) -> str:

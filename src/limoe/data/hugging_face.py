@@ -8,20 +8,18 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from limoe.data.bad_samples import BadContent, BadSampleError, BadSamples
-from limoe.data.images import decode_rgb
-from limoe.data.pairs import Description
+from limoe.data.bad_samples import BadContent, BadSamples
+from limoe.data.pairs import Description, StoredPairs
 from limoe.data.picture_files import read_picture
-from limoe.data.table_files import Columns, Row
-from limoe.data.table_rows import describe_row, key_of, picture_cell
+from limoe.data.table_files import Row
+from limoe.data.table_rows import Columns, add_key, describe_row, key_of, picture_cell
 from limoe.errors import ConfigError, DataError
-from limoe.types import Pair
 
 _BATCH = 1000  # rows whose texts are looked at together
 _SAVED = ("state.json", "dataset_dict.json")  # what `save_to_disk` leaves in a folder
 
 
-class HuggingFaceDataset:
+class HuggingFaceDataset(StoredPairs):
     """One split of `path`: a name on the hub, a folder that `save_to_disk` wrote, or one that `load_dataset` reads.
 
     `name`: the configuration of the dataset, null for its only one. `revision`: a commit, so that it cannot change.
@@ -62,30 +60,18 @@ class HuggingFaceDataset:
         self._class_names = {c: features[c].names for c in label_columns if hasattr(features[c], "names")}
         self.bad = BadSamples()
         self._positions = np.fromiter(self._usable(), dtype=np.int64)
-        if len(self) == 0:
-            bad = ", ".join(f"{count} {kind}" for kind, count in self.bad.counts.items()) or "none"
-            raise DataError(f"{self.place}: no usable row (left out as bad: {bad})")
+        self.require_pairs(f"captions: column {caption_column}")
 
     def __len__(self) -> int:
         return len(self._positions)
-
-    def __getitem__(self, index: int) -> Pair:
-        text = self.describe(index)
-        try:
-            picture = picture_cell(self._pictures[int(self._positions[index])], self.columns)
-            if isinstance(picture, str):
-                picture = read_picture(self.root, picture, allow_outside=self.allow_outside)
-            return Pair(decode_rgb(picture), *text)
-        except BadContent as error:
-            raise BadSampleError(error.at(self.place, text.key)) from error
 
     def describe(self, index: int) -> Description:
         position = int(self._positions[range(len(self))[index]])
         return self._description(position, self._texts[position])
 
-    def captions(self) -> Iterator[str]:
-        for index in range(len(self)):
-            yield from self.describe(index).captions
+    def picture(self, index: int) -> bytes:
+        cell = picture_cell(self._pictures[int(self._positions[index])], self.columns)
+        return cell if isinstance(cell, bytes) else read_picture(self.root, cell, allow_outside=self.allow_outside)
 
     def _usable(self) -> Iterator[int]:
         """Positions of the rows with usable texts."""
@@ -95,10 +81,7 @@ class HuggingFaceDataset:
             cells = self._texts[first : first + _BATCH]
             for position, values in enumerate(zip(*cells.values(), strict=True), start=first):
                 try:
-                    key = self._description(position, dict(zip(cells, values, strict=True))).key
-                    if key in seen:
-                        raise BadContent("its key occurred before; keys must be unique", kind="duplicate_key")
-                    seen.add(key)
+                    add_key(seen, self._description(position, dict(zip(cells, values, strict=True))).key)
                     yield position
                 except BadContent as error:
                     self.bad.add(error.at(self.place, str(position)))
@@ -114,7 +97,7 @@ def _datasets() -> Any:
     try:
         return importlib.import_module("datasets")
     except ImportError as error:
-        raise ConfigError("Hugging Face datasets need the package datasets: pip install 'limoe[hf]'") from error
+        raise ConfigError("Hugging Face datasets need the package datasets: pip install datasets") from error
 
 
 def _load(path: str, *, name: str | None, split: str, revision: str | None) -> Any:
@@ -122,9 +105,14 @@ def _load(path: str, *, name: str | None, split: str, revision: str | None) -> A
     try:
         if any((Path(path) / file).is_file() for file in _SAVED):
             saved = datasets.load_from_disk(path)
+            if not isinstance(saved, Mapping) and str(saved.split) != split:
+                own = "without a split" if saved.split is None else f"of the split {saved.split}"
+                raise DataError(f"{path} holds one dataset {own}, so no {split!r}; save a DatasetDict to have several")
             rows = saved[split] if isinstance(saved, Mapping) else saved
         else:
             rows = datasets.load_dataset(path, name, split=split, revision=revision)
+    except DataError:
+        raise
     except Exception as error:  # the library raises many kinds: no such dataset, split, configuration; no connection
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise DataError(f"{path} ({split}) cannot be loaded: {reason}; check path, name and split") from error

@@ -6,19 +6,17 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from limoe.data.bad_samples import BadContent, BadSampleError, BadSamples
+from limoe.data.bad_samples import BadContent, BadSamples
 from limoe.data.captions import MAX_BYTES, clean_caption, read_caption
-from limoe.data.images import decode_rgb
-from limoe.data.pairs import Description
+from limoe.data.pairs import Description, StoredPairs
 from limoe.data.picture_files import check_file, read_picture
 from limoe.errors import DataError, require
-from limoe.types import Pair
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 _METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 
 
-class ImageFolder:
+class ImageFolder(StoredPairs):
     """Pictures (.jpg, .jpeg, .png, .webp) below `root`, sorted by their path, which is also their key.
 
     `captions` says where the texts are:
@@ -45,6 +43,7 @@ class ImageFolder:
         whole = len(templates) > 0 and all(template.count("{}") == 1 for template in templates)
         require(whole, "templates of an image folder", "texts with one {} each", list(templates))
         self.root = Path(root)
+        self.place = root
         self.caption_column = caption_column
         self.label_columns = label_columns
         self.templates = templates
@@ -52,26 +51,16 @@ class ImageFolder:
         if not self.root.is_dir():
             raise DataError(f"no folder {root}; set the root of the image folder to the one that holds the pictures")
         self._texts = list(_READERS[captions](self))
-        if not self._texts:
-            bad = ", ".join(f"{count} {kind}" for kind, count in self.bad.counts.items()) or "none"
-            raise DataError(f"{root}: no picture with a caption (captions: {captions}; left out as bad: {bad})")
+        self.require_pairs(f"captions: {captions}")
 
     def __len__(self) -> int:
         return len(self._texts)
 
-    def __getitem__(self, index: int) -> Pair:
-        text = self._texts[index]
-        try:
-            return Pair(decode_rgb(read_picture(self.root, text.key)), *text)
-        except BadContent as error:
-            raise BadSampleError(error.at(str(self.root), text.key)) from error
-
     def describe(self, index: int) -> Description:
         return self._texts[index]
 
-    def captions(self) -> Iterator[str]:
-        for text in self._texts:
-            yield from text.captions
+    def picture(self, index: int) -> bytes:
+        return read_picture(self.root, self._texts[index].key)
 
     def _beside(self) -> Iterator[Description]:
         return self._found(lambda name: Description(_lines(self.root / name), {}, name))
@@ -96,26 +85,19 @@ class ImageFolder:
                 self.bad.add(error.at(str(self.root), name))
 
     def _listed(self) -> Iterator[Description]:
-        from limoe.data.table_files import Columns
-        from limoe.data.table_rows import UsableRows  # here, since it needs pyarrow and the rest does not
+        from limoe.data.table_rows import Columns, usable_rows  # here, since it needs pyarrow and the rest does not
 
         there = [self.root / name for name in _METADATA if (self.root / name).is_file()]
         if len(there) != 1:
             raise DataError(f"{self.root} must hold one of {', '.join(_METADATA)}, and holds {len(there)}")
         columns = Columns(image="file_name", key="file_name", caption=self.caption_column, labels=self.label_columns)
-        rows = UsableRows(there, columns=columns, names=[there[0].name], prefixes=[""], allow_outside=False)
-        rows.bad = self.bad
-        texts: dict[str, Description] = {}
+        rows = usable_rows(there, columns=columns, base=self.root, image_root=None, allow_outside=False, bad=self.bad)
         for row in rows:
-            name = row["path"]
             try:
-                check_file(self.root, name)
-                if name in texts:
-                    raise BadContent("its picture has a row already", kind="duplicate_key")
-                texts[name] = Description(row["captions"], dict(row["labels"]), name)
+                check_file(self.root, row["path"])
+                yield Description(row["captions"], dict(row["labels"]), row["path"])
             except BadContent as error:
-                self.bad.add(error.at(str(there[0]), name))
-        return iter(texts.values())
+                self.bad.add(error.at(str(there[0]), row["path"]))
 
 
 _READERS = {"txt": ImageFolder._beside, "metadata": ImageFolder._listed, "folders": ImageFolder._by_folder}

@@ -1,9 +1,12 @@
-"""What every data source of limoe shares beside `PairDataset`: descriptions without pictures, and subsets."""
+"""What the data sources of limoe share beside `PairDataset`: descriptions without pictures, reading, and subsets."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
-from limoe.data.bad_samples import BadSamples, bad_of
+from limoe.data.bad_samples import BadContent, BadSampleError, BadSamples, bad_of
+from limoe.data.images import decode_rgb
+from limoe.errors import DataError
 from limoe.types import Pair, PairDataset
 
 
@@ -20,6 +23,42 @@ class DescribedPairs(PairDataset, Protocol):
     """A source that can tell captions, labels and key of a pair without reading or drawing the picture."""
 
     def describe(self, index: int) -> Description: ...
+
+
+class StoredPairs(ABC):
+    """Pairs whose texts are known and whose pictures are decoded when they are asked for.
+
+    `place` names the source in messages, `bad` counts what it left out.
+    """
+
+    place: str
+    bad: BadSamples
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def describe(self, index: int) -> Description: ...
+
+    @abstractmethod
+    def picture(self, index: int) -> bytes:
+        """Raises `BadContent`."""
+
+    def __getitem__(self, index: int) -> Pair:
+        text = self.describe(index)
+        try:
+            return Pair(decode_rgb(self.picture(index)), *text)
+        except BadContent as error:
+            raise BadSampleError(error.at(self.place, text.key)) from error
+
+    def captions(self) -> Iterator[str]:
+        for index in range(len(self)):
+            yield from self.describe(index).captions
+
+    def require_pairs(self, asked: str) -> None:
+        """Raise `DataError` if there is none; `asked` is what they had to be like."""
+        if len(self) == 0:
+            raise DataError(f"{self.place}: no usable pair ({asked}; left out as bad: {self.bad.summary()})")
 
 
 class PairSubset:

@@ -1,5 +1,6 @@
 """The bytes of picture files below one folder, and of no others."""
 
+import os
 from pathlib import Path, PurePosixPath
 
 from limoe.data.bad_samples import BadContent
@@ -7,11 +8,19 @@ from limoe.data.bad_samples import BadContent
 MAX_BYTES = 1 << 28  # of one picture file
 
 
-def check_inside(name: str) -> None:
-    """Raise `BadContent` (kind `outside`) for a name that leads out of the folder it is relative to."""
+def inside(root: Path, name: str) -> str:
+    """`name` relative to `root`, also where it is an absolute path below it.
+
+    Raises `BadContent` (kind `outside`) for a name that leads out of `root`.
+    """
+    if os.path.isabs(name) and "\0" not in name:
+        real, folder = Path(os.path.realpath(name)), root.resolve()
+        if real.is_relative_to(folder):
+            return real.relative_to(folder).as_posix()
     path = PurePosixPath(name.replace("\\", "/"))
     if path.is_absolute() or ".." in path.parts or "\0" in name or name[1:2] == ":":
         raise _outside(name)
+    return name
 
 
 def check_file(root: Path, name: str, *, allow_outside: bool = False) -> None:
@@ -38,4 +47,5 @@ def read_picture(root: Path, name: str, *, allow_outside: bool = False) -> bytes
 
 
 def _outside(name: str) -> BadContent:
-    return BadContent(f"its picture {name!r:.80} lies outside the folder of the pictures", kind="outside")
+    hint = "only allow_outside of a table or a Hugging Face dataset permits that"
+    return BadContent(f"its picture {name!r:.80} lies outside the folder of the pictures; {hint}", kind="outside")

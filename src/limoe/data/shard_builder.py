@@ -1,6 +1,6 @@
-"""One walk over a shard: its sha256, where every usable sample lies, and what cannot be used, counted by kind."""
+"""Once over a shard: its sha256, where every usable sample lies, and what cannot be used, counted by kind."""
 
-import io
+import hashlib
 import logging
 import os
 from collections.abc import Callable
@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 from limoe.data.bad_samples import BadContent, BadSample, BadSamples
 from limoe.data.captions import MAX_BYTES, read_description
-from limoe.data.hashing import CHUNK, HashingFile
 from limoe.data.pairs import Description
 from limoe.data.shard_index import Located, Span
 from limoe.data.tar_members import TarMembers
@@ -46,11 +45,13 @@ def read_contents(tar: Path, *, shard: Path, tick: Callable[[int], object], dama
     Memory grows with the samples of this shard. Raises `DataError` on a file that never was a tar, `OSError` on one
     that cannot be read.
     """
-    with tar.open("rb") as texts, HashingFile(tar, tick=tick) as source:
-        size = os.fstat(texts.fileno()).st_size
-        members = TarMembers(io.BufferedReader(source, CHUNK), size=size, path=shard)
-        groups = _grouped(members, place=str(shard), read=lambda span: os.pread(texts.fileno(), span.size, span.offset))
-        sha256 = source.sha256()
+    with tar.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        size = file.tell()
+        file.seek(0)
+        members = TarMembers(file, size=size, path=shard)
+        groups = _grouped(members, place=str(shard), read=lambda span: os.pread(file.fileno(), span.size, span.offset))
+    tick(size)
     damage = damage or (str(members.damage) if members.damage else None)
     if not members.has_end and _drop_unfinished(groups):
         damage = damage or f"damaged at byte {size:,}: it ends inside a sample, without an end mark"
@@ -77,7 +78,7 @@ def describe(sample: Located, *, read: Read) -> Description:
 
 
 def _grouped(members: TarMembers, *, place: str, read: Read) -> dict[str, _Group]:
-    """Texts are read by a second descriptor as soon as the walk has passed them, so from the memory of the system."""
+    """Texts are read by position as soon as the walk has passed them, so from the memory of the system."""
     groups: dict[str, _Group] = {}
     passing = None
     for member in members:

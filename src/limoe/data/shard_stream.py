@@ -27,7 +27,7 @@ try:
     from webdataset.filters import shuffle
     from webdataset.tariterators import group_by_keys, tar_file_expander
 except ImportError as error:
-    raise ConfigError("streaming needs the package webdataset: pip install 'limoe[data]'") from error
+    raise ConfigError("streaming needs the package webdataset: pip install webdataset") from error
 
 _SUFFIXES = {*PICTURES, "txt", "json"}
 _TIMEOUT = 60  # seconds without an answer from a server

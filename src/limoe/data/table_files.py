@@ -1,13 +1,14 @@
 """Rows of parquet, CSV and JSON lines files, one at a time, whatever their size.
 
 A row that cannot be read comes as `BadContent`; a file that cannot be used at all is a `DataError` with its name.
+Parquet is read by pyarrow. CSV is not: `pyarrow.csv` counts nothing when one missing quote swallows the rest of a file.
 """
 
 import csv
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from limoe.data.bad_samples import BadContent
 from limoe.data.captions import MAX_BYTES, read_fields
@@ -17,136 +18,140 @@ try:
     import pyarrow as pa
     import pyarrow.parquet as pq
 except ImportError as error:
-    raise ConfigError("tables need the package pyarrow: pip install 'limoe[data]'") from error
+    raise ConfigError("tables need the package pyarrow: pip install pyarrow") from error
 
-BATCH = 1024  # rows of a parquet file in memory at a time
+BATCH = 1024  # rows in memory at a time
 Row = dict[str, Any]
 Rows = Iterator[tuple[int, Row | BadContent]]  # number and content; in text files the number of the line, from 1
 
 
-@dataclass(frozen=True)
-class Columns:
-    """Which column is what. `where` holds for each column the values that a row may have, as texts."""
-
-    image: str
-    caption: str
-    key: str | None = None
-    labels: Sequence[str] = ()
-    where: dict[str, list[str]] = field(default_factory=dict)
-
-    @property
-    def names(self) -> list[str]:
-        keys = [] if self.key is None else [self.key]
-        return list(dict.fromkeys([self.image, self.caption, *keys, *self.labels, *self.where]))
-
-
-def read_rows(path: Path, columns: Columns) -> Rows:
-    """All rows of the file, in order, with (at least) the columns asked for."""
+def read_rows(path: Path, names: Sequence[str]) -> Rows:
+    """All rows of the file, in order, with (at least) the columns `names`."""
     read = _KINDS.get(path.suffix.lower())
     if read is None:
         raise DataError(f"{path} is no table by its name; it must end with one of {', '.join(_KINDS)}")
     try:
-        yield from read(path, columns)
+        yield from read(path, names)
     except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path} cannot be read: {_one_line(error)}; copy it again or remove it") from error
+        reason = " ".join(str(error).split())[:150]
+        raise DataError(f"{path} cannot be read: {reason}; copy it again or remove it") from error
 
 
-def count_rows(path: Path) -> int | None:
-    """Rows of a parquet file from its footer; None for text files, which would have to be read."""
-    try:
-        return pq.read_metadata(path).num_rows if path.suffix.lower() == ".parquet" else None
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path} cannot be read: {_one_line(error)}; copy it again or remove it") from error
-
-
-def _parquet(path: Path, columns: Columns) -> Rows:
+def _parquet(path: Path, names: Sequence[str]) -> Rows:
     with pq.ParquetFile(path) as file:
-        _require_columns(path, columns.names, there=file.schema_arrow.names)
-        _check_types(path, file.schema_arrow, columns)
+        _require_columns(path, names, there=file.schema_arrow.names)
         number = 0
-        for batch in file.iter_batches(BATCH, columns=columns.names):
-            yield from enumerate(_batch_rows(batch), start=number)
-            number += batch.num_rows
+        for group in range(file.num_row_groups):  # one by one: pyarrow keeps what it has read until a call is over
+            for batch in file.iter_batches(BATCH, row_groups=[group], columns=list(names)):
+                for place in range(batch.num_rows):
+                    yield number, _parquet_row(batch, place)
+                    number += 1
 
 
-def _batch_rows(batch: pa.RecordBatch) -> Iterator[Row | BadContent]:
+def _parquet_row(batch: pa.RecordBatch, place: int) -> Row | BadContent:
     try:
-        yield from batch.to_pylist()
-    except UnicodeDecodeError:  # parquet does not check its texts; find the row
-        for i in range(batch.num_rows):
-            try:
-                yield batch.slice(i, 1).to_pylist()[0]
-            except UnicodeDecodeError as error:
-                yield BadContent(f"a text that is not UTF-8 (byte {error.start:,})", kind="bad_text")
+        return batch.slice(place, 1).to_pylist()[0]
+    except UnicodeDecodeError as error:  # parquet does not check its texts
+        return BadContent(f"a text that is not UTF-8 (byte {error.start:,})", kind="bad_text")
 
 
-def _csv(path: Path, columns: Columns) -> Rows:
+def _json_lines(path: Path, names: Sequence[str]) -> Rows:
+    seen: set[str] = set()
+    for number, line in enumerate(_lines(path), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = read_fields(line)
+        except BadContent as error:
+            yield number, error
+            continue
+        seen |= row.keys()
+        yield number, row
+    _require_columns(path, names, there=sorted(seen))
+
+
+def _csv(path: Path, names: Sequence[str]) -> Rows:
+    """One row may span lines. Where that goes wrong, because a quote is missing, its first line alone is bad and the
+    others are read anew; where both readings make rows, all of its lines are bad.
+    """
     delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
-    # Bytes that are not UTF-8 become half characters, which the rules for captions refuse row by row.
-    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-        reader = csv.reader(file, delimiter=delimiter, strict=True)
-        header = _header(path, reader)
-        _require_columns(path, columns.names, there=header)
-        while True:
-            try:
-                values = next(reader)
-            except StopIteration:
-                return
-            except csv.Error as error:
-                yield reader.line_num, BadContent(f"line {reader.line_num}: {error}", kind="bad_row")
-                continue
-            if len(values) == len(header):
-                yield reader.line_num, dict(zip(header, values, strict=True))
-            elif values:
-                reason = f"line {reader.line_num} has {len(values)} fields, the header {len(header)}"
-                yield reader.line_num, BadContent(reason, kind="bad_row")
+    lines = _CsvLines(path)
+    header = _header(path, csv.reader(lines, delimiter=delimiter, strict=True))
+    _require_columns(path, names, there=header)
+    while True:
+        lines.taken.clear()
+        first = lines.number + 1
+        try:
+            values = next(csv.reader(lines, delimiter=delimiter, strict=True), None)
+        except csv.Error as error:
+            lines.give_back()
+            yield first, BadContent(f"line {first}: {error}", kind="bad_row")
+            continue
+        if values is None:
+            return
+        if values and len(values) != len(header):
+            lines.give_back()
+            reason = f"line {first} has {len(values)} fields, the header {len(header)}"
+            yield first, BadContent(reason, kind="bad_row")
+        elif len(lines.taken) > 1 and all(_fields(line, delimiter) == len(header) for line in lines.taken[1:]):
+            reason = f"lines {first} to {lines.number} are one row by their quotes, and rows of their own without"
+            for number in range(first, lines.number + 1):
+                yield number, BadContent(f"{reason}: is a quote missing?", kind="bad_row")
+        elif values:
+            yield lines.number, dict(zip(header, values, strict=True))
+
+
+class _CsvLines:
+    """The lines of a file for `csv.reader`. `taken` are those that the caller has not cleared yet.
+
+    Bytes that are not UTF-8 become half characters, which the rules for captions refuse row by row.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._lines = (line.decode("utf-8", "surrogateescape") for line in _lines(path))
+        self._ahead: deque[str] = deque()
+        self.taken: list[str] = []
+        self.number = 0  # of the last line
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        line = self._ahead.popleft() if self._ahead else next(self._lines)
+        self.number += 1
+        self.taken.append(line)
+        return line.removeprefix("\ufeff") if self.number == 1 else line
+
+    def give_back(self) -> None:
+        """All lines that were taken but the first."""
+        self._ahead.extendleft(reversed(self.taken[1:]))
+        self.number -= len(self.taken) - 1
+
+
+def _fields(line: str, delimiter: str) -> int:
+    return len(next(csv.reader([line], delimiter=delimiter), []))
 
 
 def _header(path: Path, reader: Iterator[list[str]]) -> list[str]:
     try:
-        header = next(reader, None)
+        header = next(reader)
     except csv.Error as error:
         raise DataError(f"{path}: its first line is no header: {error}") from error
-    if not header:
-        raise DataError(f"{path} is empty; a table has at least a header")
     if len(set(header)) < len(header):
         raise DataError(f"{path}: the columns of its header must differ, got {', '.join(header):.200}")
     return header
 
 
-def _json_lines(path: Path, columns: Columns) -> Rows:
-    if path.stat().st_size == 0:
-        raise DataError(f"{path} is empty; it needs one JSON object per line")
-    seen: set[str] = set()
+def _lines(path: Path) -> Iterator[bytes]:
+    number = 0
     with path.open("rb") as file:
-        for number, line in enumerate(_lines(file), start=1):
-            if not line.strip():
-                continue
-            try:
-                row = read_fields(line)
-            except BadContent as error:
-                yield number, error
-                continue
-            seen |= row.keys()
-            yield number, row
-    _require_columns(path, columns.names, there=sorted(seen))
-
-
-def _lines(file: IO[bytes]) -> Iterator[bytes]:
-    """All lines; of one longer than a row may be, its beginning."""
-    while line := file.readline(MAX_BYTES + 1):
-        rest = line
-        while rest and not rest.endswith(b"\n"):
-            rest = file.readline(MAX_BYTES)
-        yield line
-
-
-_KINDS: dict[str, Callable[[Path, Columns], Rows]] = {
-    ".parquet": _parquet,
-    ".csv": _csv,
-    ".tsv": _csv,
-    ".jsonl": _json_lines,
-}
+        while line := file.readline(MAX_BYTES + 1):
+            number += 1
+            if len(line) > MAX_BYTES:
+                raise DataError(f"{path}: line {number:,} has more than {MAX_BYTES:,} bytes; mend or remove it")
+            yield line
+    if number == 0:
+        raise DataError(f"{path} is empty; a table has at least a header, JSON lines one object")
 
 
 def _require_columns(path: Path, names: Sequence[str], *, there: Sequence[str]) -> None:
@@ -155,40 +160,9 @@ def _require_columns(path: Path, names: Sequence[str], *, there: Sequence[str]) 
         raise DataError(f"{path} has no column {', '.join(missing)}; there: {', '.join(there) or 'none'}")
 
 
-def _check_types(path: Path, schema: pa.Schema, columns: Columns) -> None:
-    _check_type(path, schema, columns.caption, kinds=(_is_text, _is_text_list), rule="a text or a list of texts")
-    rule = "bytes, a path, or a struct of bytes and path"
-    _check_type(path, schema, columns.image, kinds=(_is_binary, _is_text, _is_picture_struct), rule=rule)
-    rest = [name for name in columns.names if name not in (columns.image, columns.caption)]
-    for name in rest:
-        kinds = (_is_text, pa.types.is_integer, pa.types.is_boolean, pa.types.is_null)
-        _check_type(path, schema, name, kinds=kinds, rule="texts, whole numbers or booleans")
-
-
-def _check_type(
-    path: Path, schema: pa.Schema, name: str, *, kinds: Sequence[Callable[[pa.DataType], bool]], rule: str
-) -> None:
-    kind = schema.field(name).type
-    plain = kind.value_type if pa.types.is_dictionary(kind) else kind
-    if not any(fits(plain) for fits in kinds):
-        raise DataError(f"{path}: column {name} must hold {rule}, got {kind}")
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
-
-
-def _is_binary(kind: pa.DataType) -> bool:
-    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind)
-
-
-def _is_text_list(kind: pa.DataType) -> bool:
-    return (pa.types.is_list(kind) or pa.types.is_large_list(kind)) and _is_text(kind.value_type)
-
-
-def _is_picture_struct(kind: pa.DataType) -> bool:
-    return pa.types.is_struct(kind) and {field.name for field in kind} <= {"bytes", "path"}
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:150]
+_KINDS: dict[str, Callable[[Path, Sequence[str]], Rows]] = {
+    ".parquet": _parquet,
+    ".csv": _csv,
+    ".tsv": _csv,
+    ".jsonl": _json_lines,
+}

@@ -1,7 +1,8 @@
 """Rows of tables to what is kept of them: the usable ones in the columns of the Arrow copy, the others counted."""
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from tqdm import tqdm
@@ -9,63 +10,68 @@ from tqdm import tqdm
 from limoe.data.bad_samples import BadContent, BadSamples
 from limoe.data.captions import captions_of
 from limoe.data.pairs import Description
-from limoe.data.picture_files import check_inside
-from limoe.data.table_files import Columns, Row, count_rows, read_rows
+from limoe.data.picture_files import inside
+from limoe.data.table_files import Row, read_rows
 
 
-class UsableRows:
-    """One iteration reads all `files` once. `names` tells them apart in the keys of rows without a key column;
-    `prefixes` come before the paths of their pictures.
+@dataclass(frozen=True)
+class Columns:
+    """Which column is what. `where` holds for each column the values that a row may have, as texts."""
+
+    image: str
+    caption: str
+    key: str | None = None
+    labels: Sequence[str] = ()
+    where: dict[str, list[str]] = field(default_factory=dict)
+
+    @property
+    def names(self) -> list[str]:
+        keys = [] if self.key is None else [self.key]
+        return list(dict.fromkeys([self.image, self.caption, *keys, *self.labels, *self.where]))
+
+
+def usable_rows(
+    files: Sequence[Path],
+    *,
+    columns: Columns,
+    base: Path,
+    image_root: Path | None,
+    allow_outside: bool,
+    bad: BadSamples,
+) -> Iterator[dict[str, Any]]:
+    """The usable rows of `files`, which lie below the folder `base`, as the Arrow copy holds them; others go to `bad`.
+
+    Rows without a key column are called by their file and number. Paths of pictures are relative to `image_root`, or
+    where there is none to the folder of their own file; then they come out relative to `base`.
     """
-
-    def __init__(
-        self,
-        files: Sequence[Path],
-        *,
-        columns: Columns,
-        names: Sequence[str],
-        prefixes: Sequence[str],
-        allow_outside: bool,
-    ) -> None:
-        self.files = files
-        self.columns = columns
-        self.names = names
-        self.prefixes = prefixes
-        self.allow_outside = allow_outside
-        self.bad = BadSamples()
-
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        counts = [count_rows(file) for file in self.files]
-        total = None if None in counts else sum(filter(None, counts))
-        with tqdm(total=total, desc="copying rows", unit=" rows", delay=2, leave=False, disable=None) as bar:
-            for file, name, prefix in zip(self.files, self.names, self.prefixes, strict=True):
-                for number, row in read_rows(file, self.columns):
-                    bar.update()
-                    key = f"{name}:{number}"
-                    try:
-                        if isinstance(row, BadContent):
-                            raise row
-                        if self._is_wanted(row):
-                            key = key_of(row, self.columns, otherwise=key)
-                            yield self._kept(row, key=key, prefix=prefix)
-                    except BadContent as error:
-                        self.bad.add(error.at(str(file), key))
-
-    def _is_wanted(self, row: Row) -> bool:
-        return all(_text(row.get(column)) in values for column, values in self.columns.where.items())
-
-    def _kept(self, row: Row, *, key: str, prefix: str) -> dict[str, Any]:
-        text = describe_row(row, self.columns, key=key)
-        picture = picture_cell(row, self.columns)
-        if isinstance(picture, str) and not self.allow_outside:
-            check_inside(picture)
-        return {
-            "key": key,
-            "image": None if isinstance(picture, str) else picture,
-            "path": prefix + picture if isinstance(picture, str) else None,
-            "captions": text.captions,
-            "labels": list(text.labels.items()),
-        }
+    keys: set[str] = set()
+    bar = tqdm(desc="copying rows", unit=" rows", delay=2, leave=False, disable=None)
+    for file in files:
+        name = file.relative_to(base).as_posix()
+        root = file.parent if image_root is None else image_root
+        prefix = PurePosixPath(file.parent.relative_to(base)) if image_root is None else PurePosixPath()
+        for number, row in read_rows(file, columns.names):
+            bar.update()
+            key = f"{name}:{number}"
+            try:
+                if isinstance(row, BadContent):
+                    raise row
+                if not all(_text(row.get(column)) in values for column, values in columns.where.items()):
+                    continue
+                key = key_of(row, columns, otherwise=key)
+                text = describe_row(row, columns, key=key)
+                picture, path = picture_cell(row, columns), None
+                if isinstance(picture, str):
+                    path = (prefix / (picture if allow_outside else inside(root, picture))).as_posix()
+                if columns.key is not None:
+                    add_key(keys, key)
+            except BadContent as error:
+                bad.add(error.at(str(file), key))
+                continue
+            image = picture if isinstance(picture, bytes) else None
+            labels = list(text.labels.items())
+            yield {"key": key, "image": image, "path": path, "captions": text.captions, "labels": labels}
+    bar.close()
 
 
 def key_of(row: Row, columns: Columns, *, otherwise: str) -> str:
@@ -76,6 +82,13 @@ def key_of(row: Row, columns: Columns, *, otherwise: str) -> str:
     if not key or not key.strip():
         raise BadContent(f"its key (column {columns.key}) is empty", kind="no_key")
     return key
+
+
+def add_key(keys: set[str], key: str) -> None:
+    """Raises `BadContent` for a key that was added before."""
+    if key in keys:
+        raise BadContent("its key occurred before; keys must be unique", kind="duplicate_key")
+    keys.add(key)
 
 
 def describe_row(row: Row, columns: Columns, *, key: str) -> Description:
@@ -98,7 +111,8 @@ def picture_cell(row: Row, columns: Columns) -> bytes | str:
     if isinstance(image, bytes) and image:
         return image
     if not isinstance(path, str) or not path.strip():
-        raise BadContent(f"its picture (column {columns.image}) is empty", kind="no_picture")
+        rule = "must be bytes, a path, or a struct of bytes and path"
+        raise BadContent(f"its picture (column {columns.image}) {rule}, got {value!r:.60}", kind="no_picture")
     return _whole(path)
 
 

@@ -20,6 +20,7 @@ from limoe.data.text_tokenizer import TextTokenizer
 from limoe.data.tokenizer_statistics import TokenizerStatistics, measure, visible_pieces
 from limoe.data.tokenizers import TokenizerFactory
 from limoe.errors import DataError, require
+from limoe.files import write_text
 from limoe.types import PairDataset
 
 
@@ -62,8 +63,7 @@ def _spread(captions: Sequence[str], number: int) -> list[str]:
 
 def _save(tokenizer: TextTokenizer, out: Path) -> None:
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(tokenizer.tokenizer.to_str(pretty=True), encoding="utf-8")
+        write_text(out, tokenizer.tokenizer.to_str(pretty=True))
     except OSError as error:
         raise DataError(f"out: {out} cannot be written: {error.strerror}") from error
 

@@ -1,11 +1,13 @@
-# make demo, make test, make lint: each builds .venv first where it is missing or older than the project files.
+# Each target first brings .venv up to what it needs: make demo the packages that limoe itself imports, make test and
+# make lint also those of the extra dev. Nothing is installed again until pyproject.toml or constraints.txt changes.
 SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
   $$p -c '$(SUPPORTED)' 2>/dev/null && break; p=python3; done; echo $$p)
 VENV := .venv
 PY := $(VENV)/bin/python
-STAMP := $(VENV)/.installed
-PIP := $(PY) -m pip install -qq --disable-pip-version-check
+RUNTIME := $(VENV)/.runtime
+DEV := $(VENV)/.dev
+PIP := $(PY) -m pip install -qq --disable-pip-version-check -c constraints.txt
 TORCH := $(shell sed -n 's/^\(torch==[^ ]*\).*/\1/p' constraints.txt)
 PYTEST_ARGS ?= -n 2
 
@@ -16,16 +18,16 @@ PYTEST_ARGS ?= -n 2
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
 
-install: $(STAMP)  ## build .venv with the tested versions
+install: $(DEV)  ## build .venv with the tested versions, tools for development included
 	@echo "limoe: $(VENV) is up to date"
 
-demo: $(STAMP)  ## train a tiny sparse model on built-in data and write report.html
+demo: $(RUNTIME)  ## train a tiny sparse model on built-in data and write report.html
 	@$(PY) -m limoe train experiment=demo
 
-test: $(STAMP)  ## run the fast tests
+test: $(DEV)  ## run the fast tests
 	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(PY) -m pytest -m "not slow" $(PYTEST_ARGS)
 
-lint: $(STAMP)  ## check format, style and types
+lint: $(DEV)  ## check format, style and types
 	@$(PY) -m ruff format --check .
 	@$(PY) -m ruff check .
 	@$(PY) -m mypy
@@ -36,7 +38,7 @@ clean:  ## remove .venv and the caches; logs stay
 
 # A usable environment is kept and updated; torch goes first and alone, so that the build on offer for this machine
 # (CPU only, where there is one) stays when the other packages ask for torch.
-$(STAMP): pyproject.toml constraints.txt
+$(RUNTIME): pyproject.toml constraints.txt
 	@rm -f $@
 	@$(PY) -c '$(SUPPORTED)' 2>/dev/null && $(PY) -m pip --version >/dev/null 2>&1 || { \
 	  command -v $(PYTHON) >/dev/null \
@@ -45,6 +47,10 @@ $(STAMP): pyproject.toml constraints.txt
 	    || { echo "limoe needs Python 3.11, 3.12 or 3.13, but $(PYTHON) is $$($(PYTHON) -V 2>&1); try: make PYTHON=python3.12" >&2; exit 1; }; \
 	  rm -rf $(VENV) && $(PYTHON) -m venv $(VENV); }
 	@start=$$(date +%s); echo "limoe: installing into $(VENV) (first time: some minutes)"; \
-	  echo "limoe: 1/2 $(TORCH)" && $(PIP) -c constraints.txt '$(TORCH)' && \
-	  echo "limoe: 2/2 limoe and the tested versions of its dependencies" && $(PIP) -c constraints.txt -e '.[dev]' && \
+	  echo "limoe: $(TORCH)" && $(PIP) '$(TORCH)' && \
+	  echo "limoe: limoe and the tested versions of its dependencies" && $(PIP) -e . && \
 	  touch $@ && echo "limoe: installed in $$(( $$(date +%s) - start )) s"
+
+$(DEV): $(RUNTIME)
+	@start=$$(date +%s); echo "limoe: tools for development"; \
+	  $(PIP) -e '.[dev]' && touch $@ && echo "limoe: installed in $$(( $$(date +%s) - start )) s"

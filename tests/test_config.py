@@ -9,7 +9,16 @@ from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 
 import limoe
-from limoe.config import check, config_dir, config_hash, instantiate, plain, register_resolvers, run_id
+from limoe.config import (
+    check,
+    config_dir,
+    config_hash,
+    experiment_dir,
+    instantiate,
+    plain,
+    register_resolvers,
+    run_id,
+)
 from limoe.errors import ConfigError
 
 GOOD: dict[str, Any] = {
@@ -153,6 +162,41 @@ def test_run_id_is_shared_through_the_environment(monkeypatch: pytest.MonkeyPatc
     assert stamped[:2] == "20"
     assert run_id() == stamped
     monkeypatch.delenv("LIMOE_RUN_ID")
+
+
+def test_an_experiment_is_a_folder_or_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Results go beside a study of one's own, and never beside one that came with limoe."""
+    shipped = Path(limoe.__file__).parents[2] / "experiments" / "02_aux_losses"
+    monkeypatch.delenv("LIMOE_CONFIG_DIR", raising=False)
+    monkeypatch.chdir(tmp_path)
+    here = Path("experiments", "02_aux_losses")
+    for named in (Path("02_aux_losses"), here):
+        assert experiment_dir(named, file="study.yaml") == (shipped, here)
+    for named in (Path("02_aux_loss"), Path("other", "02_aux_losses"), Path("02_aux_losses", "results")):
+        assert experiment_dir(named, file="study.yaml") == (named, named)
+    assert experiment_dir(Path("02_aux_losses"), file="search.yaml")[0] == Path("02_aux_losses")
+    assert experiment_dir(shipped, file="study.yaml") == (shipped, shipped)  # a clone of one's own, named by its path
+    (here / "results").mkdir(parents=True)
+    assert experiment_dir(here, file="study.yaml") == (shipped, here)
+    (here / "study.yaml").touch()
+    assert experiment_dir(here, file="study.yaml") == (here, here)
+    assert experiment_dir(Path("02_aux_losses"), file="study.yaml") == (here, here)
+
+
+def test_an_installed_experiment_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the wheel lays it out: configs and experiments inside the package."""
+    package = tmp_path / "site-packages" / "limoe"
+    study = package / "experiments" / "02_aux_losses"
+    study.mkdir(parents=True)
+    (study / "study.yaml").touch()
+    (package / "configs").mkdir()
+    (package / "configs" / "study.yaml").touch()
+    (tmp_path / "work").mkdir()
+    monkeypatch.setattr(limoe, "__file__", str(package / "__init__.py"))
+    monkeypatch.delenv("LIMOE_CONFIG_DIR", raising=False)
+    monkeypatch.chdir(tmp_path / "work")
+    for named in (Path("02_aux_losses"), Path("experiments", "02_aux_losses"), study):
+        assert experiment_dir(named, file="study.yaml") == (study, Path("experiments", "02_aux_losses"))
 
 
 def test_config_dir_prefers_what_is_nearer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,10 @@
 """The project files agree with each other and with what is installed."""
 
+import os
 import re
+import shutil
+import subprocess
+import time
 import tomllib
 from importlib.metadata import version
 from pathlib import Path
@@ -27,7 +31,11 @@ def pyproject() -> dict:
 def requirements(*extras: str) -> list[Requirement]:
     project = pyproject()["project"]
     lines = project["dependencies"] + [line for extra in extras for line in project["optional-dependencies"][extra]]
-    return [r for r in map(Requirement, lines) if r.name != "limoe"]
+    return [r for r in map(Requirement, lines) if r.name != project["name"]]
+
+
+def all_extras() -> list[str]:
+    return list(pyproject()["project"]["optional-dependencies"])
 
 
 def pins() -> dict[str, Version]:
@@ -40,7 +48,7 @@ def pins() -> dict[str, Version]:
     return found
 
 
-@pytest.mark.parametrize("requirement", requirements("dev", "data", "tune"), ids=lambda r: r.name)
+@pytest.mark.parametrize("requirement", requirements(*all_extras()), ids=lambda r: r.name)
 def test_every_requirement_is_pinned_inside_its_range(requirement: Requirement) -> None:
     pin = pins()[canonicalize_name(requirement.name)]
     assert pin in requirement.specifier
@@ -50,7 +58,7 @@ def test_every_requirement_is_pinned_inside_its_range(requirement: Requirement) 
 def test_pins_are_sorted_and_leave_the_installer_alone() -> None:
     names = list(pins())
     assert names == sorted(names)
-    assert not {"pip", "setuptools", "limoe", "pytorch_lightning"} & set(names)
+    assert not {"pip", "setuptools", "limoe", "limoe-template", "pytorch_lightning"} & set(names)
 
 
 @pytest.mark.parametrize(("name", "floor"), SECURITY_FLOORS.items())
@@ -79,7 +87,8 @@ def test_conda_environment_is_in_step() -> None:
 
 def test_one_version_and_one_licence() -> None:
     citation = yaml.safe_load((REPO / "CITATION.cff").read_text())
-    assert citation["version"] == limoe.__version__ == version("limoe")
+    assert citation["version"] == limoe.__version__
+    assert citation["title"].startswith(pyproject()["project"]["name"])
     assert citation["license"] == pyproject()["project"]["license"] == "Apache-2.0"
     assert "Apache License\n" in (REPO / "LICENSE").read_text()
     assert "[Unreleased]" in (REPO / "CHANGELOG.md").read_text()
@@ -102,7 +111,40 @@ def test_pre_commit_uses_the_tools_of_the_environment() -> None:
 def test_checks_are_the_make_targets() -> None:
     script = (REPO / ".ci" / "run").read_text()
     assert (REPO / ".ci" / "run").stat().st_mode & 0o111
-    assert [line for line in script.splitlines() if line.startswith("make ")] == ["make lint", "make test"]
+    steps = [line for line in script.splitlines() if line.startswith("make ")]
+    assert steps == ["make lint", 'make test PYTEST_ARGS="--durations=10 ${PYTEST_ARGS:--n 2}"']
     workflow = yaml.safe_load((REPO / ".github" / "workflows" / "ci.yml").read_text())
     steps = workflow["jobs"]["check"]["steps"]
-    assert [step["run"] for step in steps if "run" in step] == ["make lint", "make test"]
+    assert [step["run"] for step in steps if "run" in step] == [".ci/run"]
+
+
+@pytest.mark.parametrize(
+    ("target", "extras"), [("demo", ""), ("install", "[dev]"), ("test", "[dev]"), ("lint", "[dev]")]
+)
+def test_a_target_installs_what_it_needs(target: str, extras: str, tmp_path: Path) -> None:
+    """`make demo` has the runtime alone; the tools come with the first target that needs them."""
+    for name in ("Makefile", "constraints.txt", "pyproject.toml"):
+        shutil.copy(REPO / name, tmp_path)
+    done = subprocess.run(["make", "-n", target], cwd=tmp_path, capture_output=True, text=True, check=True)
+    installs = re.findall(r"pip install .*? -c constraints.txt (?:-e )?('[^']+'|\.)", done.stdout)
+    expected = [f"'torch=={pins()['torch']}'", "."]  # torch first and alone
+    assert installs == expected + ([f"'.{extras}'"] if extras else [])
+
+
+def test_make_installs_nothing_twice(tmp_path: Path) -> None:
+    for name in ("Makefile", "constraints.txt", "pyproject.toml"):
+        shutil.copy(REPO / name, tmp_path)
+    (tmp_path / ".venv").mkdir()
+    for stamp in (".runtime", ".dev"):
+        (tmp_path / ".venv" / stamp).touch()
+    command = ["make", "-n", "test"]
+    assert "pip install" not in subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    later = time.time() + 10
+    os.utime(tmp_path / "constraints.txt", (later, later))
+    assert "pip install" in subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+
+
+def test_tests_run_in_a_fixed_order_unless_asked() -> None:
+    """The plugin that shuffles them is installed, and off."""
+    options = pyproject()["tool"]["pytest"]["ini_options"]["addopts"]
+    assert options[options.index("-p") + 1] == "no:randomly"

@@ -68,6 +68,25 @@ def config_dir(name: str) -> Path:
     raise ConfigError(f"no {name}.yaml in {', '.join(str(place) for place in places)}; set {CONFIG_DIR} to the folder")
 
 
+def experiment_dir(named: Path, *, file: str) -> tuple[Path, Path]:
+    """Where a study or a search lies, and the folder below which its results go.
+
+    `named` is a folder that holds `file` (study.yaml or search.yaml), or the name of an experiment, with or without
+    `experiments/` before it: one of `./experiments`, else one that came with the configs in use, in a clone or in the
+    wheel. Results go below a folder that was named by its path, else below `./experiments/<name>`; never into an
+    installed package.
+    """
+    home = Path("experiments", named.name)
+    for folder in (named, Path("experiments") / named):
+        if (folder / file).is_file():
+            is_installed = folder.resolve().is_relative_to(Path(limoe.__file__).parent)
+            return folder, home if is_installed else folder
+    shipped = config_dir(Path(file).stem).parent / home
+    if named in (Path(named.name), home) and (shipped / file).is_file():
+        return shipped, home
+    return named, named
+
+
 def own_config_dir(name: str) -> Path | None:
     """`./configs` of a project that adds options to those of limoe: one without a `<name>.yaml` of its own."""
     place = Path("configs")

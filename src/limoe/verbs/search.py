@@ -1,4 +1,4 @@
-"""Search a space of config values for the best one (needs pip install 'limoe[tune]').
+"""Search a space of config values for the best one (needs optuna: the extra tune).
 
 limoe search experiments/search_recipe                  trains the points that are missing, then reports
 limoe search experiments/search_recipe dry_run=true     the space, and the cost
@@ -14,13 +14,14 @@ from pathlib import Path
 from omegaconf import DictConfig
 from rich.console import Console
 
+from limoe.config import experiment_dir
 from limoe.errors import require
 from limoe.search.dry_run import print_dry_run
 from limoe.search.plan import check_space, search_key
 from limoe.search.report import conclude
 from limoe.search.run import run_points
 from limoe.search.skeleton import write_skeleton
-from limoe.search.spec import Search, is_count, read_search
+from limoe.search.spec import FILE, Search, is_count, read_search
 from limoe.search.store import Store
 
 POSITIONAL = ["search"]
@@ -42,7 +43,7 @@ def run(cfg: DictConfig) -> None:
         return
     require(len(words) == 1, "search", "one folder with a search.yaml, or new FOLDER", " ".join(words))
     require(is_count(cfg.n_jobs), "n_jobs", "a whole number > 0", cfg.n_jobs)
-    folder, console = Path(words[0]), Console()
+    (folder, home), console = experiment_dir(Path(words[0]), file=FILE), Console()
     search = chosen(read_search(folder), cfg)
     root = Path(cfg.paths.log_dir).resolve() / "searches" / search.name
     base = check_space(search, root=root)
@@ -53,7 +54,7 @@ def run(cfg: DictConfig) -> None:
         if again := store.retry():
             console.print(f"{again} failed {'point is' if again == 1 else 'points are'} tried again")
         run_points(search, store, root=root, n_jobs=cfg.n_jobs, console=console)
-        out = folder / "results" if cfg.out is None else Path(cfg.out)
+        out = home / "results" if cfg.out is None else Path(cfg.out)
         best = conclude(search, base, store, root=root, out=out, console=console)
     if best is None:
         sys.exit(1)

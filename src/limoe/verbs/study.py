@@ -1,6 +1,6 @@
 """Ask a question: train every variant of a study over its seeds, then write the rows and the report.
 
-limoe study experiments/02_aux_losses                   runs what is not done yet
+limoe study experiments/02_aux_losses                   runs what is not done yet; 02_aux_losses means the same
 limoe study experiments/02_aux_losses dry_run=true      what it would run, and the cost
 limoe study experiments/02_aux_losses seeds=[0] only=[limoe,classic]
 limoe study FOLDER scale=paper dry_run=true             the same at the paper's size
@@ -17,12 +17,13 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from rich.console import Console
 
+from limoe.config import experiment_dir
 from limoe.errors import ConfigError, require
 from limoe.studies.cost import print_cost
 from limoe.studies.plan import plan_study
 from limoe.studies.report import conclude
 from limoe.studies.skeleton import write_skeleton
-from limoe.studies.study import Study, read_study
+from limoe.studies.study import FILE, Study, read_study
 from limoe.studies.sweep import run_sweep, status_table
 
 POSITIONAL = ["study"]
@@ -43,7 +44,7 @@ def run(cfg: DictConfig) -> None:
             print(f"written: {path}")
         return
     require(len(words) == 1, "study", "one folder with a study.yaml, or new FOLDER", " ".join(words))
-    folder, console = Path(words[0]), Console()
+    (folder, home), console = experiment_dir(Path(words[0]), file=FILE), Console()
     study = chosen(at_scale(read_study(folder), cfg.scale), cfg)
     root = Path(cfg.paths.log_dir).resolve() / "studies" / study.name
     plan = plan_study(study, root=root, extra=list(cfg.overrides))
@@ -56,7 +57,7 @@ def run(cfg: DictConfig) -> None:
         states = run_sweep(plan, folder=root / "sweeps", launcher=launcher, console=console)
         console.print(status_table(plan, states))
     results = "results" if cfg.scale is None else f"results_{cfg.scale}"
-    out = folder / results if cfg.out is None else Path(cfg.out)
+    out = home / results if cfg.out is None else Path(cfg.out)
     conclude(study, plan, states, out=out, console=console)
     if states is not None and not all(state.finished for state in states):
         sys.exit(1)

@@ -40,7 +40,7 @@ class SearchFile:
 
     question: str = MISSING
     base: list[Any] = MISSING
-    space: dict[str, Any] = MISSING
+    space: Any = MISSING
     metric: dict[str, Any] = MISSING
     trials: int = MISSING
     seeds: list[Any] = field(default_factory=lambda: [0])
@@ -96,7 +96,9 @@ def read_search(folder: Path) -> Search:
     require(sampler.name in ("tpe", "random"), f"sampler.name must be tpe or random, got {sampler.name!r:.60}")
     require(sampler.seed >= 0, f"sampler.seed must be >= 0, got {sampler.seed}")
     require(sampler.startup > 0, f"sampler.startup must be > 0, got {sampler.startup}")
-    require(len(space) > 0, "space is empty")
+    require(
+        isinstance(space, dict) and space != {}, f"space must map config keys to ranges or choices, got {space!r:.60}"
+    )
     for key in ("seed", "hydra.run.dir"):
         require(key not in space, f"space: {key} is set by the search itself")
     study = parse_study(

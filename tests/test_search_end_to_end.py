@@ -1,9 +1,12 @@
-"""A search of real trainings in which one point diverges, killed and terminated in the middle, goes on where it was."""
+"""Searches that are killed and terminated in the middle go on where they were, and lose nothing."""
 
+import contextlib
 import csv
 import json
 import os
+import random
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -63,7 +66,7 @@ def test_a_search_that_is_killed_goes_on(tmp_path: Path) -> None:
 
     killed = start(tmp_path)
     wait_for_checkpoint(tmp_path, number=1)
-    killed.send_signal(signal.SIGKILL)  # its training lives on, and is waited for
+    killed.send_signal(signal.SIGKILL)  # its training lives on, and is waited for, once its heartbeat is old
     killed.communicate(timeout=60)
 
     terminated = start(tmp_path)
@@ -101,3 +104,93 @@ def test_a_search_that_is_killed_goes_on(tmp_path: Path) -> None:
     said, _ = again.communicate(timeout=300)
     assert again.returncode == 0 and "point 0" not in said.partition("validation loss")[0]
     assert len(trainings(tmp_path)) == 4
+
+
+TRAINING = """
+import json, pathlib, sys, time
+given = dict(word.split("=", 1) for word in sys.argv[1:])
+run = pathlib.Path(given["hydra.run.dir"])
+run.mkdir(parents=True)
+time.sleep(0.2)
+(run / "run.json").write_text(json.dumps({"status": "done", "metrics": {"score": float(given["x"])}, "seconds": 0.2}))
+"""
+DRIVER = """
+import hashlib, pathlib, sys
+from optuna.distributions import FloatDistribution
+from limoe.search import points
+from limoe.search.space import POINT, Sampler, Search, as_word
+from limoe.studies import trial
+from limoe.studies.plan import Plan
+from limoe.studies.study import Metric, Study
+
+def plan_point(search, params, *, root):
+    words = (f"x={as_word(params['x'])}", f"y={as_word(params['y'])}")
+    digest = hashlib.sha256(repr(words).encode()).hexdigest()[:12]
+    training = trial.Trial(POINT, 0, (*words, "seed=0"), digest, root / POINT / f"seed_0_{digest}")
+    return Plan((training,), ("score",), 60.0, {}, {})
+
+root, n_jobs, trials = pathlib.Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+trial.TRAIN = (sys.executable, str(root / "training.py"))
+trial._LOOK = points._LOOK = 0.1
+points.HEARTBEAT, points.GRACE, points.plan_point = 1, 3, plan_point
+study = Study("mine", "?", (), {POINT: ()}, (0,), (Metric("score", "score"),), POINT)
+space = {"x": FloatDistribution(0.0, 1.0), "y": FloatDistribution(0.0, 1.0)}
+search = Search(study, space, trials, Sampler("tpe", 0, 5), False)
+with points.opened(search, root=root, key="mine") as opened:
+    print("ready", flush=True)
+    points.Command(search, opened, root=root, say=lambda *_: None).run(n_jobs=n_jobs)
+    for number, one in enumerate(points.tries(opened)):
+        print(one.user_attrs["point"], one.state.name, one.value, one.params["x"])
+"""
+VALUES = """
+SELECT json(point.value_json), value.value FROM trials
+JOIN trial_values AS value USING (trial_id)
+JOIN trial_user_attributes AS point ON point.trial_id = trials.trial_id AND point.key = 'point'
+WHERE trials.state = 'COMPLETE'
+"""
+
+
+def values(root: Path) -> dict[int, float]:
+    """By point, as the file says it while nobody or somebody writes to it."""
+    with contextlib.closing(sqlite3.connect(root / "search.db", timeout=60)) as file:
+        rows = file.execute(VALUES).fetchall()
+    assert len({point for point, _ in rows}) == len(rows)  # one try of each has its value
+    return {int(point): value for point, value in rows}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_a_search_that_is_killed_five_times_loses_no_point_and_no_value(tmp_path: Path, n_jobs: int) -> None:
+    (tmp_path / "training.py").write_text(TRAINING)
+    (tmp_path / "driver.py").write_text(DRIVER)
+    command = [sys.executable, str(tmp_path / "driver.py"), str(tmp_path), str(n_jobs), "30"]
+    moments = random.Random(n_jobs)
+    known: dict[int, float] = {}
+    for _ in range(5):
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None and process.stdout.readline() == "ready\n"
+        enough = len(known) + moments.randint(0, 4)
+        while len(values(tmp_path)) < enough:
+            assert process.poll() is None
+            time.sleep(0.1)
+        time.sleep(moments.uniform(0, 1))
+        process.kill()
+        process.communicate()
+        now = values(tmp_path)
+        assert known.items() <= now.items() and len(now) < 30  # no value is lost
+        known = now
+        print(f"{len(known)} of 30 points have values")
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=600)
+    points = [line.split() for line in done.stdout.splitlines() if line[0].isdigit()]
+    assert [int(point) for point, *_ in points] == list(range(30))  # all, and none twice
+    assert {state for _, state, _, _ in points} == {"COMPLETE"}
+    for number, _, value, x in points:
+        assert float(value) == pytest.approx(float(x), abs=1e-6)  # a training is given six digits
+        assert int(number) not in known or known[int(number)] == float(value)
+    assert len({x for *_, x in points}) == len(values(tmp_path)) == 30
+    trainings = [json.loads(path.read_text()) for path in tmp_path.glob("point/*/trial.json")]
+    assert [state["status"] for state in trainings] == ["done"] * 30
+    attempts = len(list(tmp_path.glob("point/*/try_*.log")))
+    print(f"{attempts} attempts of 30 trainings")
+    assert attempts <= 30 + 5 * n_jobs  # none is repeated but for a kill

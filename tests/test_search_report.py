@@ -1,128 +1,135 @@
 """What a search's files and page say, on points worked out by hand."""
 
 import csv
-import io
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+from typing import Any
 
+import optuna
 import pytest
 import yaml
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
+from optuna.trial import FrozenTrial, TrialState
 
-from limoe.search.figures import history, slices
-from limoe.search.points import Outcome, Point
-from limoe.search.report import Findings, best_yaml, command, render, sentence, table
-from limoe.search.space import Choices, Range
-from limoe.search.spec import POINT, Sampler, Search
-from limoe.studies.cost import Cost
+from limoe.search.report import conclude, importance, sentence
+from limoe.search.space import POINT, Sampler, Search
 from limoe.studies.study import Metric, Study
 
 TOP1 = "val/x/zeroshot_top1"
-COST = Cost(POINT, 2_000_000, 1_000_000, 1e9, 64, 300, 0.1)
+SPACE: dict[str, BaseDistribution] = {
+    "optimizer.lr": FloatDistribution(1e-4, 1e-2, log=True),
+    "aux_loss": CategoricalDistribution(("limoe", "[classic,z]")),
+}
 
 
 def search_of(*, seeds: tuple[int, ...] = (0, 1, 2), higher: bool = True) -> Search:
     metric = Metric(TOP1, "accuracy", higher) if higher else Metric("val/loss", "loss", higher)
     study = Study("mine", "Is <b> best?", ("experiment=demo",), {POINT: ()}, seeds, (metric,), POINT)
-    space = {"optimizer.lr": Range(1e-4, 1e-2, log=True), "aux_loss": Choices(("limoe", "[classic,z]"))}
-    return Search(study, space, 5, Sampler("tpe", 0, 4), False)
+    return Search(study, SPACE, 4, Sampler("tpe", 0, 4), False)
 
 
-def point(number: int, lr: str, loss: str, *values: float, status: str = "done", error: str = "") -> Point:
-    outcome = Outcome(status, error, 12.0, dict(enumerate(values)))
-    hashes = {seed: f"hash{number}{seed}" for seed in range(len(values))}
-    value = sum(values) / len(values) if status == "done" else None
-    return Point(number, {"optimizer.lr": lr, "aux_loss": loss}, hashes, outcome, value)
+def point(number: int, lr: float, loss: str, *values: float, status: str = "done", error: str = "") -> FrozenTrial:
+    attributes: dict[str, Any] = {"point": number, "status": status, "error": error, "seconds": 12.0}
+    for seed, value in enumerate(values):
+        attributes |= {f"value_seed_{seed}": value, f"hash_seed_{seed}": f"hash{number}{seed}"}
+    state = {"done": TrialState.COMPLETE, "pruned": TrialState.PRUNED}.get(status, TrialState.FAIL)
+    return optuna.trial.create_trial(
+        state=state,
+        value=None if state == TrialState.FAIL else sum(values) / len(values),
+        params={"optimizer.lr": lr, "aux_loss": loss},
+        distributions=SPACE,
+        user_attrs=attributes,
+    )
 
 
 POINTS = [
-    point(0, "0.001", "limoe", 0.30, 0.31, 0.32),
-    point(1, "0.002", "[classic,z]", 0.40, 0.41, 0.42),
-    point(2, "0.01", "limoe", 0.25, status="diverged", error="seed 1: not | finite"),
-    point(3, "0.003", "limoe", 0.41, 0.40, 0.41),
-    Point(4, {}, {}, Outcome("waiting")),
+    point(0, 0.001, "limoe", 0.30, 0.31, 0.32),
+    point(1, 0.0020000001, "[classic,z]", 0.40, 0.41, 0.42),
+    point(2, 0.01, "limoe", 0.25, status="diverged", error="seed 1: not | finite"),
+    point(3, 0.003, "limoe", 0.41, 0.40, 0.41),
 ]
-
-
-def found(search: Search, points: list[Point], best: Point | None) -> Findings:
-    return Findings(search, points, best, {"optimizer.lr": 0.75, "aux_loss": 0.25}, COST)
 
 
 def test_sentence() -> None:
     # sd of 0.40, 0.41, 0.42 is 0.01: half = 4.303 * 0.01 / sqrt(3) = 0.0248
-    assert sentence(found(search_of(), POINTS, POINTS[1])) == (
+    valued = [POINTS[0], POINTS[1], POINTS[3]]
+    for number, trial in zip((0, 1, 3), valued, strict=True):
+        trial.number = number
+    assert sentence(search_of(), valued, POINTS[1]) == (
         "accuracy 41.0 ± 2.5 % at optimizer.lr=0.002, aux_loss=[classic,z] (point 1, the highest of 3). "
         "1 of the other 2 points are within noise of it."  # that with 0.41, 0.40, 0.41
     )
-    assert sentence(found(search_of(), POINTS[2:3], None)) == "No answer: none of 1 points has a value of accuracy."
-    one = [point(0, "0.001", "limoe", 2.0), point(1, "0.002", "limoe", 1.5)]
-    assert sentence(found(search_of(seeds=(0,), higher=False), one, one[1])) == (
+    assert sentence(search_of(), [], None) == "No answer: no point has a value of accuracy."
+    one = [point(0, 0.001, "limoe", 2.0), point(1, 0.002, "limoe", 1.5)]
+    one[1].number = 1
+    assert sentence(search_of(seeds=(0,), higher=False), one, one[1]) == (
         "loss 1.500 at optimizer.lr=0.002, aux_loss=limoe (point 1, the lowest of 2)."
     )
 
 
-def test_table() -> None:
-    rows = list(csv.DictReader(io.StringIO(table(search_of(), POINTS))))
-    assert [row["status"] for row in rows] == ["done", "done", "diverged", "done", "waiting"]
-    assert float(rows[1]["value"]) == pytest.approx(0.41) and rows[1]["seconds"] == "12.0"
+def test_all_files(tmp_path: Path) -> None:
+    best = conclude(search_of(), POINTS, out=tmp_path)
+    assert best is not None and best.number == 1
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "best.yaml",
+        "report.html",
+        "report.md",
+        "slices.svg",
+        "trials.csv",
+    }
+    rows = list(csv.DictReader((tmp_path / "trials.csv").read_text().splitlines()))
+    assert [row["number"] for row in rows] == ["0", "1", "2", "3"]
+    assert [row["status"] for row in rows] == ["done", "done", "diverged", "done"]
+    assert float(rows[1]["value"]) == pytest.approx(0.41) and float(rows[1]["seconds"]) == 12
     assert (rows[1]["aux_loss"], rows[1]["value_seed_2"], rows[1]["hash_seed_2"]) == ("[classic,z]", "0.42", "hash12")
     assert (rows[2]["value"], rows[2]["value_seed_0"], rows[2]["error"]) == ("", "0.25", "seed 1: not | finite")
-
-
-def test_best_yaml_can_be_pasted() -> None:
-    text = best_yaml(search_of(), POINTS[1], of=3)
+    text = (tmp_path / "best.yaml").read_text()
     assert yaml.safe_load(text) == {
         "base": ["experiment=demo"],
         "overrides": ["optimizer.lr=0.002", "aux_loss=[classic,z]"],
     }
-    assert "the best of 3: accuracy 41.0 ± 2.5 %" in text
     # the search used 0, 1 and 2
     line = "limoe train -m experiment=demo optimizer.lr=0.002 'aux_loss=[classic,z]' seed=3,4,5"
-    assert command(search_of(), POINTS[1]) == line and f"# {line}\n" in text
+    assert f"# {line}\n" in text and "# accuracy 41.0 ± 2.5 %" in text
+    report = (tmp_path / "report.md").read_text()
+    assert "| 1 | done | 41.0 ± 2.5 % | 0.002 | [classic,z] | 12 s |  |" in report and f"    {line}\n" in report
+    assert "seed 1: not / finite" in report and "![Every point against each parameter](slices.svg)" in report
+    assert "4 of 4 points ended, 3 with a value" in report and "A maximum flatters" in report
+    drawn = ElementTree.fromstring((tmp_path / "slices.svg").read_text())
+    texts = [element.text for element in drawn.iter("{http://www.w3.org/2000/svg}text")]
+    assert {"optimizer.lr", "aux_loss", "accuracy"} <= set(texts)
+    page = (tmp_path / "report.html").read_text()
+    assert "Is &lt;b&gt; best?" in page and "<td>41.0 ± 2.5 %</td>" in page
+    assert page.count('src="data:image/svg+xml;base64,') == 2  # slices and history
+    assert page.count("src=") == 2 and "http" not in page.replace("http-equiv", "")
 
 
-def test_page() -> None:
-    page = render(found(search_of(), POINTS, POINTS[1]), "report.html")
-    assert "Is &lt;b&gt; best?" in page and "4 of 5 points ended, 3 with a value" in page
-    assert "The best of 3 points is a maximum, so its value flatters" in page
-    assert page.count("<img src=") == 4  # history, importance, two parameters
-    assert "seed 1: not | finite" in page and '<tr class="best"><td class="n">1</td>' in page
-    assert "http" not in page.replace("http://www.w3.org", "").replace("http-equiv", "")
+def test_equal_points_and_pruned_ones(tmp_path: Path) -> None:
+    points = [point(n, 0.001, "limoe", value) for n, value in enumerate([2.0, 1.0, 1.0])]
+    points.append(point(3, 0.002, "limoe", 0.5, status="pruned"))
+    best = conclude(search_of(seeds=(0,), higher=False), points, out=tmp_path)
+    assert best is not None and best.number == 1  # the first of equals
+    rows = list(csv.DictReader((tmp_path / "trials.csv").read_text().splitlines()))
+    assert (rows[3]["status"], rows[3]["value"]) == ("pruned", "")
 
 
-def test_markdown() -> None:
-    text = render(found(search_of(), POINTS, POINTS[1]), "report.md")
-    assert "| 1 | done | 41.0 ± 2.5 % | 0.002 | [classic,z] | 12 s |  |" in text
-    assert "seed 1: not / finite" in text and "| optimizer.lr | 75 % |" in text
-    assert "With one seed" not in text
+def test_importance_finds_the_parameter_that_matters(tmp_path: Path) -> None:
+    points = [point(n, 1e-4 * 1.4**n, ("limoe", "[classic,z]")[n % 2], float(n)) for n in range(12)]
+    search = search_of(seeds=(0,))
+    conclude(search, points, out=tmp_path)
+    (said,) = [line for line in (tmp_path / "report.md").read_text().splitlines() if line.startswith("Importance")]
+    assert said.startswith("Importance by PED-ANOVA, which 12 points can only hint at: optimizer.lr ")
+    shares = [int(word.rstrip("%,.")) for word in said.split() if word.rstrip(",.").endswith("%")]
+    assert sum(shares) == 100 and shares[0] > 50
+    assert (tmp_path / "report.html").read_text().count("data:image/svg+xml") == 3
+    few = optuna.create_study()
+    few.add_trials(points[:3])
+    assert importance(search, few) is None
 
 
-def test_a_search_without_a_value_has_a_page() -> None:
-    page = render(found(search_of(seeds=(0,)), POINTS[2:3], None), "report.html")
-    assert "No answer" in page and "flatters" not in page and "<img src=" not in page
-
-
-def test_one_seed_has_no_interval_and_says_so() -> None:
-    one = [point(0, "0.001", "limoe", 0.5)]
-    for name in ("report.html", "report.md"):
-        assert "With one seed per point there is no interval either." in render(
-            found(search_of(seeds=(0,)), one, one[0]), name
-        )
-
-
-def test_what_the_pictures_show(monkeypatch: pytest.MonkeyPatch) -> None:
-    drawn: dict[str, dict] = {}
-
-    def keep(dots: list, *, title: str, **settings: object) -> str:
-        drawn[title] = {"dots": dots, **settings}
-        return ""
-
-    monkeypatch.setattr("limoe.search.figures.dots_plot", keep)
-    search = search_of()
-    history(search, POINTS)
-    slices(search, POINTS)
-    assert dict(drawn["History"]["stairs"]) == pytest.approx({0: 0.31, 1: 0.41, 2: 0.41, 3: 0.41})
-    assert [dot.y for dot in drawn["History"]["dots"]] == pytest.approx([0.31, 0.41, None, 0.40666667])  # one waits
-    lr, loss = drawn["optimizer.lr"], drawn["aux_loss"]
-    assert [dot.x for dot in lr["dots"]] == [0.001, 0.002, 0.01, 0.003] and lr["log"] and not lr["names"]
-    assert [(dot.low, dot.high) for dot in lr["dots"]][1:3] == [(0.40, 0.42), (None, None)]
-    assert [dot.best for dot in lr["dots"]] == [False, True, False, False]
-    assert [dot.x for dot in loss["dots"]] == [0, 1, 0, 0] and loss["names"] == ["limoe", "[classic,z]"]
-    assert loss["percent"] and not loss["log"]
+def test_a_search_without_a_value_has_a_page(tmp_path: Path) -> None:
+    conclude(search_of(), POINTS, out=tmp_path)
+    assert conclude(search_of(), POINTS[2:3], out=tmp_path) is None
+    assert {path.name for path in tmp_path.iterdir()} == {"report.html", "report.md", "trials.csv"}
+    page = (tmp_path / "report.html").read_text()
+    assert "No answer" in page and "flatters" not in page and "<img" not in page

@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 
 from limoe.config import register_resolvers
 from limoe.errors import ConfigError, DataError
-from limoe.search.spec import read_search
+from limoe.search.space import read_search
 from limoe.studies import trial
 from limoe.verbs.search import chosen, run
 
@@ -65,11 +65,12 @@ def test_from_the_folder_to_the_files(folder: Path, tmp_path: Path, capsys: pyte
     logs = tmp_path / "logs"
     run(config(folder, logs=logs, dry_run=True))
     said = capsys.readouterr().out
-    assert "0.001 to 0.01" in said and "2 points, 2 trainings" in said and "2 points are left" in said
+    assert "optimizer.lr: FloatDistribution(high=0.01, log=False, low=0.001" in said
+    assert "2 points, 2 trainings" in said and "2 points are left" in said
     assert "time unknown until one has finished" in said and not (folder / "results").exists()
     run(config(folder, logs=logs))
     files = {path.name for path in (folder / "results").iterdir()}
-    assert files == {"best.yaml", "report.html", "report.md", "trials.csv"}
+    assert files == {"best.yaml", "report.html", "report.md", "slices.svg", "trials.csv"}
     best = yaml.safe_load((folder / "results" / "best.yaml").read_text())
     rates = [line.split(",")[4] for line in (folder / "results" / "trials.csv").read_text().splitlines()[1:]]
     assert len(rates) == 2 and best["overrides"] == [f"optimizer.lr={min(rates, key=float)}"]  # the loss is the rate
@@ -81,7 +82,7 @@ def test_without_any_value_the_exit_code_is_1(folder: Path, tmp_path: Path, caps
     with pytest.raises(SystemExit) as caught:
         run(cfg)
     assert caught.value.code == 1
-    assert "none of 1 points has a value of val/loss" in capsys.readouterr().out.replace("\n", " ")
+    assert "no point has a value of val/loss" in capsys.readouterr().out.replace("\n", " ")
     assert not (tmp_path / "out" / "best.yaml").exists() and (tmp_path / "out" / "report.html").exists()
 
 
@@ -114,8 +115,10 @@ def test_errors(folder: Path, words: list[str], keys: dict[str, Any], message: s
     assert message in str(caught.value)
 
 
-def test_without_optuna_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "optuna", None)
-    monkeypatch.delitem(sys.modules, "limoe.search.store")
-    with pytest.raises(ConfigError, match=r"^a search needs the package optuna: pip install 'limoe\[tune\]'$"):
-        importlib.import_module("limoe.search.store")
+@pytest.mark.parametrize("package", ["optuna", "pandas"])
+def test_without_a_package_one_line_says_what_to_install(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    for name in [name for name in sys.modules if name.startswith(("limoe.search", "limoe.verbs.search"))]:
+        monkeypatch.delitem(sys.modules, name)
+    with pytest.raises(ConfigError, match=rf"^a search needs the package {package}: pip install {package}$"):
+        importlib.import_module("limoe.verbs.search")

@@ -1,151 +1,186 @@
-"""What a search found: every point as a row, the best one as overrides, and one self-contained page."""
+"""What a search found: every point as a row, the best one as overrides, and a page with the figures of optuna."""
 
-import csv
+import base64
+import functools
 import io
 import shlex
-from collections.abc import Sequence
-from dataclasses import dataclass
+import warnings
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
+import matplotlib
+import optuna
 import yaml
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from rich.console import Console
-from rich.text import Text
+from markdown_it import MarkdownIt
+from matplotlib import pyplot
+from optuna.trial import FrozenTrial, TrialState
+from optuna.visualization.matplotlib import plot_optimization_history, plot_param_importances, plot_slice
+from tqdm import tqdm
 
 from limoe import reporting
 from limoe.files import write_text
-from limoe.reporting.findings import duration
+from limoe.reporting.findings import duration, number
 from limoe.reporting.seeds import estimate, paired_difference, verdict
-from limoe.search.dry_run import base_cost
-from limoe.search.figures import history, importance, slices
-from limoe.search.points import Point, best_of
-from limoe.search.spec import Search
-from limoe.search.store import Store
-from limoe.studies.cost import Cost
-from limoe.studies.plan import Plan
+from limoe.search.space import Search, as_word
 from limoe.studies.tables import with_interval
+from limoe.studies.trial import DONE, INTERRUPTED
 
-_TEMPLATES = {"report.html": "search.html.j2", "report.md": "search.md.j2"}
-
-
-@dataclass(frozen=True)
-class Findings:
-    """All that the page shows. `importances` are shares by key, largest first; empty where they cannot be told."""
-
-    search: Search
-    points: list[Point]
-    best: Point | None
-    importances: dict[str, float]
-    cost: Cost
-
-    @property
-    def valued(self) -> list[Point]:
-        return [point for point in self.points if point.value is not None]
+_STYLE: Any = {"svg.fonttype": "none", "svg.hashsalt": "limoe"}
+_FLATTERS = (
+    "A maximum flatters, and part of its lead is luck; with one seed per point there is no interval either. "
+    "Before you believe it, train the point with seeds that the search has not used:"
+)
 
 
-def conclude(search: Search, base: Plan, store: Store, *, root: Path, out: Path, console: Console) -> Point | None:
-    """Write `trials.csv`, `best.yaml`, `report.html` and `report.md` to `out` and say what came out: the best point."""
-    points = store.points()
-    best = best_of(search, points)
-    found = Findings(search, points, best, store.importances(), base_cost(base, points, root=root))
-    out.mkdir(parents=True, exist_ok=True)
-    write_text(out / "trials.csv", table(search, points))
-    if best is None:
-        (out / "best.yaml").unlink(missing_ok=True)
-    else:
-        write_text(out / "best.yaml", best_yaml(search, best, of=len(found.valued)))
-    for name in _TEMPLATES:
-        write_text(out / name, render(found, name))
-    console.print(Text(sentence(found)), soft_wrap=True)
-    for name in ("report.html", "trials.csv", *(["best.yaml"] if best else [])):
-        console.print(Text(f"{name.partition('.')[0]}: {(out / name).resolve()}"), soft_wrap=True)
+def say(search: Search, study: optuna.Study, trial: FrozenTrial) -> None:
+    """One line when a point has ended."""
+    status = trial.user_attrs.get("status", INTERRUPTED)
+    if status == INTERRUPTED:
+        return
+    if trial.state == TrialState.COMPLETE:
+        status = number(search.metric.key, trial.values[0])
+        if study.best_trial.number == trial.number:
+            status += " (the best so far)"
+    words = [status, duration(trial.user_attrs.get("seconds")), " ".join(overrides_of(trial))]
+    error = trial.user_attrs["error"]
+    line = f"point {trial.user_attrs['point']}: {', '.join(filter(None, words))}{': ' if error else ''}{error}"
+    tqdm.write(line)
+
+
+def conclude(search: Search, points: Sequence[FrozenTrial], *, out: Path) -> FrozenTrial | None:
+    """Write the points and what they say to `out`, and say it: the best point, None if none has a value."""
+    study = optuna.create_study(direction=search.direction)
+    study.add_trials(points)  # numbered as the points are
+    valued = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    best = study.best_trial if valued else None
+    texts = {"trials.csv": table(search, study).to_csv(index=False, float_format="%.6g", lineterminator="\n")}
+    plots = []
+    if best is not None:
+        plots = figures(search, study)
+        content = {"base": list(search.study.base), "overrides": overrides_of(best)}
+        note = f"# {sentence(search, valued, best)}\n# {_FLATTERS}\n# {command(search, best)}\n"
+        texts["best.yaml"] = note + yaml.safe_dump(content, sort_keys=False, width=120, allow_unicode=True)
+        texts["slices.svg"] = plots[0]
+    texts["report.md"] = markdown(search, study, best)
+    texts["report.html"] = page(texts["report.md"], plots)
+    for name in ("best.yaml", "slices.svg"):
+        (out / name).unlink(missing_ok=True)
+    for name, text in texts.items():
+        write_text(out / name, text)
+    print(sentence(search, valued, best))
+    print(f"report: {(out / 'report.html').resolve()}")
     return best
 
 
-def table(search: Search, points: Sequence[Point]) -> str:
-    """One row per point, as CSV."""
-    seeds, text = search.study.seeds, io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    by_seed = [f"{name}_seed_{seed}" for name in ("value", "hash") for seed in seeds]
-    writer.writerow(["number", "status", "value", "seconds", *search.space, *by_seed, "error"])
-    for point in points:
-        words = [point.words.get(key, "") for key in search.space]
-        values = [_cell(point.outcome.values.get(seed)) for seed in seeds]
-        hashes = [point.hashes.get(seed, "") for seed in seeds]
-        fixed = [point.number, point.status, _cell(point.value), f"{point.outcome.seconds:.1f}"]
-        writer.writerow([*fixed, *words, *values, *hashes, point.outcome.error])
-    return text.getvalue()
+def table(search: Search, study: optuna.Study) -> Any:
+    """optuna's table of trials, one row per point."""
+    frame = study.trials_dataframe(attrs=("number", "value", "params", "user_attrs"))
+    frame.columns = frame.columns.str.replace("^(params|user_attrs)_", "", regex=True)
+    frame["value"] = frame["value"].where(frame["status"] == DONE)  # optuna gives a pruned trial its last one
+    for key in search.space:
+        frame[key] = frame[key].map(as_word)
+    by_seed = [f"{name}_seed_{seed}" for name in ("value", "hash") for seed in search.study.seeds]
+    return frame.reindex(columns=["number", "status", "value", "seconds", *search.space, *by_seed, "error"])
 
 
-def best_yaml(search: Search, best: Point, *, of: int) -> str:
-    """The best point as overrides to paste into a command or a study."""
-    header = f"""\
-# Point {best.number}, the best of {of}: {search.metric.name} {_interval(search, best)}. A maximum flatters: before you
-# believe the number, train the point with other seeds:
-# {command(search, best)}
-"""
-    content = {"base": list(search.study.base), "overrides": best.overrides}
-    return header + yaml.safe_dump(content, sort_keys=False, width=120, allow_unicode=True)
+def overrides_of(point: FrozenTrial) -> list[str]:
+    return [f"{key}={as_word(value)}" for key, value in point.params.items()]
 
 
-def command(search: Search, best: Point) -> str:
+def command(search: Search, best: FrozenTrial) -> str:
     """Trains the best point with seeds that the search has not used."""
     first = max(search.study.seeds) + 1
     seeds = ",".join(str(first + i) for i in range(3))
-    return shlex.join(["limoe", "train", "-m", *search.study.base, *best.overrides, f"seed={seeds}"])
+    return shlex.join(["limoe", "train", "-m", *search.study.base, *overrides_of(best), f"seed={seeds}"])
 
 
-def sentence(found: Findings) -> str:
+def by_seed(point: FrozenTrial) -> dict[int, float]:
+    """The values of a point, by seed."""
+    prefix = "value_seed_"
+    return {int(key[len(prefix) :]): value for key, value in point.user_attrs.items() if key.startswith(prefix)}
+
+
+def interval(search: Search, point: FrozenTrial) -> str:
+    """The value of a point with its 95 % interval over the seeds."""
+    done = point.state == TrialState.COMPLETE
+    return with_interval(search.metric.key, estimate(list(by_seed(point).values()))) if done else ""
+
+
+def sentence(search: Search, valued: Sequence[FrozenTrial], best: FrozenTrial | None) -> str:
     """What came out."""
-    search, best, valued = found.search, found.best, len(found.valued)
     if best is None:
-        ended = sum(point.ended for point in found.points)
-        return f"No answer: none of {ended} points has a value of {search.metric.name}."
-    said = f"{search.metric.name} {_interval(search, best)} at {', '.join(best.overrides)}"
-    said += f" (point {best.number}, the {'highest' if search.metric.higher else 'lowest'} of {valued})."
-    near = [point for point in found.valued if point is not best and _is_near(search, point, best)]
-    if len(search.study.seeds) > 1 and valued > 1:
-        said += f" {len(near)} of the other {valued - 1} points are within noise of it."
-    return said
+        return f"No answer: no point has a value of {search.metric.name}."
+    said = f"{search.metric.name} {interval(search, best)} at {', '.join(overrides_of(best))}"
+    said += f" (point {best.number}, the {'highest' if search.metric.higher else 'lowest'} of {len(valued)})."
+    if len(search.study.seeds) == 1 or len(valued) == 1:
+        return said
+    differences = [paired_difference(by_seed(point), by_seed(best)) for point in valued if point.number != best.number]
+    near = [verdict(difference, higher=search.metric.higher) for difference in differences].count("within noise")
+    return f"{said} {near} of the other {len(valued) - 1} points are within noise of it."
 
 
-def render(found: Findings, name: str) -> str:
-    """The page as text: "report.html" or "report.md"."""
-    is_html, search = name.endswith(".html"), found.search
-    environment = Environment(
-        loader=FileSystemLoader([Path(__file__).parent, Path(reporting.__file__).parent]),
-        autoescape=is_html,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+def importance(search: Search, study: optuna.Study) -> optuna.importance.BaseImportanceEvaluator | None:
+    """What sets the best points apart, a tenth of them but at least five and never more than half; None for few."""
+    n = len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
+    if n < 4 or len(search.space) < 2:
+        return None
+    return optuna.importance.PedAnovaImportanceEvaluator(target_quantile=max(0.1, min(0.5, 5 / n)))
+
+
+def figures(search: Search, study: optuna.Study) -> list[str]:
+    """optuna's own figures as SVG: slices, history, importances."""
+    matplotlib.use("agg")
+    evaluator = importance(search, study)
+    plots: list[Callable[[], Any]] = [
+        functools.partial(plot_slice, study, target_name=search.metric.name),
+        functools.partial(plot_optimization_history, study, target_name=search.metric.name),
+    ]
+    if evaluator is not None:
+        plots.append(functools.partial(plot_param_importances, study, evaluator))
+    drawn = []
+    for plot in plots:
+        with matplotlib.rc_context(_STYLE), warnings.catch_warnings(action="ignore"):  # experimental, one value, ...
+            plot()
+            svg = io.StringIO()
+            pyplot.savefig(svg, format="svg", bbox_inches="tight", metadata={"Date": None})
+            pyplot.close()
+            drawn.append(svg.getvalue())
+    return drawn
+
+
+def markdown(search: Search, study: optuna.Study, best: FrozenTrial | None) -> str:
+    """The report as text, which shows the slices."""
+    points = study.get_trials(deepcopy=False)
+    valued = [point for point in points if point.state == TrialState.COMPLETE]
+    parts = [f"# {search.study.name}", f"**{search.study.question}**", sentence(search, valued, best)]
+    if best is not None:
+        parts += [_FLATTERS, f"    {command(search, best)}", "![Every point against each parameter](slices.svg)"]
+    if (evaluator := importance(search, study)) is not None:
+        shares = optuna.importance.get_param_importances(study, evaluator=evaluator)
+        listed = ", ".join(f"{key} {share:.0%}" for key, share in shares.items())
+        parts.append(f"Importance by PED-ANOVA, which {len(valued)} points can only hint at: {listed}.")
+    rows = [("point", "status", search.metric.name, *search.space, "time", "note"), ("---",) * (5 + len(search.space))]
+    for point in points:
+        attrs = point.user_attrs
+        words = [as_word(point.params[key]) for key in search.space]
+        values = (str(point.number), attrs["status"], interval(search, point))
+        rows.append((*values, *words, duration(attrs.get("seconds")), attrs["error"]))
+    parts.append("\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in row)} |" for row in rows))
+    parts.append(
+        f"{len(points)} of {search.trials} points ended, {len(valued)} with a value. All share "
+        f"`{' '.join(search.study.base)}`, seeds {', '.join(map(str, search.study.seeds))}; drawn by {search.sampler}."
     )
-    pictures = [history(search, found.points)] if is_html and found.valued else []
-    return environment.get_template(_TEMPLATES[name]).render(
-        search=search,
-        points=found.points,
-        best=found.best,
-        valued=len(found.valued),
-        ended=sum(point.ended for point in found.points),
-        answer=sentence(found),
-        command="" if found.best is None else command(search, found.best),
-        history=pictures + ([importance(found.importances)] if pictures and found.importances else []),
-        slices=slices(search, found.points) if pictures else [],
-        importances=found.importances,
-        cost=found.cost,
-        interval=lambda point: _interval(search, point),
-        duration=duration,
-    )
+    parts.append("\n".join(f"* {key}: {values}" for key, values in search.space.items()))
+    return "\n\n".join(parts) + "\n"
 
 
-def _interval(search: Search, point: Point) -> str:
-    values = list(point.outcome.values.values())
-    return "" if point.value is None else with_interval(search.metric.key, estimate(values))
-
-
-def _is_near(search: Search, point: Point, best: Point) -> bool:
-    difference = paired_difference(point.outcome.values, best.outcome.values)
-    return verdict(difference, higher=search.metric.higher) == "within noise"
-
-
-def _cell(value: float | None) -> str:
-    return "" if value is None else f"{value:.6g}"
+def page(text: str, plots: Sequence[str]) -> str:
+    """The report as one self-contained page."""
+    head = (Path(reporting.__file__).parent / "head.html.j2").read_text(encoding="utf-8")
+    images = [f"data:image/svg+xml;base64,{base64.b64encode(plot.encode()).decode()}" for plot in plots]
+    body = MarkdownIt("js-default").render(text)
+    for image in images[:1]:
+        body = body.replace('src="slices.svg"', f'style="width: 100%" src="{image}"')
+    body += "".join(f'<img style="max-width: 100%" src="{image}" alt="">' for image in images[1:])
+    return f'<!DOCTYPE html>\n<html lang="en">\n<head>\n{head}\n</head>\n<body>\n{body}\n</body>\n</html>\n'

@@ -1,115 +1,193 @@
-"""What a search may change: one parameter per config key, and its values as words of Hydra's override grammar."""
+"""What a search is: the file `search.yaml` of its folder, and the check of all values that it may try."""
 
+import dataclasses
+import hashlib
+import json
+import math
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-_PLAIN = re.compile(r"[A-Za-z_][\w./-]*")
-_NOT_TEXT = ("true", "false", "null", "none", "inf", "nan")  # words that Hydra does not read as a text
-Require = Callable[[bool, str], None]
+import yaml
+from omegaconf import MISSING, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.study import StudyDirection
+
+from limoe.config_errors import explain
+from limoe.errors import ConfigError, DataError, one_line
+from limoe.studies.plan import Plan, plan_study
+from limoe.studies.study import Metric, Study, parse_study, unreadable
+
+FILE = "search.yaml"
+POINT = "point"  # the only variant of the study that a point is
+
+
+@dataclass
+class Sampler:
+    """`startup` points are drawn at random before `tpe` proposes: unless given a quarter of the points, in 4 to 10."""
+
+    name: str = "tpe"  # or random
+    seed: int = 0
+    startup: int = -1  # to be chosen
+
+
+@dataclass
+class SearchFile:
+    """What a search.yaml holds."""
+
+    question: str = MISSING
+    base: list[Any] = MISSING
+    space: Any = MISSING
+    metric: dict[str, Any] = MISSING
+    trials: int = MISSING
+    seeds: list[Any] = field(default_factory=lambda: [0])
+    trial_timeout: Any = None
+    sampler: Sampler = field(default_factory=Sampler)
+    pruning: bool = False
 
 
 @dataclass(frozen=True)
-class Range:
-    """Numbers from `low` to `high`, both included: whole ones if both ends are whole.
+class Search:
+    """Which values of `space` are best for the metric? `trials` is the number of points; `study` holds what a search
+    shares with studies: question, base overrides, seeds, metric, seconds per training."""
 
-    `log` draws evenly over orders of magnitude; `step` only from low, low + step, ...
-    """
-
-    low: float
-    high: float
-    log: bool = False
-    step: float | None = None
-
-    @property
-    def is_whole(self) -> bool:
-        return all(isinstance(value, int) for value in (self.low, self.high, self.step or 1))
+    study: Study
+    space: Mapping[str, BaseDistribution]
+    trials: int
+    sampler: Sampler
+    pruning: bool
 
     @property
-    def probes(self) -> tuple[str, ...]:
-        """The values that are checked before anything runs."""
-        return self.word(self.low), self.word(self.high)
-
-    def word(self, value: float) -> str:
-        """The value as a training is given it: six digits, so that people can read and type it."""
-        return str(int(value)) if self.is_whole else repr(float(f"{value:.6g}"))
-
-    def __str__(self) -> str:
-        how = " (log)" if self.log else "" if self.step is None else f" (step {self.step:g})"
-        return f"{self.word(self.low)} to {self.word(self.high)}{how}"
-
-
-@dataclass(frozen=True)
-class Choices:
-    """A list of values, of any kind that an override may have."""
-
-    words: tuple[str, ...]
+    def metric(self) -> Metric:
+        return self.study.metrics[0]
 
     @property
-    def probes(self) -> tuple[str, ...]:
-        return self.words
-
-    def word(self, value: str) -> str:
-        return value
-
-    def __str__(self) -> str:
-        return ", ".join(self.words)
+    def direction(self) -> StudyDirection:
+        return StudyDirection.MAXIMIZE if self.metric.higher else StudyDirection.MINIMIZE
 
 
-Parameter = Range | Choices
+def read_search(folder: Path) -> Search:
+    """The search in `folder`. Raises `DataError` if there is no search.yaml, or a key of it breaks its rule."""
+    path = folder / FILE
+
+    def require(condition: bool, message: str) -> None:
+        if not condition:
+            raise DataError(f"{path}: {message}")
+
+    try:
+        given = OmegaConf.merge(OmegaConf.structured(SearchFile), OmegaConf.create(path.read_text(encoding="utf-8")))
+        content: Any = OmegaConf.to_container(given, resolve=False, throw_on_missing=True)
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror}; make a search with: limoe search new FOLDER") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise unreadable(path, error) from error
+    except OmegaConfBaseException as error:
+        raise DataError(f"{path}: {explain(error)}") from error
+    space, metric, trials, pruning = (content.pop(key) for key in ("space", "metric", "trials", "pruning"))
+    sampler = Sampler(**content.pop("sampler"))
+    if sampler.startup == -1:
+        sampler.startup = max(4, min(10, trials // 4))
+    whole = {"key", "higher"} <= set(metric) <= {"key", "higher", "name"} and isinstance(metric["higher"], bool)
+    require(whole, f"metric must be {{key, higher}}, and perhaps name, got {metric!r:.60}")
+    require(trials > 0, f"trials must be > 0, got {trials}")
+    require(sampler.name in ("tpe", "random"), f"sampler.name must be tpe or random, got {sampler.name!r:.60}")
+    require(sampler.seed >= 0, f"sampler.seed must be >= 0, got {sampler.seed}")
+    require(sampler.startup > 0, f"sampler.startup must be > 0, got {sampler.startup}")
+    require(
+        isinstance(space, dict) and space != {}, f"space must map config keys to ranges or choices, got {space!r:.60}"
+    )
+    for key in ("seed", "hydra.run.dir"):
+        require(key not in space, f"space: {key} is set by the search itself")
+    study = parse_study(
+        content | {"metrics": [metric], "variants": {POINT: []}}, name=folder.resolve().name, place=str(path)
+    )
+    return Search(study, {key: _distribution(key, space[key], path) for key in space}, trials, sampler, pruning)
 
 
-def parse_parameter(key: Any, entry: Any, *, require: Require) -> Parameter:
-    """A parameter of search.yaml; `require(condition, message)` raises where a rule is broken."""
-    plain = isinstance(key, str) and re.fullmatch(r"[A-Za-z_][\w.@/]*", key) is not None
-    require(plain, f"space: {key!r} must be a config key, such as optimizer.lr")
-    require(key not in ("seed", "hydra.run.dir"), f"space: {key} is set by the search itself")
-    where = f"space.{key}"
-    require(isinstance(entry, dict), f"{where} must be {{low, high}} or {{choices}}, got {entry!r:.60}")
-    if "choices" in entry:
-        require(set(entry) == {"choices"}, f"{where}: choices come alone, got {', '.join(map(str, entry))}")
-        return _choices(entry["choices"], where=where, require=require)
-    known = {"low", "high"} <= set(entry) <= {"low", "high", "log", "step"}
-    require(known, f"{where} must have low, high and perhaps log or step, got {', '.join(map(str, entry))}")
-    return _range(**entry, where=where, require=require)
+def _distribution(key: str, entry: Any, path: Path) -> BaseDistribution:
+    """optuna's, of whole numbers where both ends and the step are whole; choices are words of Hydra's overrides."""
+    reason = f"must be {{low, high}} with perhaps log: true or step, or {{choices: [...]}}, got {entry!r:.60}"
+    given = dict(entry) if isinstance(entry, dict) else {}
+    numbers = [value for name, value in given.items() if name not in ("log", "choices")]
+    plain = all(type(number) in (int, float) and math.isfinite(number) for number in numbers)
+    try:
+        if set(given) == {"choices"} and isinstance(given["choices"], list):
+            words = [override_word(value) for value in given["choices"]]
+            if len(set(words)) == len(words) > 1:
+                return CategoricalDistribution(words)
+            reason = f"choices must be two or more that differ, got {entry['choices']!r:.60}"
+        elif plain and {"low", "high"} <= set(given) and isinstance(given.get("log", False), bool):
+            kind = IntDistribution if all(isinstance(number, int) for number in numbers) else FloatDistribution
+            with warnings.catch_warnings(action="error"):  # a step that does not divide the range
+                return kind(**given)
+    except (TypeError, ValueError, UserWarning) as error:
+        reason = one_line(str(error))
+    raise DataError(f"{path}: space.{key}: {reason}")
 
 
-def word(value: Any) -> str:
+def override_word(value: Any) -> str:
     """A value of a YAML file in Hydra's override grammar."""
-    match value:
-        case None | bool():
-            return {None: "null", True: "true", False: "false"}[value]
-        case int() | float():
-            return repr(value)
-        case list():
-            return f"[{','.join(word(entry) for entry in value)}]"
-        case dict():
-            return f"{{{','.join(f'{key}:{word(entry)}' for key, entry in value.items())}}}"
-    text = str(value)
-    if _PLAIN.fullmatch(text) and text.lower() not in _NOT_TEXT:
-        return text
-    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
+    if isinstance(value, list):
+        return f"[{','.join(override_word(entry) for entry in value)}]"
+    if isinstance(value, dict):
+        return f"{{{','.join(f'{key}:{override_word(entry)}' for key, entry in value.items())}}}"
+    if not isinstance(value, str):
+        return repr(value) if isinstance(value, float) else json.dumps(value)
+    if re.fullmatch(r"(?!(true|false|null|none|inf|nan)$)[a-z_][\w./-]*", value, re.IGNORECASE):
+        return value
+    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
     return f"'{escaped}'"
 
 
-def _choices(values: Any, *, where: str, require: Require) -> Choices:
-    require(isinstance(values, list) and len(values) > 1, f"{where}.choices must list two or more, got {values!r:.60}")
-    words = tuple(word(value) for value in values)
-    require(len(set(words)) == len(words), f"{where}.choices must differ, got {values!r:.60}")
-    return Choices(words)
+def as_word(drawn: Any) -> str:
+    """A drawn value as a training is given it: six digits, so that people can read and type it."""
+    return repr(float(f"{drawn:.6g}")) if isinstance(drawn, float) else str(drawn)
 
 
-def _range(low: Any, high: Any, *, where: str, require: Require, log: Any = False, step: Any = None) -> Range:
-    for name, value in (("low", low), ("high", high), ("step", low if step is None else step)):
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        require(number, f"{where}.{name} must be a number, got {value!r:.60}")
-    require(low < high, f"{where}.low must be < high={high}, got {low}")
-    require(isinstance(log, bool), f"{where}.log must be true or false, got {log!r:.60}")
-    require(not log or low > 0, f"{where}.low must be > 0 where log is true, got {low}")
-    require(step is None or not log, f"{where}: step and log exclude each other")
-    if step is not None:
-        steps = (high - low) / step if step > 0 else 0.0
-        whole = steps >= 1 and abs(steps - round(steps)) < 1e-6
-        require(whole, f"{where}.step must be > 0 and divide high - low, got {step}")
-    return Range(low, high, log, step)
+def ends(values: Any) -> list[str]:
+    """Both ends of a range, or all choices."""
+    both = values.choices if isinstance(values, CategoricalDistribution) else (values.low, values.high)
+    return [as_word(value) for value in both]
+
+
+def plan_point(search: Search, params: Mapping[str, Any], *, root: Path) -> Plan:
+    """The trainings of one point: its values on top of the base, with each seed. No values: the base itself.
+
+    Raises:
+        ConfigError: the config breaks a rule.
+    """
+    overrides = tuple(f"{key}={as_word(value)}" for key, value in params.items())
+    try:
+        return plan_study(dataclasses.replace(search.study, variants={POINT: overrides}), root=root)
+    except ConfigError as error:
+        raise ConfigError(str(error).removeprefix(f"variant {POINT}: ")) from error
+
+
+def check_space(search: Search, *, root: Path) -> Plan:
+    """The plan of the base, once it and both ends or all choices of every parameter have been composed and checked.
+
+    The other parameters are at their first value meanwhile, so a rule about two of them may still refuse a point.
+
+    Raises:
+        ConfigError: a key that the config does not have, or a value that it refuses.
+    """
+    base = plan_point(search, {}, root=root)
+    first = {key: ends(values)[0] for key, values in search.space.items()}
+    for key, values in search.space.items():
+        for word in ends(values):
+            try:
+                plan_point(search, first | {key: word}, root=root)
+            except ConfigError as error:
+                raise ConfigError(f"space: {key}={word}: {error}") from error
+    return base
+
+
+def search_key(search: Search, base: Plan) -> str:
+    """What makes two values comparable: the base, the space, the metric, the seeds. More points are the same search."""
+    configs = [trial.config_hash for trial in base.trials]
+    content = repr((configs, sorted(search.space.items()), search.metric.key, search.metric.higher))
+    return f"{search.study.name}_{hashlib.sha256(content.encode()).hexdigest()[:8]}"

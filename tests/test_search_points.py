@@ -227,7 +227,8 @@ def test_an_interrupted_search_goes_on(tmp_path: Path, n_jobs: int, number: sign
             run(study, search, tmp_path, n_jobs=n_jobs)
         assert number == signal.SIGINT or caught.value.code == 143  # type: ignore[attr-defined]
         assert signal.getsignal(number) == before
-        assert tries(study)[0].state == TrialState.WAITING and tries(study)[0].params == {"behave": "hang"}
+        (hanging,) = [point for point in tries(study) if point.params == {"behave": "hang"}]
+        assert hanging.state == TrialState.WAITING  # its number is that of the thread that drew first
         found = [path.read_text() for path in tmp_path.glob(f"{POINT}/*/trial.json")]
         assert [json.loads(text)["status"] for text in found if "hang" in text] == ["interrupted"]
     with searched(tmp_path, search) as study:
@@ -259,9 +260,9 @@ def test_a_point_whose_command_was_killed_is_taken_over_with_its_values(tmp_path
 
 
 def test_a_point_that_another_command_trains_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "GRACE", 1)
     search = search_of(2, space=SPACE)
     with searched(tmp_path, search) as one, searched(tmp_path, search) as other:
+        monkeypatch.setattr(module, "GRACE", 0)  # how long a new command looks on; those opened above wait for 30 s
         with pytest.warns(UserWarning, match="supposed to be used with Study.optimize"):
             trial = one.ask()
         command(one, search, tmp_path)._draw(trial)

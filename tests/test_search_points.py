@@ -21,6 +21,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import FrozenTrial, TrialState
 
 from limoe.errors import ConfigError, DataError
+from limoe.files import try_lock
 from limoe.search import points as module
 from limoe.search.points import Command, alone, opened, tries
 from limoe.search.report import say
@@ -349,15 +350,15 @@ def test_a_training_that_outlived_its_search_is_waited_for(tmp_path: Path) -> No
         (trial.folder / "trial.json").write_text(
             json.dumps({"status": "running", "error": "", "seconds": 0.0, "run": "try_1"})
         )
-        lock = trials._Lock(trial.folder)
-        assert lock.__enter__() is not None
+        lock = contextlib.ExitStack()
+        assert lock.enter_context(try_lock(trial.folder / ".lock")) is not None
 
         def end_later() -> None:
             time.sleep(0.3)
             (trial.folder / "try_1").mkdir()
             record = {"status": "done", "metrics": {"score": 7.0}, "seconds": 1.0, "error": None}
             (trial.folder / "try_1" / "run.json").write_text(json.dumps(record))
-            lock.__exit__()
+            lock.close()
 
         threading.Thread(target=end_later, daemon=True).start()
         (point,) = run(study, search, tmp_path)

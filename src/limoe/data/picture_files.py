@@ -48,4 +48,4 @@ def read_picture(root: Path, name: str, *, allow_outside: bool = False) -> bytes
 
 def _outside(name: str) -> BadContent:
     hint = "only allow_outside of a table or a Hugging Face dataset permits that"
-    return BadContent(f"its picture {name!r:.80} lies outside the folder of the pictures; {hint}", kind="outside")
+    return BadContent(f"its picture {name!r:.300} lies outside the folder of the pictures; {hint}", kind="outside")

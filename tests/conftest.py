@@ -6,11 +6,14 @@ import limoe  # noqa: F401  (first: makes torchvision importable beside a CPU-on
 import os
 import random
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hydra.core.plugins import Plugins
+from hydra.plugins.search_path_plugin import SearchPathPlugin
 
 torch.set_num_threads(1)
 
@@ -26,6 +29,15 @@ def fixed_seed() -> None:
 def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Indexes of read-only data are built once per session and leave nothing behind."""
     monkeypatch.setenv("LIMOE_CACHE_DIR", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+@pytest.fixture(autouse=True)
+def own_search_path() -> Iterator[None]:
+    """A command that runs in the process of the tests adds its `experiments` to Hydra's search path for good."""
+    plugins = Plugins.instance().plugin_type_to_subclass_list[SearchPathPlugin]
+    before = list(plugins)
+    yield
+    plugins[:] = before
 
 
 @pytest.fixture

@@ -137,7 +137,8 @@ def _templates(
         for number, sentence in enumerate(sentences):
             if not isinstance(sentence, str) or sentence.count("{}") != 1:
                 faults.append(f"{entry}[{number}] must be a text with exactly one {{}}, got {short(sentence)}")
-        found += sentences
+            else:
+                found.append(sentence)
     return found
 
 

@@ -14,11 +14,9 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from limoe.callbacks import progress as progress_module
-from limoe.callbacks.few_shot import FewShotValidation
 from limoe.callbacks.progress import Progress, shown
-from limoe.callbacks.retrieval import RetrievalValidation
 from limoe.callbacks.sample_predictions import SamplePredictions, spread
-from limoe.callbacks.zero_shot import ZeroShotValidation
+from limoe.callbacks.task_validation import FewShotValidation, RetrievalValidation, ZeroShotValidation
 from limoe.errors import ConfigError, DataError
 from limoe.evaluation.encode import Encoder
 from limoe.evaluation.tasks import evaluate_task, task_chance

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 import torch
 from builders import tiny_model
+from lightning.pytorch.accelerators import CPUAccelerator
+from lightning.pytorch.strategies import DDPStrategy
 from ranks import run_two
 from test_lit_module import fit, module
 from torch import Tensor
@@ -50,7 +52,8 @@ def test_every_n_steps_is_positive() -> None:
 
 
 def one_bad_rank(rank: int) -> list[str]:
-    trainer: Any = SimpleNamespace(global_step=6)
+    strategy = DDPStrategy(accelerator=CPUAccelerator(), parallel_devices=[torch.device("cpu")] * 2)
+    trainer: Any = SimpleNamespace(global_step=6, strategy=strategy)
     loss = torch.tensor(float("nan") if rank == 1 else 2.5)
     try:
         NonFiniteGuard().on_before_backward(trainer, None, loss)  # type: ignore[arg-type]

@@ -1,6 +1,5 @@
 """run.json: what a run was, how it ended, what came out. Replaced in one step: a crash never leaves half of it."""
 
-import math
 import platform
 import shlex
 import signal
@@ -21,6 +20,7 @@ import limoe
 from limoe.errors import ConfigError, one_line
 from limoe.files import write_json
 from limoe.run_files import RECORD, TOP_LEVEL
+from limoe.trees import strict_json
 
 _PACKAGES = ("torch", "lightning", "hydra-core", "timm", "tokenizers", "torchmetrics", "numpy")
 
@@ -87,8 +87,8 @@ class RunRecord:
             "status": status,
             **self._fixed,
             "seconds": round(time.monotonic() - self._clock, 1),
-            "metrics": _finite(self.metrics),
-            "chance": _finite(self.chance),
+            "metrics": strict_json(self.metrics),
+            "chance": strict_json(self.chance),
             "bad_samples": self.bad_samples,
             "error": error,
         }
@@ -143,8 +143,3 @@ def git_commit(file: Path) -> str | None:
         return git("rev-parse", "HEAD") + ("-dirty" if git("status", "--porcelain", "--untracked-files=no") else "")
     except (OSError, subprocess.SubprocessError):
         return None
-
-
-def _finite(values: dict[str, float]) -> dict[str, float | None]:
-    """Plain floats; null stands for NaN and infinity, which JSON does not have."""
-    return {key: float(value) if math.isfinite(value) else None for key, value in values.items()}

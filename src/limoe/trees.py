@@ -1,5 +1,6 @@
 """Nested mappings: flat, and with other values."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -20,6 +21,16 @@ def mapped(tree: Any, change: Callable[[str, Any], Any], prefix: str = "") -> An
     if isinstance(tree, list):
         return [mapped(value, change, prefix) for value in tree]
     return change(prefix, tree)
+
+
+def strict_json(tree: Any) -> Any:
+    """The same with null for NaN and infinity, which JSON does not have."""
+
+    def finite(_: str, value: Any) -> Any:
+        has_no_word = isinstance(value, float) and not math.isfinite(value)
+        return None if has_no_word else value
+
+    return mapped(tree, finite)
 
 
 def moved(value: Any, *, before: str, now: str) -> Any:

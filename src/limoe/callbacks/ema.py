@@ -20,9 +20,6 @@ class Ema(WeightAveraging):
     Args:
         decay: share of the average that a step keeps.
         start_step: optimizer steps before averaging begins (the first weights are far from the last).
-
-    Raises:
-        ConfigError: a value breaks its rule.
     """
 
     def __init__(self, *, decay: float = 0.999, start_step: int = 0) -> None:

@@ -2,10 +2,8 @@
 
 import lightning as L
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
-from limoe.distributed import world_size
 from limoe.errors import DivergedError, require
 
 
@@ -28,12 +26,8 @@ class NonFiniteGuard(L.Callback):
         self._batches += 1
         if self._batches % self.every_n_steps:
             return
-        bad = ~torch.isfinite(loss.detach())
-        if world_size() > 1:
-            flag = bad.to(torch.uint8)
-            dist.all_reduce(flag, dist.ReduceOp.MAX)
-            bad = flag.bool()
-        if bad:
+        is_bad = not torch.isfinite(loss.detach()).item()
+        if trainer.strategy.reduce_boolean_decision(is_bad, all=False):
             raise DivergedError(
                 f"the loss of step {trainer.global_step + 1} is not finite (here {loss.item():g}); lower optimizer.lr, "
                 "lengthen scheduler.warmup, or look at the last finite values of train/*"

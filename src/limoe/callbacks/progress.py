@@ -27,37 +27,36 @@ class Progress(ProgressBar):
         super().__init__()
         require(plain_every > 0, "callbacks.progress.plain_every", "> 0 (seconds)", plain_every)
         self.plain_every = plain_every
-        self._enabled = True
-        self._bar: tqdm | None = None
+        self.is_enabled = True  # read by `LightningModule.print`
+        self._bar = tqdm(disable=True)
         self._first_step = 0
         self._started = self._spoken = 0.0
 
-    @property
-    def is_enabled(self) -> bool:
-        """Read by `LightningModule.print`."""
-        return self._enabled
-
     def enable(self) -> None:
-        self._enabled = True
+        self.is_enabled = True
 
     def disable(self) -> None:
         """Called by Lightning on every rank but the first."""
-        self._enabled = False
+        self.is_enabled = False
 
     def print(self, *args: Any, **kwargs: Any) -> None:
-        if self._enabled:
+        if self.is_enabled:
             tqdm.write(" ".join(str(arg) for arg in args), file=sys.stdout)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._first_step = trainer.global_step
         self._started = self._spoken = time.monotonic()
-        if self._enabled and sys.stdout.isatty():
-            columns = shutil.get_terminal_size().columns  # 80 where the terminal does not say
-            step, total = trainer.global_step, _total(trainer)
-            self._bar = tqdm(total=total, initial=step, file=sys.stdout, bar_format=_BAR, ncols=columns)
+        self._bar = tqdm(
+            total=_total(trainer),
+            initial=trainer.global_step,
+            file=sys.stdout,
+            bar_format=_BAR,
+            ncols=shutil.get_terminal_size().columns,  # 80 where the terminal does not say
+            disable=not (self.is_enabled and sys.stdout.isatty()),
+        )
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        every = self.plain_every if self._bar is None else _BAR_EVERY
+        every = self.plain_every if self._bar.disable else _BAR_EVERY
         if time.monotonic() - self._spoken > every:
             self._say(trainer)
 
@@ -66,25 +65,20 @@ class Progress(ProgressBar):
             self._say(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self._bar is not None:
+        if not self._bar.disable:
             self._say(trainer)
-        self._close()
+        self._bar.close()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        self._close()
-
-    def _close(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
+        self._bar.close()
 
     def _say(self, trainer: Trainer) -> None:
         self._spoken = time.monotonic()
-        if self._bar is not None:
+        if not self._bar.disable:
             self._bar.set_description_str(self._numbers(trainer), refresh=False)
             self._bar.n = trainer.global_step
             self._bar.refresh()
-        elif self._enabled:
+        elif self.is_enabled:
             steps = f"{trainer.global_step}/{_total(trainer) or '?'}"
             elapsed = tqdm.format_interval(self._spoken - self._started)
             print(f"step {steps}, {elapsed} so far, {self._numbers(trainer)}", flush=True)

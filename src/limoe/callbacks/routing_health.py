@@ -9,9 +9,9 @@ import lightning as L
 import torch
 
 from limoe.errors import require
-from limoe.evaluation.record import plain
 from limoe.routing.statistics import QUANTILES, ModalityStatistics, RoutingSums, statistics
 from limoe.run_files import HEALTH
+from limoe.trees import strict_json
 from limoe.types import MODALITIES, RouterOutput
 
 _LOGGED = (
@@ -83,7 +83,7 @@ def _log(pl_module: L.LightningModule, records: list[HealthRecord]) -> None:
 
 
 def _line(record: HealthRecord) -> dict[str, Any]:
-    values = plain({name: value.tolist() for name, value in record.statistics._asdict().items()})
+    values = strict_json({name: value.tolist() for name, value in record.statistics._asdict().items()})
     return {"step": record.step, "layer": record.layer, "modality": record.modality, **values}
 
 

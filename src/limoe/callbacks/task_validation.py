@@ -1,4 +1,4 @@
-"""What the callbacks of one kind of task share: evaluate tasks after validations and log the numbers."""
+"""Evaluate tasks after validations and log the numbers: one callback per kind of task."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,7 +9,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from limoe.errors import require
 from limoe.evaluation.encode import Encoder
 from limoe.evaluation.tasks import evaluate_task, task_chance
-from limoe.types import Task
+from limoe.types import FewShotTask, RetrievalTask, Task, ZeroShotTask
 
 
 class TaskValidation(Callback):
@@ -58,3 +58,25 @@ class TaskValidation(Callback):
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
         self._validations = state_dict["validations"]
+
+
+class ZeroShotValidation(TaskValidation):
+    """Logs `val/<task>/zeroshot_top1`, `zeroshot_top5` and `zeroshot_class_mean` of every `ZeroShotTask`."""
+
+    name = "zero_shot"
+    kind = ZeroShotTask
+    shown = ("zeroshot_top1",)
+
+
+class RetrievalValidation(TaskValidation):
+    """Logs `val/<task>/i2t_r1|r5|r10` and `t2i_r1|r5|r10` of every `RetrievalTask`."""
+
+    name = "retrieval"
+    kind = RetrievalTask
+
+
+class FewShotValidation(TaskValidation):
+    """Logs `val/<task>/fewshot<shots>_top1`, the mean over seeds, of every `FewShotTask`."""
+
+    name = "few_shot"
+    kind = FewShotTask

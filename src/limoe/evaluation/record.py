@@ -1,6 +1,5 @@
 """One evaluation as plain content for its JSON file: enough to know what was measured, on what, and how surely."""
 
-import math
 from typing import Any
 
 from limoe.evaluation.bootstrap import LEVEL, RESAMPLES, SEED
@@ -8,6 +7,7 @@ from limoe.evaluation.metrics import TaskMetric
 from limoe.evaluation.outcome import Measure
 from limoe.evaluation.tasks import task_chance
 from limoe.evaluation.zero_shot import prompts_sha256
+from limoe.trees import strict_json
 from limoe.types import FewShotTask, LinearProbeTask, RetrievalTask, Task, ZeroShotTask
 
 KINDS = {
@@ -32,17 +32,8 @@ def evaluation_record(name: str, task: Task, metric: TaskMetric) -> dict[str, An
             "seed": SEED,
         },
         "prompts": _prompts(task) if isinstance(task, ZeroShotTask) else None,
-        "details": plain(metric.details()),
+        "details": strict_json(metric.details()),
     }
-
-
-def plain(content: Any) -> Any:
-    """Content that strict JSON can hold: null for NaN."""
-    if isinstance(content, dict):
-        return {key: plain(value) for key, value in content.items()}
-    if isinstance(content, list):
-        return [plain(value) for value in content]
-    return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
 def _metric(measure: Measure, *, chance: float) -> dict[str, float]:

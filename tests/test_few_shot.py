@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from limoe.evaluation.few_shot import few_shot_hits, picks_of, ridge_scores, shots_of, standardised
+from limoe.evaluation.few_shot import ridge_scores, shots_of, standardised
+from limoe.evaluation.ranks import ranked
 
 
 def oracle_scores(x: np.ndarray, y: np.ndarray, x_test: np.ndarray, *, num_classes: int, l2: float) -> np.ndarray:
@@ -26,9 +27,10 @@ def test_equals_stacked_least_squares(pictures, width, l2):
     y, y_test = rng.integers(0, 4, size=pictures), rng.integers(0, 4, size=25)
     expected = oracle_scores(x, y, x_test, num_classes=4, l2=l2)
     tensors = [torch.from_numpy(part) for part in (x, y, x_test)]
-    assert np.allclose(ridge_scores(*tensors, num_classes=4, l2=l2).numpy(), expected, rtol=1e-8, atol=1e-10)
-    hits = few_shot_hits(*tensors, torch.from_numpy(y_test), num_classes=4, l2=l2)
-    assert hits.tolist() == (expected.argmax(1) == y_test).astype(float).tolist()
+    scores = ridge_scores(*tensors, num_classes=4, l2=l2)
+    assert np.allclose(scores.numpy(), expected, rtol=1e-8, atol=1e-10)
+    ranks, _ = ranked(scores, torch.from_numpy(y_test))
+    assert (ranks == 0).tolist() == (expected.argmax(1) == y_test).tolist()
 
 
 def test_a_feature_that_never_changes_does_no_harm():
@@ -41,9 +43,9 @@ def test_a_feature_that_never_changes_does_no_harm():
 
 def test_equal_features_and_nan_are_never_right():
     same, labels = torch.ones(6, 3, dtype=torch.float64), torch.tensor([0, 0, 1, 1, 2, 2])
-    assert few_shot_hits(same, labels, same, labels, num_classes=3, l2=1024.0).sum() == 0
-    nan = torch.full_like(same, torch.nan)
-    assert few_shot_hits(nan, labels, nan, labels, num_classes=3, l2=1024.0).sum() == 0
+    for features in (same, torch.full_like(same, torch.nan)):
+        ranks, _ = ranked(ridge_scores(features, labels, features, num_classes=3, l2=1024.0), labels)
+        assert (ranks > 0).all()
 
 
 def test_shots_per_class_nested_and_by_seed():
@@ -53,5 +55,3 @@ def test_shots_per_class_nested_and_by_seed():
     assert set(few.tolist()) <= set(many.tolist()) and len(many.unique()) == 32
     other = shots_of(labels, num_classes=4, shots=5, seed=2)
     assert set(other.tolist()) != set(few.tolist())
-    picks = picks_of(labels, num_classes=4, shots=[5, 10], seeds=[1, 2])
-    assert picks.keys() == {(5, 1), (5, 2), (10, 1), (10, 2)} and torch.equal(picks[5, 2], other)

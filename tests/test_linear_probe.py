@@ -18,7 +18,7 @@ def clouds(pictures: int, *, classes: int = 4, width: int = 6, spread: float = 1
 @pytest.mark.parametrize("strength", [1e-3, 0.1, 3.0])
 def test_the_gradient_is_zero(strength):
     features, labels = clouds(50)
-    weights, bias = (part.numpy() for part in fit(features, labels, num_classes=4, strength=strength))
+    weights, bias = (part.numpy() for part in fit(features, labels, num_classes=4, strength=strength).parameters())
     x, y = features.numpy(), np.eye(4)[labels.numpy()]
     logits = x @ weights.T + bias
     p = np.exp(logits - logits.max(1, keepdims=True))
@@ -32,8 +32,8 @@ def test_another_start_gives_the_same_minimum():
     features, labels = clouds(50)
     near = fit(features, labels, num_classes=4, strength=1.0)
     for found, again in zip(
-        fit(features, labels, num_classes=4, strength=0.1),
-        fit(features, labels, num_classes=4, strength=0.1, start=near),
+        fit(features, labels, num_classes=4, strength=0.1).parameters(),
+        fit(features, labels, num_classes=4, strength=0.1, start=near).parameters(),
         strict=True,
     ):
         assert torch.allclose(found, again, atol=1e-3)
@@ -53,7 +53,7 @@ def test_the_best_strength_on_the_held_out_part_wins():
     best = max(found.tried.values())
     assert found.strength == max(s for s, accuracy in found.tried.items() if accuracy == best)
     train, scaled = standardised(features, test)
-    expected = fit(train, labels, num_classes=4, strength=found.strength).scores(scaled)
+    expected = fit(train, labels, num_classes=4, strength=found.strength)(scaled)
     assert torch.equal(found.scores, expected)
     again = linear_probe(features, labels, test, num_classes=4, strengths=[1e-3, 0.1, 1e4])
     assert torch.equal(found.scores, again.scores) and found.tried == again.tried

@@ -1,6 +1,6 @@
 """Do the features of a sample depend on who shares its batch? They do where experts drop tokens in evaluation."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import islice
 from typing import Any
 
@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from limoe.evaluation.encode import EvaluationData, Tokenizer, evaluating
+from limoe.evaluation.encode import EvaluationData, encode_texts, evaluating
 from limoe.evaluation.zero_shot import prompts_of
 from limoe.types import PairDataset, RetrievalTask, ZeroShotTask
 
@@ -29,10 +29,12 @@ def batch_gap(
     """
     with evaluating(model):
         images = _images(model, data, task.pictures, samples)
-        ids, mask = _texts(model, data.tokenizer, _wordings(task)[:samples])
+        images_alone = torch.cat([model.encode_image(image) for image in images.split(1)])
+        texts = _wordings(task)[:samples]
+        texts_alone = torch.cat([encode_texts(model, data.tokenizer, [text]) for text in texts])
         distance = {
-            "image": _distance(model.encode_image(images), [model.encode_image(x) for x in images.split(1)]),
-            "text": _distance(model.encode_text(ids, mask), [model.encode_text(*x) for x in _one_by_one(ids, mask)]),
+            "image": _distance(model.encode_image(images), images_alone),
+            "text": _distance(encode_texts(model, data.tokenizer, texts), texts_alone),
         }
     found: dict[str, float] = {}
     for name, values in distance.items():
@@ -52,15 +54,5 @@ def _images(model: nn.Module, data: EvaluationData, pictures: PairDataset, sampl
     return torch.stack(list(islice(rows, samples))).to(parameter.device, parameter.dtype)
 
 
-def _texts(model: nn.Module, tokenizer: Tokenizer, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-    device = next(model.parameters()).device
-    ids, mask = tokenizer.encode(list(texts))
-    return ids.to(device), mask.to(device)
-
-
-def _one_by_one(ids: Tensor, mask: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    return zip(ids.split(1), mask.split(1), strict=True)
-
-
-def _distance(together: Float[Tensor, "B d_out"], alone: Sequence[Float[Tensor, "1 d_out"]]) -> Float[Tensor, "B"]:
-    return 1 - F.cosine_similarity(together.double(), torch.cat(list(alone)).double())
+def _distance(together: Float[Tensor, "B d_out"], alone: Float[Tensor, "B d_out"]) -> Float[Tensor, "B"]:
+    return 1 - F.cosine_similarity(together.double(), alone.double())

@@ -23,25 +23,11 @@ from limoe.types import Pair, PairDataset
 
 
 @runtime_checkable
-class DualEncoder(Protocol):
-    """What evaluation needs of a model. Features `[B, d_out]` have unit length; `image_trunk` gives `[B, D]`."""
-
-    def encode_image(self, images: Tensor) -> Tensor: ...
-    def encode_text(self, text_ids: Tensor, text_mask: Tensor) -> Tensor: ...
-    def image_trunk(self, images: Tensor) -> Tensor:
-        """What the image head sees: few-shot and linear probes learn from it."""
-
-
-@runtime_checkable
-class Tokenizer(Protocol):
-    """Texts to ids `[texts, n_t]` and a mask that is True on real tokens."""
-
-    def encode(self, texts: list[str]) -> tuple[Tensor, Tensor]: ...
-
-
-@runtime_checkable
 class EvaluationData(Protocol):
-    """What evaluation needs of a datamodule. The loader yields image tensors in the order of the dataset."""
+    """What evaluation needs of a datamodule. The loader yields image tensors in the order of the dataset.
+
+    `tokenizer.encode` makes ids `[texts, n_t]` of texts, and a mask that is True on real tokens.
+    """
 
     tokenizer: Any
 
@@ -79,8 +65,7 @@ class Encoder:
 
         def encode(mine: Sequence[int]) -> Tensor:
             share = pictures if len(mine) == len(pictures) else Picked(pictures, mine)
-            batches = encode_pictures(self.model, self.data, share, before_head=before_head, progress=progress)
-            return torch.cat(list(batches))
+            return encode_pictures(self.model, self.data, share, before_head=before_head, progress=progress)
 
         return self._shared(len(pictures), encode, gathered=gathered)
 
@@ -148,7 +133,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def encode_texts(model: Any, tokenizer: Tokenizer, texts: Sequence[str]) -> Float[Tensor, "texts d_out"]:
+def encode_texts(model: Any, tokenizer: Any, texts: Sequence[str]) -> Float[Tensor, "texts d_out"]:
     """One batch of texts."""
     ids, mask = tokenizer.encode(list(texts))
     device = next(model.parameters()).device
@@ -157,22 +142,22 @@ def encode_texts(model: Any, tokenizer: Tokenizer, texts: Sequence[str]) -> Floa
 
 def encode_pictures(
     model: Any, data: EvaluationData, pictures: PairDataset, *, before_head: bool = False, progress: str | None = None
-) -> Iterator[Float[Tensor, "B d"]]:
-    """Features of all pictures, batch by batch and in order. Raises `DataError` if the loader drops or adds some.
+) -> Float[Tensor, "pictures d"]:
+    """Features of all pictures, in order. Raises `DataError` if the loader drops or adds some.
 
     `progress` names a bar, shown only in a terminal and only when the work takes longer than a few seconds.
     """
     parameter = next(model.parameters())
     encode = model.image_trunk if before_head else model.encode_image
     total = len(pictures)
-    seen = 0
+    found = []
     with tqdm(total=total, desc=progress, leave=False, delay=5, disable=None if progress else True) as bar:
         for images in data.picture_loader(pictures):
-            features = encode(images.to(parameter.device, parameter.dtype)).float().cpu()
-            seen += len(features)
-            bar.update(len(features))
-            yield features
-    if seen != total:
+            found.append(encode(images.to(parameter.device, parameter.dtype)).float().cpu())
+            bar.update(len(images))
+    features = torch.cat(found)
+    if len(features) != total:
         raise DataError(
-            f"evaluation pictures: the loader gave {seen} of {total}, check that it neither drops nor shuffles"
+            f"evaluation pictures: the loader gave {len(features)} of {total}, check that it neither drops nor shuffles"
         )
+    return features

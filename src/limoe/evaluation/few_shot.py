@@ -5,14 +5,10 @@ few training features, a large constant feature as bias, targets -1 and 1, one L
 were made this way is unverified.
 """
 
-from collections.abc import Sequence
-
 import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor
 from torch.nn import functional as F
-
-from limoe.evaluation.ranks import ranked
 
 BIAS = 100.0  # constant feature; large, so that the penalty hardly holds it back
 _STD_EPS = 1e-5
@@ -50,27 +46,6 @@ def shots_of(labels: Int64[Tensor, "n"], *, num_classes: int, shots: int, seed: 
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
     picked = [order[labels[order] == c][:shots] for c in range(num_classes)]
     return torch.cat(picked)
-
-
-def picks_of(
-    labels: Int64[Tensor, "n"], *, num_classes: int, shots: Sequence[int], seeds: Sequence[int]
-) -> dict[tuple[int, int], Int64[Tensor, "picked"]]:
-    """`shots_of` under every (shots, seed)."""
-    return {(k, seed): shots_of(labels, num_classes=num_classes, shots=k, seed=seed) for k in shots for seed in seeds}
-
-
-def few_shot_hits(
-    train: Float64[Tensor, "n D"],
-    labels: Int64[Tensor, "n"],
-    test: Float64[Tensor, "m D"],
-    test_labels: Int64[Tensor, "m"],
-    *,
-    num_classes: int,
-    l2: float,
-) -> Float64[Tensor, "m"]:
-    """1 for each test picture that gets the right class, else 0; a tie counts as wrong."""
-    ranks, _ = ranked(ridge_scores(train, labels, test, num_classes=num_classes, l2=l2), test_labels)
-    return (ranks == 0).double()
 
 
 def _solve(gram: Float64[Tensor, "k k"], right: Float64[Tensor, "k c"], *, l2: float) -> Float64[Tensor, "k c"]:

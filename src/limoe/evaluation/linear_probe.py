@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import torch
 from jaxtyping import Float64, Int64
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
@@ -18,16 +18,6 @@ from limoe.evaluation.few_shot import standardised
 _MAX_STEPS = 200
 _SLOPE = 1e-5  # largest entry of the gradient at the end
 _HELD_OUT = 5  # one of so many training features of a class chooses the strength
-
-
-class Probe(NamedTuple):
-    """`weights` [classes, D] and `bias` [classes] on standardised features."""
-
-    weights: Float64[Tensor, "classes D"]
-    bias: Float64[Tensor, "classes"]
-
-    def scores(self, features: Float64[Tensor, "m D"]) -> Float64[Tensor, "m classes"]:
-        return features @ self.weights.T + self.bias
 
 
 class Probing(NamedTuple):
@@ -61,11 +51,11 @@ def linear_probe(
         sorted(strengths, reverse=True), desc=progress, leave=False, delay=5, disable=None if progress else True
     ):
         probe = fit(train[kept], labels[kept], num_classes=num_classes, strength=strength, start=probe)
-        guess = probe.scores(train[held_out]).argmax(1)
+        guess = probe(train[held_out]).argmax(1)
         tried[strength] = (guess == labels[held_out]).double().mean().item()
     best = max(tried, key=lambda strength: (tried[strength], strength))
     probe = fit(train, labels, num_classes=num_classes, strength=best)
-    return Probing(probe.scores(test), best, tried)
+    return Probing(probe(test), best, tried)
 
 
 def split(labels: Int64[Tensor, "n"]) -> tuple[Int64[Tensor, "kept"], Int64[Tensor, "held_out"]]:
@@ -84,15 +74,16 @@ def fit(
     *,
     num_classes: int,
     strength: float,
-    start: Probe | None = None,
-) -> Probe:
+    start: nn.Linear | None = None,
+) -> nn.Linear:
     """The minimum of mean cross-entropy + strength / 2 |weights|^2; the bias is free. `start` only saves steps."""
-    if start is None:
-        zeros = torch.zeros(num_classes, features.shape[1] + 1, dtype=torch.float64)
-        start = Probe(zeros[:, :-1], zeros[:, -1])
-    weights, bias = (part.clone().requires_grad_() for part in start)
+    probe = nn.utils.skip_init(nn.Linear, features.shape[1], num_classes, dtype=torch.float64)
+    for parameter in probe.parameters():
+        nn.init.zeros_(parameter)
+    if start is not None:
+        probe.load_state_dict(start.state_dict())
     optimizer = torch.optim.LBFGS(
-        [weights, bias],
+        probe.parameters(),
         max_iter=_MAX_STEPS,
         tolerance_grad=_SLOPE,
         tolerance_change=0.0,
@@ -102,11 +93,11 @@ def fit(
 
     def loss() -> Tensor:
         optimizer.zero_grad()
-        logits = features @ weights.T + bias
-        value = F.cross_entropy(logits, labels) + strength / 2 * weights.square().sum()
+        penalty = strength / 2 * probe.weight.square().sum()
+        value = F.cross_entropy(probe(features), labels) + penalty
         value.backward()
         return value
 
     with torch.enable_grad():
         optimizer.step(loss)
-    return Probe(weights.detach(), bias.detach())
+    return probe.requires_grad_(False)

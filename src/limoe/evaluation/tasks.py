@@ -6,9 +6,10 @@ from torch import Tensor
 
 from limoe.errors import DataError, require
 from limoe.evaluation.encode import Encoder, Picked
-from limoe.evaluation.few_shot import few_shot_hits, picks_of
+from limoe.evaluation.few_shot import ridge_scores, shots_of
 from limoe.evaluation.linear_probe import linear_probe
 from limoe.evaluation.metrics import Classification, FewShotAccuracy, TaskMetric
+from limoe.evaluation.ranks import ranked
 from limoe.evaluation.retrieval import RetrievalRecall, retrieval_chance
 from limoe.evaluation.zero_shot import chance_top_k, classify
 from limoe.types import FewShotTask, LabelledPictures, LinearProbeTask, RetrievalTask, Task, ZeroShotTask
@@ -74,7 +75,11 @@ def evaluate_few_shot(encoder: Encoder, task: FewShotTask, *, progress: str | No
     _check_few_shot(task)
     classes = len(task.class_names)
     labels, test_labels = (_checked(part, classes=classes) for part in (task.train, task.test))
-    picks = picks_of(labels, num_classes=classes, shots=task.shots, seeds=task.seeds)
+    picks = {
+        (shots, seed): shots_of(labels, num_classes=classes, shots=shots, seed=seed)
+        for shots in task.shots
+        for seed in task.seeds
+    }
     used = torch.cat(list(picks.values())).unique()
     train = encoder.pictures(Picked(task.train.pictures, used.tolist()), before_head=True, progress=progress).double()
     test = encoder.pictures(task.test.pictures, before_head=True, gathered=False, progress=progress).double()
@@ -83,7 +88,9 @@ def evaluate_few_shot(encoder: Encoder, task: FewShotTask, *, progress: str | No
     def hits(shots: int, seed: int) -> Float64[Tensor, "n"]:
         picked = picks[shots, seed]
         shown = train[torch.searchsorted(used, picked)]
-        return few_shot_hits(shown, labels[picked], test, own, num_classes=classes, l2=task.l2)
+        scores = ridge_scores(shown, labels[picked], test, num_classes=classes, l2=task.l2)
+        ranks, _ = ranked(scores, own)
+        return (ranks == 0).double()
 
     pictures = labels.bincount(minlength=classes)
     metric = FewShotAccuracy({k: int((pictures < k).sum()) for k in task.shots})

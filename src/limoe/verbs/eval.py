@@ -7,7 +7,6 @@ limoe eval RUN eval=[emoji_subgroup] data.root=DIR          where the run's own 
 limoe eval RUN eval_capacity_factor=1.05                    with limited seats; also says what the batch then does
 """
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from limoe.evaluation.record import evaluation_record
 from limoe.evaluation.tasks import evaluate_task
 from limoe.files import write_json
 from limoe.model_settings import sparse_towers
+from limoe.pretrained import sha256
 from limoe.reporting.confusion import save_classes, save_confusion
 from limoe.reporting.evaluations import print_evaluations
 from limoe.run_files import TOKENIZER
@@ -43,15 +43,17 @@ def run(cfg: DictConfig) -> None:
     checkpoint = find_checkpoint(Path(cfg.ckpt))
     state = load_checkpoint(checkpoint)
     run_cfg = evaluation_config(state["hyper_parameters"], cfg)
-    encoder = build_encoder(run_cfg, state, cfg, tokenizer=checkpoint.parents[1] / TOKENIZER)
+    tokenizer = checkpoint.parents[1] / TOKENIZER
+    model, data = build_trained(run_cfg, state, tokenizer=tokenizer, accelerator=cfg.accelerator)
+    encoder = Encoder(model, data, batch_size=cfg.batch_size)
     tasks = build_tasks(run_cfg)
-    about = {"path": str(checkpoint), "step": state["global_step"], "sha256": _sha256(checkpoint)}
+    about = {"path": str(checkpoint), "step": state["global_step"], "sha256": sha256(checkpoint)}
     folder = Path(cfg.paths.output_dir)
     records = []
     for name, task in tqdm(tasks.items(), desc="tasks", disable=None, leave=False):
         config = OmegaConf.to_container(run_cfg.eval[name], resolve=True)
         records.append(evaluate(encoder, name, task, folder=folder, about={"checkpoint": about, "config": config}))
-    gaps = batch_gaps(encoder.model, encoder.data, tasks)
+    gaps = batch_gaps(model, data, tasks)
     write_json(folder / "results.json", summary(records, about=about) | {"batch_gap": gaps})
     print_evaluations(records, title=f"{checkpoint} (step {about['step']})")
     for name, gap in gaps.items():
@@ -82,12 +84,6 @@ def summary(records: list[dict[str, Any]], *, about: dict[str, Any]) -> dict[str
         "interval": {key: [metric["low"], metric["high"]] for key, metric in metrics.items()},
         "n": {key: metric["n"] for key, metric in metrics.items()},
     }
-
-
-def build_encoder(run_cfg: DictConfig, state: dict[str, Any], cfg: DictConfig, *, tokenizer: Path) -> Encoder:
-    """The run's model, tokenizer and way of preparing pictures."""
-    model, data = build_trained(run_cfg, state, tokenizer=tokenizer, accelerator=cfg.accelerator)
-    return Encoder(model, data, batch_size=cfg.batch_size)
 
 
 def batch_gaps(model: nn.Module, data: Any, tasks: dict[str, Task]) -> dict[str, dict[str, float]]:
@@ -132,11 +128,6 @@ def _set_root(run_cfg: DictConfig, root: str | None) -> None:
             f"data.root={root} is where the run's own dataset ({own}) lies, and no task of eval=[...] reads it; "
             "set LIMOE_DATA_DIR to the folder that holds the folders of the other datasets"
         )
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _set_eval_capacity(run_cfg: DictConfig, factor: Any) -> None:

@@ -36,7 +36,9 @@ def split(words: Sequence[str], *, flags: Mapping[str, str] = MappingProxyType({
             takes_next = not value and rest and rest[0] in _INFO_KINDS
             options += [name, value or (rest.pop(0) if takes_next else "all")]
         elif name in _WITH_VALUE:
-            options += [name, value or _next(rest, name)]
+            if not value and not rest:
+                raise ConfigError(f"option {name} needs a value")
+            options += [name, value or rest.pop(0)]
         else:
             raise ConfigError(f"unknown option {name!r}{did_you_mean(name, _FLAGS | _WITH_VALUE | _INFO | {*flags})}")
         _check_kind(name, options[-1])
@@ -59,12 +61,6 @@ def overrides(words: Sequence[str], *, positional: str | list[str] | None) -> li
         return [f"{positional}={quoted(values[0])}", *kept]
     surplus = values[0] if positional is None else values[1]
     raise ConfigError(f"cannot read {surplus!r}: an override is key=value, such as seed=1")
-
-
-def _next(rest: list[str], name: str) -> str:
-    if not rest:
-        raise ConfigError(f"option {name} needs a value")
-    return rest.pop(0)
 
 
 def _check_kind(name: str, value: str) -> None:

@@ -23,7 +23,7 @@ from omegaconf import DictConfig
 import limoe
 from limoe import arguments
 from limoe.config import config_dir, own_config_dir, register_resolvers
-from limoe.config_errors import Known, composed_keys, did_you_mean, explain
+from limoe.config_errors import Known, composed_keys, did_you_mean, explain, explained
 from limoe.errors import ConfigError, one_line
 from limoe.overrides import quoted
 from limoe.verbs import Verb, all_verbs
@@ -95,22 +95,14 @@ def _run_verb(verb: Verb, words: list[str]) -> None:
         sys.path.append(str(own.parent))  # last, so that its files hide no module
     job = _job(verb, argv=list(sys.argv))
     app = hydra.main(version_base=_VERSION_BASE, config_path=str(configs), config_name=verb.name)(job)
-    try:
-        with _seen_by_hydra([sys.argv[0], *options, *overrides]):
-            app()
-    except Exception as error:
-        if isinstance(error, JobFailed):
-            raise
-        known = Known(
-            keys=lambda: _known_keys(configs, own, name=verb.name, overrides=overrides),
-            options=lambda group: [
-                f.stem for place in filter(None, (configs, own)) for f in (place / group).glob("*.yaml")
-            ],
-        )
-        message = explain(error, known=known)
-        if message is None:
-            raise
-        raise ConfigError(message) from error
+    known = Known(
+        keys=lambda: _known_keys(configs, own, name=verb.name, overrides=overrides),
+        options=lambda group: [
+            f.stem for place in filter(None, (configs, own)) for f in (place / group).glob("*.yaml")
+        ],
+    )
+    with explained(known=known), _seen_by_hydra([sys.argv[0], *options, *overrides]):
+        app()
 
 
 def _job(verb: Verb, *, argv: list[str]) -> Callable[[DictConfig], Any]:
@@ -127,7 +119,7 @@ def _job(verb: Verb, *, argv: list[str]) -> Callable[[DictConfig], Any]:
             code = _report(error)
             _remove_if_empty(Path(HydraConfig.get().runtime.output_dir))
             if HydraConfig.get().mode == RunMode.MULTIRUN:
-                raise JobFailed(code) from error
+                raise JobFailed(code) from None  # it has been said
             raise SystemExit(code) from error
 
     return job

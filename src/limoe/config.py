@@ -9,15 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import hydra.utils
-from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 import limoe
-from limoe.config_errors import explain
+from limoe.config_errors import explained
 from limoe.config_targets import check_targets, locate, targets
-from limoe.errors import ConfigError, one_line, require
-from limoe.model_settings import check_model, check_seen, sparse_towers, towers
+from limoe.errors import ConfigError, require
+from limoe.model_settings import check_model, check_seen, require_positive_int, sparse_towers, towers
 from limoe.types import MODALITIES
 
 RUN_ID = "LIMOE_RUN_ID"
@@ -100,13 +98,8 @@ def instantiate(node: DictConfig | ListConfig | dict[str, Any] | None, **kwargs:
         ConfigError: unknown target, unknown or missing argument, a value the constructor refuses.
     """
     check_targets(node)
-    try:
+    with explained():
         return hydra.utils.instantiate(node, **{"_convert_": "all", **kwargs})
-    except (HydraException, OmegaConfBaseException) as error:
-        message = explain(error)
-        if message is None:
-            raise
-        raise ConfigError(message) from error
 
 
 def plain(cfg: DictConfig) -> dict[str, Any]:
@@ -115,10 +108,8 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
     Raises:
         ConfigError: a value is missing, or an interpolation leads nowhere.
     """
-    try:
+    with explained():
         content = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
-    except OmegaConfBaseException as error:
-        raise ConfigError(explain(error) or one_line(str(error))) from error
     assert isinstance(content, dict)
     return {str(key): value for key, value in content.items()}
 
@@ -135,14 +126,10 @@ def config_hash(cfg: DictConfig) -> str:
 
 
 def check(cfg: DictConfig) -> None:
-    """Rules that a single constructor cannot see, and those worth knowing before any data is read.
-
-    Raises:
-        ConfigError: a rule is broken.
-    """
+    """Raise `ConfigError` for rules that no constructor sees alone, and those worth knowing before data is read."""
     plain_cfg = plain(cfg)
     check_targets(cfg)
-    _require_positive_int("trainer.max_steps", plain_cfg["trainer"]["max_steps"])
+    require_positive_int("trainer.max_steps", plain_cfg["trainer"]["max_steps"])
     check_sizes(plain_cfg)
     _check_aux_loss(cfg, model=plain_cfg["model"], routing=plain_cfg["routing"])
     _check_parts(plain_cfg)
@@ -150,28 +137,20 @@ def check(cfg: DictConfig) -> None:
 
 
 def check_sizes(cfg: dict[str, Any]) -> None:
-    """Rules of the model, its routers and the batch alone, of a config as plain containers.
-
-    Raises:
-        ConfigError: a rule is broken.
-    """
+    """The rules of the model, its routers and the batch size alone, of a config as plain containers (`ConfigError`)."""
     batch_size = cfg["data"]["batch_size"]
-    _require_positive_int("data.batch_size", batch_size)
+    require_positive_int("data.batch_size", batch_size)
     check_model(cfg["model"])
     _check_routing(cfg["routing"], model=cfg["model"], batch_size=batch_size)
 
 
-def _require_positive_int(key: str, value: Any) -> None:
-    require(isinstance(value, int) and not isinstance(value, bool) and value > 0, key, "a whole number > 0", value)
-
-
 def _check_routing(routing: dict[str, Any], *, model: dict[str, Any], batch_size: int) -> None:
     k, pairs = routing.get("k", 1), routing.get("pairs_per_group")
-    _require_positive_int("routing.k", k)
+    require_positive_int("routing.k", k)
     for key, tower in towers(model).items():
         require(k <= tower["num_experts"], "routing.k", f"at most {key}.num_experts={tower['num_experts']}", k)
     if pairs is not None and sparse_towers(model):
-        _require_positive_int("routing.pairs_per_group", pairs)
+        require_positive_int("routing.pairs_per_group", pairs)
         rule = f"a multiple of routing.pairs_per_group={pairs} (null: one group)"
         require(batch_size % pairs == 0 or batch_size < pairs, "data.batch_size", rule, batch_size)
 
@@ -183,7 +162,7 @@ def _check_parts(cfg: dict[str, Any]) -> None:
     require(accumulated == 1, "trainer.accumulate_grad_batches", rule, accumulated)
     if (size := cfg.get("micro_batch_size")) is None:
         return
-    _require_positive_int("micro_batch_size", size)
+    require_positive_int("micro_batch_size", size)
     batch_size, pairs = cfg["data"]["batch_size"], cfg["routing"].get("pairs_per_group")
     require(batch_size % size == 0, "micro_batch_size", f"a divisor of data.batch_size={batch_size} (or null)", size)
     if pairs is not None and sparse_towers(cfg["model"]):

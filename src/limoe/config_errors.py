@@ -21,7 +21,7 @@ from hydra.errors import (
 from omegaconf import OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from limoe.errors import LimoeError, one_line
+from limoe.errors import ConfigError, LimoeError, one_line
 from limoe.trees import leaves
 
 
@@ -51,11 +51,25 @@ def explain(error: BaseException, *, known: Known | None = None) -> str | None:
     """One line for an error the user can mend, above its details if it has any; None for any other error, which
     deserves its traceback.
     """
-    for cause in _causes(error):
-        if isinstance(cause, LimoeError):
-            return "\n".join(filter(None, [one_line(str(cause)), cause.details]))
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, LimoeError):
+        cause = cause.__cause__
+    if isinstance(cause, LimoeError):
+        return "\n".join(filter(None, [one_line(str(cause)), cause.details]))
     message = _explain_known(error, known or Known())
     return None if message is None else one_line(message)
+
+
+@contextlib.contextmanager
+def explained(*, known: Known | None = None) -> Iterator[None]:
+    """Raise `ConfigError` of one line in place of an error that the user can mend; other errors pass."""
+    try:
+        yield
+    except Exception as error:
+        message = explain(error, known=known)
+        if message is None:
+            raise
+        raise ConfigError(message) from error
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
@@ -68,12 +82,6 @@ def yaml_problem(error: yaml.MarkedYAMLError) -> str:
     """`line 3: what is wrong there`, the line counted from 1."""
     mark = error.problem_mark or error.context_mark
     return f"{f'line {mark.line + 1}: ' if mark else ''}{error.problem or error.context}"
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__
 
 
 def _explain_known(error: BaseException, known: Known) -> str | None:

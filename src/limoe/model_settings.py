@@ -26,19 +26,15 @@ def sparse_towers(model: Settings) -> dict[str, Settings]:
 
 
 def check_model(model: Settings) -> None:
-    """Sizes that fit each other, in every tower.
-
-    Raises:
-        ConfigError: a rule is broken.
-    """
-    _require_positive_int("model.image_size", model["image_size"])
+    """Raise `ConfigError` unless the sizes fit each other in every tower."""
+    require_positive_int("model.image_size", model["image_size"])
     for key, tower in towers(model).items():
         for name in (*_SHAPE, "num_experts"):
-            _require_positive_int(f"{key}.{name}", tower[name])
+            require_positive_int(f"{key}.{name}", tower[name])
         rule = f"a multiple of {key}.num_heads={tower['num_heads']}"
         require(tower["width"] % tower["num_heads"] == 0, f"{key}.width", rule, tower["width"])
         if "patch_size" in tower:
-            _require_positive_int(f"{key}.patch_size", patch := tower["patch_size"])
+            require_positive_int(f"{key}.patch_size", patch := tower["patch_size"])
             rule = f"a multiple of {key}.patch_size={patch}"
             require(model["image_size"] % patch == 0, "model.image_size", rule, model["image_size"])
         _check_layers(tower["moe_layers"], tower=key, depth=tower["depth"])
@@ -52,7 +48,8 @@ def _check_layers(layers: Any, *, tower: str, depth: int) -> None:
     require(len(set(layers)) == len(layers), key, "without repetition", layers)
 
 
-def _require_positive_int(key: str, value: Any) -> None:
+def require_positive_int(key: str, value: Any) -> None:
+    """Raises ConfigError unless the value of this key counts something."""
     require(isinstance(value, int) and not isinstance(value, bool) and value > 0, key, "a whole number > 0", value)
 
 

@@ -23,9 +23,6 @@ class ContrastiveLoss(nn.Module):
     Args:
         chunk_size: rows of the matrix that exist at a time; the backward computes them again. Memory is then
             chunk_size * B numbers instead of a few times B^2. None = all rows at once.
-
-    Raises:
-        ConfigError: a value breaks its rule.
     """
 
     def __init__(self, *, chunk_size: int | None = None) -> None:
@@ -49,15 +46,15 @@ class ContrastiveLoss(nn.Module):
         raise NotImplementedError
 
     def mean_over_rows(
-        self, loss: RowsLoss, rows: Float[Tensor, "B d_out"], columns: Float[Tensor, "B d_out"], *scalars: Tensor
+        self, loss: RowsLoss, rows: Float[Tensor, "B d_out"], columns: Float[Tensor, "B d_out"]
     ) -> Float[Tensor, ""]:
-        """Mean over this rank's rows of `loss(rows, all columns, column of each row's partner, *scalars)`, a sum."""
+        """Mean over this rank's rows of `loss(rows, all columns, column of each row's partner)`, a sum."""
         everybody = all_gather(columns)
         partner = torch.arange(len(rows), device=rows.device) + rank() * len(rows)
         if self.chunk_size is None or self.chunk_size >= len(rows):
-            return loss(rows, everybody, partner, *scalars) / len(rows)
+            return loss(rows, everybody, partner) / len(rows)
         chunks = zip(rows.split(self.chunk_size), partner.split(self.chunk_size), strict=True)
-        return torch.stack([recomputed(loss, r, everybody, p, *scalars) for r, p in chunks]).sum() / len(rows)
+        return torch.stack([recomputed(loss, r, everybody, p) for r, p in chunks]).sum() / len(rows)
 
 
 class SoftmaxContrastive(ContrastiveLoss):
@@ -66,8 +63,13 @@ class SoftmaxContrastive(ContrastiveLoss):
     def mean_loss(
         self, image: Float[Tensor, "B d_out"], text: Float[Tensor, "B d_out"], logit_scale: Float[Tensor, ""]
     ) -> Float[Tensor, ""]:
-        image_to_text = self.mean_over_rows(_softmax_rows, image, text, logit_scale)
-        return 0.5 * (image_to_text + self.mean_over_rows(_softmax_rows, text, image, logit_scale))
+        def loss(
+            rows: Float[Tensor, "b d_out"], columns: Float[Tensor, "BW d_out"], partner: Int[Tensor, "b"]
+        ) -> Tensor:
+            return F.cross_entropy(logit_scale * rows @ columns.T, partner, reduction="sum")
+
+        image_to_text = self.mean_over_rows(loss, image, text)
+        return 0.5 * (image_to_text + self.mean_over_rows(loss, text, image))
 
 
 class SigmoidContrastive(ContrastiveLoss):
@@ -88,25 +90,11 @@ class SigmoidContrastive(ContrastiveLoss):
     def mean_loss(
         self, image: Float[Tensor, "B d_out"], text: Float[Tensor, "B d_out"], logit_scale: Float[Tensor, ""]
     ) -> Float[Tensor, ""]:
-        return self.mean_over_rows(_sigmoid_rows, image, text, logit_scale, self.bias.to(image.dtype))
+        def loss(
+            rows: Float[Tensor, "b d_out"], columns: Float[Tensor, "BW d_out"], partner: Int[Tensor, "b"]
+        ) -> Tensor:
+            logits = logit_scale * rows @ columns.T + self.bias.to(rows.dtype)
+            answer = torch.full_like(logits, -1).scatter_(1, partner[:, None], 1.0)
+            return -F.logsigmoid(answer * logits).sum()
 
-
-def _softmax_rows(
-    rows: Float[Tensor, "b d_out"],
-    columns: Float[Tensor, "BW d_out"],
-    partner: Int[Tensor, "b"],
-    logit_scale: Float[Tensor, ""],
-) -> Float[Tensor, ""]:
-    return F.cross_entropy(logit_scale * rows @ columns.T, partner, reduction="sum")
-
-
-def _sigmoid_rows(
-    rows: Float[Tensor, "b d_out"],
-    columns: Float[Tensor, "BW d_out"],
-    partner: Int[Tensor, "b"],
-    logit_scale: Float[Tensor, ""],
-    bias: Float[Tensor, ""],
-) -> Float[Tensor, ""]:
-    logits = logit_scale * rows @ columns.T + bias
-    answer = torch.full_like(logits, -1).scatter_(1, partner[:, None], 1.0)
-    return -F.logsigmoid(answer * logits).sum()
+        return self.mean_over_rows(loss, image, text)

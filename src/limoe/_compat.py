@@ -15,15 +15,15 @@ _LIBRARIES: list[torch.library.Library] = []  # a collected Library takes its op
 _NMS = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
 
 
-def ensure_torchvision_importable() -> str:
-    """Returns `absent`, `native` (its C library loads) or `shimmed` (the two schemas were declared)."""
+def ensure_torchvision_importable() -> None:
+    """Declare the two schemas where torchvision is installed and its C library does not load."""
     spec = importlib.util.find_spec("torchvision")
     if spec is None or spec.origin is None:
-        return "absent"
+        return
     for library in sorted(Path(spec.origin).parent.glob("_C*.so")):
         try:
             torch.ops.load_library(str(library))
-            return "native"
+            return
         except OSError:
             continue
     missing = [op for op in ("nms", "qnms") if not torch._C._dispatch_has_kernel(f"torchvision::{op}")]
@@ -32,4 +32,3 @@ def ensure_torchvision_importable() -> str:
         _LIBRARIES.append(fragment)
         for op in missing:
             fragment.define(op + _NMS)
-    return "shimmed"

@@ -1,7 +1,6 @@
 """Features of pictures that a frozen network has seen before, kept in files."""
 
 import hashlib
-import os
 import uuid
 import weakref
 from collections.abc import Callable
@@ -11,6 +10,8 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from limoe.files import replaced
 
 _DIGEST = 16  # bytes that stand for a picture: two of 10^12 share them with probability 10^-15
 _ROWS_PER_FILE = 1024
@@ -87,7 +88,6 @@ def _write(folder: Path, new: dict[bytes, np.ndarray]) -> None:
     name = uuid.uuid4().hex
     keys = np.frombuffer(b"".join(new), dtype=np.uint8).reshape(-1, _DIGEST)
     for kind, content in (("features", np.stack([*new.values()])), ("keys", keys)):
-        part = folder / f".{name}.{kind}.npy"
-        np.save(part, content)
-        os.replace(part, folder / f"{name}.{kind}.npy")
+        with replaced(folder / f"{name}.{kind}.npy") as file:
+            np.save(file, content)
     new.clear()

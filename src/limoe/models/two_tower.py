@@ -27,9 +27,6 @@ class TwoTower(DualEncoder):
             big_vision for LiT).
         init_logit_scale: what cosines are multiplied with at the start.
         max_logit_scale: upper clamp of that factor, applied by `clamp_logit_scale`.
-
-    Raises:
-        ConfigError: a value breaks its rule.
     """
 
     image: Any

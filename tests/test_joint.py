@@ -138,7 +138,7 @@ def test_a_large_report_is_small_enough_to_pass_on(tmp_path: Path, monkeypatch: 
         (folders[-1] / "csv" / "metrics.csv").write_text("\n".join([f"step,{','.join(keys)}", *lines]))
     study, plan, rows = joint_study(folders, metrics=None)
     costs = [Cost(name, 1, 1, 1e9, 64, 200, 0.5) for name in study.variants]
-    monkeypatch.setattr("limoe.studies.report.known_costs", lambda plan, rows: costs)
+    monkeypatch.setattr("limoe.studies.report.costs_of", lambda plan, rows, *, leave_out: costs)
     write_report(study, plan, rows, out=tmp_path / "out", console=Console(quiet=True))
     page = (tmp_path / "out" / "report.html").read_text()
     assert page.count('<img class="by-') == 4 * 3

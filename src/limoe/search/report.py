@@ -1,11 +1,10 @@
 """What a search found: every point as a row, the best one as overrides, and a page with the figures of optuna."""
 
 import base64
-import functools
 import io
 import shlex
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -133,21 +132,24 @@ def figures(search: Search, study: optuna.Study) -> list[str]:
     """optuna's own figures as SVG: slices, history, importances."""
     matplotlib.use("agg")
     evaluator = importance(search, study)
-    plots: list[Callable[[], Any]] = [
-        functools.partial(plot_slice, study, target_name=search.metric.name),
-        functools.partial(plot_optimization_history, study, target_name=search.metric.name),
-    ]
-    if evaluator is not None:
-        plots.append(functools.partial(plot_param_importances, study, evaluator))
     drawn = []
-    for plot in plots:
-        with matplotlib.rc_context(_STYLE), warnings.catch_warnings(action="ignore"):  # experimental, one value, ...
-            plot()
-            svg = io.StringIO()
-            pyplot.savefig(svg, format="svg", bbox_inches="tight", metadata={"Date": None})
-            pyplot.close()
-            drawn.append(svg.getvalue())
+    with matplotlib.rc_context(_STYLE), warnings.catch_warnings(action="ignore"):  # experimental, one value, ...
+        plot_slice(study, target_name=search.metric.name)
+        drawn.append(current_figure())
+        plot_optimization_history(study, target_name=search.metric.name)
+        drawn.append(current_figure())
+        if evaluator is not None:
+            plot_param_importances(study, evaluator)
+            drawn.append(current_figure())
     return drawn
+
+
+def current_figure() -> str:
+    """What pyplot holds as SVG; it is closed."""
+    svg = io.StringIO()
+    pyplot.savefig(svg, format="svg", bbox_inches="tight", metadata={"Date": None})
+    pyplot.close()
+    return svg.getvalue()
 
 
 def markdown(search: Search, study: optuna.Study, best: FrozenTrial | None) -> str:

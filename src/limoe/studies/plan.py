@@ -77,14 +77,12 @@ def load_trial(path: Path, index: int) -> tuple[Trial, dict[str, Any]]:
 def differences(configs: dict[str, DictConfig], *, baseline: str) -> dict[str, dict[str, tuple[Any, Any]]]:
     """Per variant the dotted keys in which its config differs from the baseline's: (baseline's value, its own)."""
     flat = {name: dict(leaves(OmegaConf.to_container(cfg, resolve=False))) for name, cfg in configs.items()}
-    base = flat[baseline]
-    return {
-        name: {
-            key: (base.get(key), own.get(key)) for key in dict.fromkeys([*base, *own]) if base.get(key) != own.get(key)
-        }
-        for name, own in flat.items()
-        if name != baseline
-    }
+    base = flat.pop(baseline)
+    changed = {}
+    for name, own in flat.items():
+        keys = [key for key in base | own if base.get(key) != own.get(key)]
+        changed[name] = {key: (base.get(key), own.get(key)) for key in keys}
+    return changed
 
 
 def _compose(name: str, overrides: Sequence[str]) -> DictConfig:

@@ -64,7 +64,7 @@ def read_row(folder: Path) -> Row:
     words = record.get("overrides")
     trial = Trial(
         variant=str(said.get("variant", "")),
-        seed=seed if isinstance(seed, int) and not isinstance(seed, bool) and seed >= 0 else -1,
+        seed=seed if type(seed) is int and seed >= 0 else -1,
         overrides=tuple(word for word in map(str, words if isinstance(words, list) else ()) if is_setting(word)),
         config_hash=str(record.get("config_hash") or ""),
         folder=folder,

@@ -96,6 +96,9 @@ def parse_study(content: Any, *, name: str, place: str) -> Study:
         _require(plain, place, f"variants: {variant!r} must be a name of letters, digits, _, - and .")
     baseline = content.get("baseline", next(iter(variants)))
     _require(baseline in variants, place, f"baseline must be one of {', '.join(variants)}, got {baseline!r}")
+    timeout = content.get("trial_timeout")
+    is_time = timeout is None or (type(timeout) in (int, float) and timeout > 0)
+    _require(is_time, place, f"trial_timeout must be a number of seconds > 0, got {timeout!r}")
     study = Study(
         name=name,
         question=_text(content, "question", place),
@@ -107,7 +110,7 @@ def parse_study(content: Any, *, name: str, place: str) -> Study:
         paper=_text(content, "paper", place),
         expectation=_text(content, "expectation", place),
         answer=_text(content, "answer", place),
-        trial_timeout=_timeout(content.get("trial_timeout"), place),
+        trial_timeout=None if timeout is None else float(timeout),
         published=tuple(_published(entry, place) for entry in _list(content.get("published", []), place, "published")),
     )
     if content.get("paper_scale") is None:
@@ -154,7 +157,7 @@ def _overrides(value: Any, place: str, key: str) -> tuple[str, ...]:
 
 def _seeds(value: Any, place: str) -> tuple[int, ...]:
     seeds = _list(value, place, "seeds")
-    whole = all(isinstance(seed, int) and not isinstance(seed, bool) and seed >= 0 for seed in seeds)
+    whole = all(type(seed) is int and seed >= 0 for seed in seeds)
     _require(whole and len(set(seeds)) == len(seeds), place, f"seeds must be distinct whole numbers, got {seeds!r:.60}")
     return tuple(seeds)
 
@@ -177,9 +180,3 @@ def _published(entry: Any, place: str) -> Published:
     whole = isinstance(entry, dict) and set(entry) == set(keys)
     _require(whole, place, f"published must list {{name, value, certainty}}, got {entry!r:.60}")
     return Published(*(str(entry[key]) for key in keys))
-
-
-def _timeout(value: Any, place: str) -> float | None:
-    number = isinstance(value, int | float) and not isinstance(value, bool) and value > 0
-    _require(value is None or number, place, f"trial_timeout must be a number of seconds > 0, got {value!r}")
-    return None if value is None else float(value)

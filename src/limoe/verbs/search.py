@@ -12,7 +12,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 from omegaconf import DictConfig
 
@@ -43,7 +42,7 @@ def run(cfg: DictConfig) -> None:
         write_skeleton(Path(words[1]), verb="search")
         return
     require(len(words) == 1, "search", "one folder with a search.yaml, or new FOLDER", " ".join(words))
-    require(is_count(cfg.n_jobs), "n_jobs", "a whole number > 0", cfg.n_jobs)
+    require(type(cfg.n_jobs) is int and cfg.n_jobs > 0, "n_jobs", "a whole number > 0", cfg.n_jobs)
     folder, home = experiment_dir(Path(words[0]), file=FILE)
     search = chosen(read_search(folder), cfg)
     root = Path(cfg.paths.log_dir).resolve() / "searches" / search.study.name
@@ -58,14 +57,10 @@ def run(cfg: DictConfig) -> None:
         sys.exit(1)
 
 
-def is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
-
-
 def chosen(search: Search, cfg: DictConfig) -> Search:
     """The search with the number of points, and the overrides of every training, asked for."""
     trials = search.trials if cfg.trials is None else cfg.trials
-    require(is_count(trials), "trials", "a whole number > 0", trials)
+    require(type(trials) is int and trials > 0, "trials", "a whole number > 0", trials)
     study = dataclasses.replace(search.study, base=(*search.study.base, *cfg.overrides))
     return dataclasses.replace(search, trials=trials, study=study)
 

@@ -11,7 +11,6 @@ from urllib.parse import unquote
 
 import pytest
 from omegaconf import OmegaConf
-from rich.console import Console
 
 from limoe.errors import DataError
 from limoe.reporting.run_folder import RunFolder, steps_done
@@ -278,7 +277,7 @@ def test_markdown() -> None:
 
 
 def test_all_files_of_a_report(tmp_path: Path) -> None:
-    write_report(STUDY, PLAN, ROWS, out=tmp_path, console=Console(quiet=True))
+    write_report(STUDY, PLAN, ROWS, out=tmp_path)
     names = ("table", "routing", "differences", "published")
     tables = [f"{name}.{kind}" for name in names for kind in ("csv", "tex")]
     assert {path.name for path in tmp_path.iterdir()} == {*tables, "runs.tex", "report.html", "report.md", "answer.svg"}
@@ -294,7 +293,7 @@ def test_a_report_can_be_made_again_of_its_rows_alone(tmp_path: Path) -> None:
     again = read_csv(tmp_path / RUNS)
     write_csv(again, tmp_path / "again.csv")
     assert (tmp_path / "again.csv").read_bytes() == saved
-    conclude(STUDY, PLAN, None, out=tmp_path, console=Console(quiet=True))
+    conclude(STUDY, PLAN, None, out=tmp_path)
     text = (tmp_path / "report.md").read_text()
     known = contents(STUDY, PLAN, ROWS, costs=[])  # the configs of these tests build no model
     assert text == render(known, "report.md")
@@ -302,7 +301,7 @@ def test_a_report_can_be_made_again_of_its_rows_alone(tmp_path: Path) -> None:
     assert "6 of 7 trials finished" in page and "Chance: accuracy 5.0%." in page and "None: nothing was logged" in page
     some = replace(STUDY, variants={"a": (), "b": ("aux_loss=none",)}, seeds=(0, 1))
     plan = replace(PLAN, configs={name: CONFIGS[name] for name in some.variants})
-    conclude(some, plan, None, out=tmp_path, console=Console(quiet=True))
+    conclude(some, plan, None, out=tmp_path)
     assert "4 of 4 trials finished" in (tmp_path / "report.html").read_text()
     assert (tmp_path / RUNS).read_bytes() == saved
 

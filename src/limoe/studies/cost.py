@@ -56,7 +56,7 @@ def costs_of(plan: Plan, rows: Sequence[Row], *, leave_out: tuple[type[Exception
     return costs
 
 
-def print_cost(plan: Plan, *, console: Console) -> None:
+def print_cost(plan: Plan) -> None:
     """What would run, and what it takes."""
     rows = collect(plan, [read_state(trial) for trial in plan.trials])
     table = Table("variant", title=f"{len(plan.trials)} trials", title_justify="left")
@@ -74,14 +74,14 @@ def print_cost(plan: Plan, *, console: Console) -> None:
         table.add_row(cost.variant, *cells, duration(each) or "unknown", duration(left[-1]) or "unknown")
         words = [*own[0].trial.overrides[:-1], f"seed={','.join(str(row.trial.seed) for row in own)}"]
         commands.append(f"{cost.variant}: limoe train {' '.join(words)}")
-    console.print(table)
+    Console().print(table)
     for command in commands:
-        console.print(command, markup=False, highlight=False, soft_wrap=True)
+        print(command)
     if None in left:
-        console.print("Times are known once a trial of each variant has finished.")
+        print("Times are known once a trial of each variant has finished.")
     else:
         total = sum(value for value in left if value is not None)
-        console.print(f"{duration(total)} of training left, at the pace of the finished trials, one at a time.")
+        print(f"{duration(total)} of training left, at the pace of the finished trials, one at a time.")
 
 
 def _cost(name: str, cfg: DictConfig, rows: Sequence[Row]) -> Cost:

@@ -9,7 +9,6 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from rich.console import Console
-from rich.text import Text
 
 from limoe.files import write_text
 from limoe.reporting.findings import number
@@ -41,21 +40,21 @@ def carry_out(study: Study, plan: Plan, cfg: DictConfig, *, root: Path, out: Pat
 
     With `cfg.dry_run` say what would run; with `cfg.report_only` report of the rows that lie in `out` already.
     """
-    console = Console()
     if cfg.dry_run:
-        print_cost(plan, console=console)
+        print_cost(plan)
         return
     states = None
     if not cfg.report_only:
+        console = Console()
         launcher = HydraConfig.get().overrides.hydra
         states = run_sweep(plan, folder=root / "sweeps", launcher=launcher, console=console)
         console.print(status_table(plan, states))
-    conclude(study, plan, states, out=out, console=console)
+    conclude(study, plan, states, out=out)
     if states is not None and not all(state.finished for state in states):
         sys.exit(1)
 
 
-def conclude(study: Study, plan: Plan, states: Sequence[State] | None, *, out: Path, console: Console) -> None:
+def conclude(study: Study, plan: Plan, states: Sequence[State] | None, *, out: Path) -> None:
     """The rows of a sweep, and their report; without `states` the report alone, of the rows that lie in `out` already.
 
     Raises:
@@ -68,10 +67,10 @@ def conclude(study: Study, plan: Plan, states: Sequence[State] | None, *, out: P
         rows = collect(plan, states)
         write_csv(rows, out / RUNS)
     study = study if study.metrics else replace(study, metrics=common_metrics(rows))
-    write_report(study, plan, rows, out=out, console=console)
+    write_report(study, plan, rows, out=out)
 
 
-def write_report(study: Study, plan: Plan, rows: list[Row], *, out: Path, console: Console) -> None:
+def write_report(study: Study, plan: Plan, rows: list[Row], *, out: Path) -> None:
     """Write the page as HTML and Markdown, its picture, and every table as CSV and LaTeX; say what came out.
 
     The table of rows, which `conclude` writes, stays as it is.
@@ -85,9 +84,9 @@ def write_report(study: Study, plan: Plan, rows: list[Row], *, out: Path, consol
     write_text(out / PICTURE, found["picture"])
     for name in _TEMPLATES:
         write_text(out / name, render(found, name))
-    console.print(Text(found["answer"]), soft_wrap=True)
+    print(found["answer"])
     for name in (REPORT, RUNS):
-        console.print(Text(f"{name.partition('.')[0]}: {(out / name).resolve()}"), soft_wrap=True)
+        print(f"{name.partition('.')[0]}: {(out / name).resolve()}")
 
 
 def render(found: Mapping[str, Any], name: str) -> str:

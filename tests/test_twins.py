@@ -1,12 +1,15 @@
 """The variants of `limoe compare`, as overrides."""
 
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hydra import initialize_config_dir
 
 from limoe.config import config_dir, register_resolvers
 from limoe.errors import ConfigError
+from limoe.studies.plan import plan_study
 from limoe.studies.study import Study
 from limoe.studies.twins import VARIANTS, comparison
 
@@ -25,7 +28,7 @@ def compared(*words: str, variants: tuple[str, ...] = VARIANTS) -> Study:
     return comparison(overrides, name="c", seeds=[0, 1], variants=variants, metrics=["val/loss"])
 
 
-def test_twins_have_the_sizes_of_the_sparse_run() -> None:
+def test_twins_have_the_sizes_of_the_sparse_run(tmp_path: Path) -> None:
     study = compared(*SIZES)
     assert (study.base, study.baseline, study.seeds) == (("experiment=demo", "paths.output_dir=out"), "sparse", (0, 1))
     assert study.variants["sparse"] == SIZES
@@ -33,6 +36,7 @@ def test_twins_have_the_sizes_of_the_sparse_run() -> None:
     two_tower = study.variants["two_tower"]
     assert two_tower[:2] == ("model=two_tower_tiny", "aux_loss=none")
     assert {"model.image.depth=3", "model.text.depth=3"} <= set(two_tower) and not set(SIZES) & set(two_tower)
+    assert plan_study(replace(study, metrics=()), root=tmp_path).metrics == ()  # known once the trials have ended
     assert list(compared(variants=("dense", "sparse")).variants) == ["dense", "sparse"]
 
 

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -85,8 +85,7 @@ def grouped(rows: Sequence[Row]) -> list[Group]:
     }
     groups: dict[str, Group] = {}
     for row in readable:
-        seed = row.trial.seed
-        config = mapped(row.config, lambda key, value, seed=seed: value if key in fixed else _without_seed(value, seed))
+        config = _seedless(row, fixed)
         name = repr(sorted((key, repr(value)) for key, value in leaves(config)))
         groups.setdefault(name, Group(config, [])).rows.append(row)
     for row in rows:
@@ -96,6 +95,11 @@ def grouped(rows: Sequence[Row]) -> list[Group]:
             home = homes[0] if homes else groups.setdefault(str(row.trial.folder), Group({}, []))
             home.rows.append(row)
     return list(groups.values())
+
+
+def _seedless(row: Row, fixed: Collection[str]) -> dict[str, Any]:
+    seed = row.trial.seed
+    return mapped(row.config, lambda key, value: value if key in fixed else _without_seed(value, seed))
 
 
 def variant_names(groups: Sequence[Group]) -> list[str]:

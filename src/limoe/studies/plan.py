@@ -56,7 +56,7 @@ def plan_study(study: Study, *, root: Path, extra: Sequence[str] = ()) -> Plan:
             trials.append(Trial(name, seed, overrides, digest, root / name / f"seed_{seed}_{digest}"))
     return Plan(
         trials=tuple(trials),
-        metrics=(study.metrics[0].key,),  # it answers the question; others may exist in some variants alone
+        metrics=tuple(metric.key for metric in study.metrics[:1]),  # the answer; others may be in some variants alone
         timeout=study.trial_timeout,
         max_steps={name: int(cfg.trainer.max_steps) for name, cfg in configs.items()},
         configs=configs,

@@ -62,7 +62,7 @@ def test_command(
     program, verb, *words = command.split()
     assert program == "limoe"
     if verb == "study":  # composes every trial; counting FLOPs would take longer than all the rest
-        monkeypatch.setattr("limoe.verbs.study.print_cost", lambda plan, console: None)
+        monkeypatch.setattr("limoe.studies.report.print_cost", lambda plan: None)
         words = [words[0], "dry_run=true"]
     small = TINY if verb == "train" else []
     few = FEW_PICTURES if "experiment=demo" in words else []

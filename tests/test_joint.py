@@ -7,7 +7,6 @@ import pytest
 from fake_run import trained, trial, write_run
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
-from rich.console import Console
 
 from limoe.config import config_dir, register_resolvers
 from limoe.errors import ConfigError
@@ -138,8 +137,8 @@ def test_a_large_report_is_small_enough_to_pass_on(tmp_path: Path, monkeypatch: 
         (folders[-1] / "csv" / "metrics.csv").write_text("\n".join([f"step,{','.join(keys)}", *lines]))
     study, plan, rows = joint_study(folders, metrics=None)
     costs = [Cost(name, 1, 1, 1e9, 64, 200, 0.5) for name in study.variants]
-    monkeypatch.setattr("limoe.studies.report.known_costs", lambda plan, rows: costs)
-    write_report(study, plan, rows, out=tmp_path / "out", console=Console(quiet=True))
+    monkeypatch.setattr("limoe.studies.report.costs_of", lambda plan, rows, *, leave_out: costs)
+    write_report(study, plan, rows, out=tmp_path / "out")
     page = (tmp_path / "out" / "report.html").read_text()
     assert page.count('<img class="by-') == 4 * 3
     assert len(page.encode()) < 600_000

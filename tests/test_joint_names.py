@@ -8,7 +8,6 @@ import pytest
 
 from limoe.studies.joint import Group, variant_names
 from limoe.studies.results import Row
-from limoe.studies.run_set import Member
 from limoe.studies.trial import State, Trial
 
 BASE: dict[str, Any] = {
@@ -34,8 +33,7 @@ CLASSIC, MANY = changed(aux_loss__load=...), changed(model__num_experts=32)
 
 
 def group(config: dict[str, Any], words: tuple[str, ...] = (), *, given: str = "") -> Group:
-    row = Row(Trial(given, 0, words, "", Path("x")), State("done"))
-    return Group(config, [Member(row, config, started="")])
+    return Group(config, [Row(Trial(given, 0, words, "", Path("x")), State("done"), config=config)])
 
 
 def test_overrides_that_not_all_have_in_common() -> None:

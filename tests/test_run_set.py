@@ -7,7 +7,7 @@ import pytest
 from fake_run import trained, trial
 
 from limoe.errors import DataError
-from limoe.studies.run_set import digest, find_runs, last_run, read_member
+from limoe.studies.run_set import digest, find_runs, last_run, read_row
 
 
 def test_runs_are_found_in_folders_and_patterns_each_once(tmp_path: Path) -> None:
@@ -56,14 +56,14 @@ def test_a_set_has_one_name_in_any_order(tmp_path: Path) -> None:
     ],
 )
 def test_how_a_run_ended(tmp_path: Path, record: dict[str, Any], status: str, error: str) -> None:
-    member = read_member(trained(tmp_path / "run", **record))
-    assert (member.row.state.status, member.row.state.error) == (status, error)
+    row = read_row(trained(tmp_path / "run", **record))
+    assert (row.state.status, row.state.error) == (status, error)
 
 
 def test_configs_without_seed_and_folders(tmp_path: Path) -> None:
-    first, second = (read_member(trained(tmp_path / name, seed=seed)) for name, seed in (("a", 3), ("deep/er", 5)))
-    assert (first.row.trial.seed, second.row.trial.seed) == (3, 5)
+    first, second = (read_row(trained(tmp_path / name, seed=seed)) for name, seed in (("a", 3), ("deep/er", 5)))
+    assert (first.trial.seed, second.trial.seed) == (3, 5)
     assert first.config["data"]["module"] == {"seed": 3, "root": "/data"} and "seed" not in first.config
     assert first.config["callbacks"] == second.config["callbacks"]
     assert first.config["callbacks"]["checkpoint"]["dirpath"] == "<output_dir>/checkpoints"
-    assert first.row.trial.overrides == ("experiment=demo",)
+    assert first.trial.overrides == ("experiment=demo",)

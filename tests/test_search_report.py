@@ -93,7 +93,7 @@ def test_all_files(tmp_path: Path) -> None:
     assert f"# {line}\n" in text and "# accuracy 41.0 ± 2.5 %" in text
     report = (tmp_path / "report.md").read_text()
     assert "| 1 | done | 41.0 ± 2.5 % | 0.002 | [classic,z] | 12 s |  |" in report and f"    {line}\n" in report
-    assert "seed 1: not / finite" in report and "![Every point against each parameter](slices.svg)" in report
+    assert "seed 1: not \\| finite" in report and "![Every point against each parameter](slices.svg)" in report
     assert "4 of 4 points ended, 3 with a value" in report and "A maximum flatters" in report
     drawn = ElementTree.fromstring((tmp_path / "slices.svg").read_text())
     texts = [element.text for element in drawn.iter("{http://www.w3.org/2000/svg}text")]

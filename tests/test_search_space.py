@@ -184,6 +184,7 @@ def test_errors_of_a_parameter(tmp_path: Path, entry: Any, message: str) -> None
         "1e-4",
         "it's",
         "back\\",
+        "in\\side",
         "a b",
         "",
         "nan",

@@ -11,7 +11,6 @@ from urllib.parse import unquote
 
 import pytest
 from omegaconf import OmegaConf
-from rich.console import Console
 
 from limoe.errors import DataError
 from limoe.reporting.run_folder import RunFolder, steps_done
@@ -19,7 +18,7 @@ from limoe.reporting.sheets import as_csv, as_latex
 from limoe.studies.cost import Cost
 from limoe.studies.curves import MAX_POINTS, _curves, _line, metric_figures
 from limoe.studies.plan import Plan, differences, load_trial
-from limoe.studies.report import MAIN, Findings, conclude, render, write_report
+from limoe.studies.report import MAIN, conclude, contents, render, write_report
 from limoe.studies.results import RUNS, Row, kept_seats, read_csv, write_csv
 from limoe.studies.side_tables import routing_sheet, trial_sheet
 from limoe.studies.study import Metric, Published, Study
@@ -240,15 +239,13 @@ def test_of_several_attempts_the_later_one_counts() -> None:
     assert Row.of(trial, state, []) == Row(trial, state)
 
 
-def findings() -> Findings:
-    configs = {name: OmegaConf.create({"seed": 0, "aux": {"w": n}, "same": 1}) for n, name in enumerate("abc")}
-    plan = Plan(tuple(r.trial for r in ROWS), (TOP1,), None, dict.fromkeys("abc", 20), configs)
-    costs = [Cost(name, 10_000_000, 4_000_000, 1e9, 64, 20, None) for name in "abc"]
-    return Findings(STUDY, plan, ROWS, compare(STUDY, ROWS), costs)
+CONFIGS = {name: OmegaConf.create({"seed": 0, "aux": {"w": n}, "same": 1}) for n, name in enumerate("abc")}
+PLAN = Plan(tuple(r.trial for r in ROWS), (TOP1,), None, dict.fromkeys("abc", 20), CONFIGS)
+COSTS = [Cost(name, 10_000_000, 4_000_000, 1e9, 64, 20, None) for name in "abc"]
 
 
 def test_page_is_self_contained_and_escaped() -> None:
-    page = render(findings(), "report.html")
+    page = render(contents(STUDY, PLAN, ROWS, costs=COSTS), "report.html")
     assert "Is &lt;b&gt; better?" in page and "<b>" not in page
     names = ("http-equiv", "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink")
     assert "http" not in re.sub("|".join(names), "", unquote(page))
@@ -263,15 +260,14 @@ def test_page_is_self_contained_and_escaped() -> None:
 
 def test_many_metrics_go_into_a_second_table() -> None:
     metrics = tuple(Metric(f"val/{n}/zeroshot_top1", f"metric {n}") for n in range(MAIN + 2))
-    found = replace(findings(), study=replace(STUDY, metrics=metrics))
-    found = replace(found, lines=compare(found.study, ROWS))
+    found = contents(replace(STUDY, metrics=metrics), PLAN, ROWS, costs=COSTS)
     page, text = (render(found, name) for name in ("report.html", "report.md"))
     assert "<summary>2 more metrics</summary>" in page
     assert [line.count("metric ") for line in text.splitlines() if line.startswith("| variant | metric")] == [MAIN, 2]
 
 
 def test_markdown() -> None:
-    text = render(findings(), "report.md")
+    text = render(contents(STUDY, PLAN, ROWS, costs=COSTS), "report.md")
     assert "](answer.svg)" in text and "(differences.csv)" in text
     assert "| a | 31.0 ± 2.5 % | 2.000 ± 0.000 | 3 / 3 (100 %) | 3 / 3 (100 %) |" in text
     assert "2.00 ± 0.25 (+0.00 ± 0.25, within noise)" in text  # sd 0.1, half = 4.303 * 0.1 / sqrt(3)
@@ -281,8 +277,7 @@ def test_markdown() -> None:
 
 
 def test_all_files_of_a_report(tmp_path: Path) -> None:
-    found = findings()
-    write_report(found.study, found.plan, found.rows, out=tmp_path, console=Console(quiet=True))
+    write_report(STUDY, PLAN, ROWS, out=tmp_path)
     names = ("table", "routing", "differences", "published")
     tables = [f"{name}.{kind}" for name in names for kind in ("csv", "tex")]
     assert {path.name for path in tmp_path.iterdir()} == {*tables, "runs.tex", "report.html", "report.md", "answer.svg"}
@@ -293,21 +288,20 @@ def test_all_files_of_a_report(tmp_path: Path) -> None:
 
 def test_a_report_can_be_made_again_of_its_rows_alone(tmp_path: Path) -> None:
     """The same page but for the curves, also of some of the variants; the rows themselves stay as they are."""
-    found = findings()
     write_csv(ROWS, tmp_path / RUNS)
     saved = (tmp_path / RUNS).read_bytes()
     again = read_csv(tmp_path / RUNS)
     write_csv(again, tmp_path / "again.csv")
     assert (tmp_path / "again.csv").read_bytes() == saved
-    conclude(STUDY, found.plan, None, out=tmp_path, console=Console(quiet=True))
+    conclude(STUDY, PLAN, None, out=tmp_path)
     text = (tmp_path / "report.md").read_text()
-    known = replace(found, costs=[])  # the configs of these tests build no model
+    known = contents(STUDY, PLAN, ROWS, costs=[])  # the configs of these tests build no model
     assert text == render(known, "report.md")
     page = (tmp_path / "report.html").read_text()
     assert "6 of 7 trials finished" in page and "Chance: accuracy 5.0%." in page and "None: nothing was logged" in page
     some = replace(STUDY, variants={"a": (), "b": ("aux_loss=none",)}, seeds=(0, 1))
-    plan = replace(found.plan, configs={name: found.plan.configs[name] for name in some.variants})
-    conclude(some, plan, None, out=tmp_path, console=Console(quiet=True))
+    plan = replace(PLAN, configs={name: CONFIGS[name] for name in some.variants})
+    conclude(some, plan, None, out=tmp_path)
     assert "4 of 4 trials finished" in (tmp_path / "report.html").read_text()
     assert (tmp_path / RUNS).read_bytes() == saved
 

@@ -104,9 +104,6 @@ def tries(study: optuna.Study) -> list[FrozenTrial]:
     return [last[point] for point in sorted(last)]
 
 
-Say = Callable[[optuna.Study, FrozenTrial], None]
-
-
 class Stopped(Exception):
     """The command was interrupted: trainings save and end, and their points are queued again."""
 
@@ -114,7 +111,9 @@ class Stopped(Exception):
 class Command:
     """One command that trains points of `study`; others may train some at the same time. `say` sees ended trials."""
 
-    def __init__(self, search: Search, study: optuna.Study, *, root: Path, say: Say) -> None:
+    def __init__(
+        self, search: Search, study: optuna.Study, *, root: Path, say: Callable[[optuna.Study, FrozenTrial], None]
+    ) -> None:
         self.search = search
         self.study = study
         self.root = root

@@ -1,11 +1,10 @@
 """What a search found: every point as a row, the best one as overrides, and a page with the figures of optuna."""
 
 import base64
-import functools
 import io
 import shlex
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +17,11 @@ from optuna.trial import FrozenTrial, TrialState
 from optuna.visualization.matplotlib import plot_optimization_history, plot_param_importances, plot_slice
 from tqdm import tqdm
 
-from limoe import reporting
 from limoe.files import write_text
 from limoe.reporting.findings import duration, number
 from limoe.reporting.seeds import estimate, paired_difference, verdict
+from limoe.reporting.sheets import sheet
+from limoe.reporting.templates import template
 from limoe.search.space import Search, as_word
 from limoe.studies.tables import with_interval
 from limoe.studies.trial import DONE, INTERRUPTED
@@ -63,7 +63,7 @@ def conclude(search: Search, points: Sequence[FrozenTrial], *, out: Path) -> Fro
         texts["best.yaml"] = note + yaml.safe_dump(content, sort_keys=False, width=120, allow_unicode=True)
         texts["slices.svg"] = plots[0]
     texts["report.md"] = markdown(search, study, best)
-    texts["report.html"] = page(texts["report.md"], plots)
+    texts["report.html"] = page(search, texts["report.md"], plots)
     for name in ("best.yaml", "slices.svg"):
         (out / name).unlink(missing_ok=True)
     for name, text in texts.items():
@@ -132,55 +132,52 @@ def figures(search: Search, study: optuna.Study) -> list[str]:
     """optuna's own figures as SVG: slices, history, importances."""
     matplotlib.use("agg")
     evaluator = importance(search, study)
-    plots: list[Callable[[], Any]] = [
-        functools.partial(plot_slice, study, target_name=search.metric.name),
-        functools.partial(plot_optimization_history, study, target_name=search.metric.name),
-    ]
-    if evaluator is not None:
-        plots.append(functools.partial(plot_param_importances, study, evaluator))
     drawn = []
-    for plot in plots:
-        with matplotlib.rc_context(_STYLE), warnings.catch_warnings(action="ignore"):  # experimental, one value, ...
-            plot()
-            svg = io.StringIO()
-            pyplot.savefig(svg, format="svg", bbox_inches="tight", metadata={"Date": None})
-            pyplot.close()
-            drawn.append(svg.getvalue())
+    with matplotlib.rc_context(_STYLE), warnings.catch_warnings(action="ignore"):  # experimental, one value, ...
+        plot_slice(study, target_name=search.metric.name)
+        drawn.append(current_figure())
+        plot_optimization_history(study, target_name=search.metric.name)
+        drawn.append(current_figure())
+        if evaluator is not None:
+            plot_param_importances(study, evaluator)
+            drawn.append(current_figure())
     return drawn
+
+
+def current_figure() -> str:
+    """What pyplot holds as SVG; it is closed."""
+    svg = io.StringIO()
+    pyplot.savefig(svg, format="svg", bbox_inches="tight", metadata={"Date": None})
+    pyplot.close()
+    return svg.getvalue()
 
 
 def markdown(search: Search, study: optuna.Study, best: FrozenTrial | None) -> str:
     """The report as text, which shows the slices."""
     points = study.get_trials(deepcopy=False)
     valued = [point for point in points if point.state == TrialState.COMPLETE]
-    parts = [f"# {search.study.name}", f"**{search.study.question}**", sentence(search, valued, best)]
-    if best is not None:
-        parts += [_FLATTERS, f"    {command(search, best)}", "![Every point against each parameter](slices.svg)"]
-    if (evaluator := importance(search, study)) is not None:
-        shares = optuna.importance.get_param_importances(study, evaluator=evaluator)
-        listed = ", ".join(f"{key} {share:.0%}" for key, share in shares.items())
-        parts.append(f"Importance by PED-ANOVA, which {len(valued)} points can only hint at: {listed}.")
-    rows = [("point", "status", search.metric.name, *search.space, "time", "note"), ("---",) * (5 + len(search.space))]
+    evaluator = importance(search, study)
+    rows = []
     for point in points:
         attrs = point.user_attrs
         words = [as_word(point.params[key]) for key in search.space]
         values = (str(point.number), attrs["status"], interval(search, point))
-        rows.append((*values, *words, duration(attrs.get("seconds")), attrs["error"]))
-    parts.append("\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in row)} |" for row in rows))
-    parts.append(
-        f"{len(points)} of {search.trials} points ended, {len(valued)} with a value. All share "
-        f"`{' '.join(search.study.base)}`, seeds {', '.join(map(str, search.study.seeds))}; drawn by {search.sampler}."
+        rows.append([*values, *words, duration(attrs.get("seconds")), attrs["error"]])
+    return template("search/search.md.j2").render(
+        search=search,
+        sentence=sentence(search, valued, best),
+        flatters=_FLATTERS,
+        command=None if best is None else command(search, best),
+        valued=len(valued),
+        shares=None if evaluator is None else optuna.importance.get_param_importances(study, evaluator=evaluator),
+        points=sheet("points", ["point", "status", search.metric.name, *search.space, "time", "note"], rows),
     )
-    parts.append("\n".join(f"* {key}: {values}" for key, values in search.space.items()))
-    return "\n\n".join(parts) + "\n"
 
 
-def page(text: str, plots: Sequence[str]) -> str:
+def page(search: Search, text: str, plots: Sequence[str]) -> str:
     """The report as one self-contained page."""
-    head = (Path(reporting.__file__).parent / "head.html.j2").read_text(encoding="utf-8")
     images = [f"data:image/svg+xml;base64,{base64.b64encode(plot.encode()).decode()}" for plot in plots]
     body = MarkdownIt("js-default").render(text)
     for image in images[:1]:
         body = body.replace('src="slices.svg"', f'style="width: 100%" src="{image}"')
-    body += "".join(f'<img style="max-width: 100%" src="{image}" alt="">' for image in images[1:])
-    return f'<!DOCTYPE html>\n<html lang="en">\n<head>\n{head}\n</head>\n<body>\n{body}\n</body>\n</html>\n'
+    return template("search/search.html.j2").render(name=search.study.name, body=body, images=images[1:])

@@ -19,6 +19,7 @@ from optuna.study import StudyDirection
 
 from limoe.config_errors import explain
 from limoe.errors import ConfigError, DataError, one_line
+from limoe.overrides import quoted
 from limoe.studies.plan import Plan, plan_study
 from limoe.studies.study import Metric, Study, parse_study, unreadable
 
@@ -139,8 +140,7 @@ def override_word(value: Any) -> str:
         return repr(value) if isinstance(value, float) else json.dumps(value)
     if re.fullmatch(r"(?!(true|false|null|none|inf|nan)$)[a-z_][\w./-]*", value, re.IGNORECASE):
         return value
-    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{escaped}'"
+    return quoted(value)
 
 
 def as_word(drawn: Any) -> str:

@@ -20,6 +20,9 @@ from limoe.studies.plan import Plan
 from limoe.studies.results import Row, collect
 from limoe.studies.trial import read_state
 
+# The config of a run elsewhere may be another version's.
+BUILDS_NO_MODEL = (ValueError, TypeError, HydraException, OmegaConfBaseException)
+
 
 @dataclass(frozen=True)
 class Cost:
@@ -38,53 +41,55 @@ class Cost:
     def flops_per_step(self) -> float:
         return self.flops_per_pair * self.pairs_per_step
 
+    @property
+    def petaflop(self) -> float:
+        """Of a whole training."""
+        return self.flops_per_step * self.max_steps / 1e15
 
-def costs_of(plan: Plan, rows: Sequence[Row]) -> list[Cost]:
-    """One per variant, in the order of the plan."""
-    return [_cost(name, cfg, rows) for name, cfg in plan.configs.items()]
 
-
-def known_costs(plan: Plan, rows: Sequence[Row]) -> list[Cost]:
-    """Of the variants whose model can be built here: the config of a run elsewhere may be another version's."""
+def costs_of(plan: Plan, rows: Sequence[Row], *, leave_out: tuple[type[Exception], ...] = ()) -> list[Cost]:
+    """One per variant, in the order of the plan; those whose model raises one of `leave_out` are left out."""
     costs = []
     for name, cfg in plan.configs.items():
-        with contextlib.suppress(ValueError, TypeError, HydraException, OmegaConfBaseException):
+        with contextlib.suppress(*leave_out):
             costs.append(_cost(name, cfg, rows))
     return costs
 
 
-def print_cost(plan: Plan, *, console: Console) -> None:
+def print_cost(plan: Plan) -> None:
     """What would run, and what it takes."""
     rows = collect(plan, [read_state(trial) for trial in plan.trials])
     table = Table("variant", title=f"{len(plan.trials)} trials", title_justify="left")
     for column in ("seeds", "done", "steps", "params", "PFLOP each", "time each", "time left"):
         table.add_column(column, justify="right")
     left: list[float | None] = []
+    commands = []
     for cost in costs_of(plan, rows):
         own = [row for row in rows if row.trial.variant == cost.variant]
         done = sum(row.state.finished for row in own)
         each = None if cost.seconds_per_step is None else cost.seconds_per_step * cost.max_steps
         left.append(0.0 if done == len(own) else None if each is None else each * (len(own) - done))
-        work = cost.flops_per_step * cost.max_steps / 1e15
-        cells = (f"{len(own)}", f"{done}", f"{cost.max_steps:,}", f"{cost.parameters / 1e6:.2f} M", f"{work:.3g}")
+        sizes = (f"{cost.max_steps:,}", f"{cost.parameters / 1e6:.2f} M", f"{cost.petaflop:.3g}")
+        cells = (f"{len(own)}", f"{done}", *sizes)
         table.add_row(cost.variant, *cells, duration(each) or "unknown", duration(left[-1]) or "unknown")
-    console.print(table)
-    for name in plan.configs:
-        trials = [trial for trial in plan.trials if trial.variant == name]
-        words = [*trials[0].overrides[:-1], f"seed={','.join(str(trial.seed) for trial in trials)}"]
-        console.print(f"{name}: limoe train {' '.join(words)}", markup=False, highlight=False, soft_wrap=True)
+        words = [*own[0].trial.overrides[:-1], f"seed={','.join(str(row.trial.seed) for row in own)}"]
+        commands.append(f"{cost.variant}: limoe train {' '.join(words)}")
+    Console().print(table)
+    for command in commands:
+        print(command)
     if None in left:
-        console.print("Times are known once a trial of each variant has finished.")
+        print("Times are known once a trial of each variant has finished.")
     else:
         total = sum(value for value in left if value is not None)
-        console.print(f"{duration(total)} of training left, at the pace of the finished trials, one at a time.")
+        print(f"{duration(total)} of training left, at the pace of the finished trials, one at a time.")
 
 
 def _cost(name: str, cfg: DictConfig, rows: Sequence[Row]) -> Cost:
     with without_values():
         model = build_model(cfg)
-    own = [row.seconds_per_step for row in rows if row.trial.variant == name and row.state.finished]
-    paces = [pace for pace in own if pace is not None]
+    own = [row for row in rows if row.trial.variant == name and row.state.finished]
+    paces = [row.seconds_per_step for row in own if row.seconds_per_step is not None]
+    devices, nodes = cfg.trainer.devices, cfg.trainer.get("num_nodes", 1)  # as far as the config says it
     parts, pairs = anatomy(model), int(cfg.data.batch_size)  # type: ignore[arg-type]
     counts = parameters(model, parts, pairs=pairs)
     return Cost(
@@ -92,13 +97,7 @@ def _cost(name: str, cfg: DictConfig, rows: Sequence[Row]) -> Cost:
         parameters=counts["total"],
         active=counts["active_per_token"],
         flops_per_pair=flops(parts, pairs=pairs)["train_pair"],
-        pairs_per_step=pairs * _devices(cfg),
+        pairs_per_step=pairs * (devices if isinstance(devices, int) and devices > 0 else 1) * nodes,
         max_steps=int(cfg.trainer.max_steps),
         seconds_per_step=median(paces) if paces else None,
     )
-
-
-def _devices(cfg: DictConfig) -> int:
-    """Processes of the run as far as the config says it."""
-    devices, nodes = cfg.trainer.devices, cfg.trainer.get("num_nodes", 1)
-    return (devices if isinstance(devices, int) and devices > 0 else 1) * nodes

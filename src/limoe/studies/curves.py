@@ -46,7 +46,8 @@ def metric_figures(
         known = {cost.variant: axis.of(cost) for cost in costs}
         scale = {variant: known.get(variant, 1.0 if name == "steps" else 0.0) for variant in study.variants}
         for metric in metrics:
-            unit = _unit(axis.units, longest=_last_step(rows, metric.key) * max(scale.values()))
+            last = max((step for row in rows for step in row.curves.get(metric.key, ())), default=0)
+            unit = _unit(axis.units, longest=last * max(scale.values()))
             scaled = {variant: value / axis.units[unit] for variant, value in scale.items()}
             if figure := _figure(study, rows, metric, f"{unit}{axis.quantity}", scaled, axis=name):
                 figures.append(figure)
@@ -68,10 +69,6 @@ def variant_color(study: Study, variant: str) -> str:
 def _unit(units: Mapping[str, float], *, longest: float) -> str:
     """The largest in which the axis reaches 2, else the smallest."""
     return next((unit for unit, size in units.items() if longest >= 2 * size), list(units)[-1])
-
-
-def _last_step(rows: Sequence[Row], key: str) -> int:
-    return max((step for row in rows for step in row.curves.get(key, ())), default=0)
 
 
 def _figure(

@@ -14,7 +14,7 @@ from limoe.overrides import override_key
 from limoe.studies.metrics import chosen_metrics
 from limoe.studies.plan import Plan
 from limoe.studies.results import Row
-from limoe.studies.run_set import Member, read_member
+from limoe.studies.run_set import read_row
 from limoe.studies.study import Study
 from limoe.studies.twins import published
 from limoe.trees import leaves, mapped
@@ -27,17 +27,17 @@ class Group:
     """Runs of one variant. `config` is what they share, empty where none can be read."""
 
     config: dict[str, Any]
-    members: list[Member]
+    rows: list[Row]
 
     @property
     def words(self) -> tuple[str, ...]:
         """The shortest overrides that any of its runs has written down."""
-        return min(filter(None, (member.row.trial.overrides for member in self.members)), key=len, default=())
+        return min(filter(None, (row.trial.overrides for row in self.rows)), key=len, default=())
 
     @property
     def given(self) -> str:
         """What a study called all of them, or empty."""
-        names = {member.row.trial.variant for member in self.members}
+        names = {row.trial.variant for row in self.rows}
         return names.pop() if len(names) == 1 else ""
 
 
@@ -50,12 +50,12 @@ def joint_study(folders: Sequence[Path], *, metrics: Sequence[str] | None) -> tu
         ConfigError: nobody logged one of `metrics`, or runs of different tasks have nothing in common.
     """
     bar = tqdm(folders, desc="reading runs", unit="run", leave=False, delay=2, disable=None)
-    groups = grouped([read_member(folder) for folder in bar])
+    groups = grouped([read_row(folder) for folder in bar])
     named = dict(zip(variant_names(groups), groups, strict=True))
     rows = [
-        replace(member.row, trial=replace(member.row.trial, variant=name))
+        replace(row, trial=replace(row.trial, variant=name))
         for name, group in named.items()
-        for member in sorted(group.members, key=lambda member: (member.row.trial.seed, member.started))
+        for row in sorted(group.rows, key=lambda row: (row.trial.seed, row.started))
     ]
     shared = _shared(groups)
     study = Study(
@@ -73,36 +73,33 @@ def joint_study(folders: Sequence[Path], *, metrics: Sequence[str] | None) -> tu
     return study, Plan(tuple(row.trial for row in rows), keys, None, max_steps={}, configs=configs), rows
 
 
-def grouped(members: Sequence[Member]) -> list[Group]:
-    """By config, in the order of their first members, unreadable ones last.
+def grouped(rows: Sequence[Row]) -> list[Group]:
+    """By config, in the order of their first runs, unreadable ones last.
 
     A key that holds the seed in every run, as a number or within a text, follows from it (a run's config is resolved,
     so `${seed}` is a number there). A trial that died before it had a config belongs to its variant.
     """
-    readable = [member for member in members if member.config]
+    readable = [row for row in rows if row.config]
     fixed = {
-        key
-        for member in readable
-        for key, value in leaves(member.config)
-        if _without_seed(value, member.row.trial.seed) == value
+        key for row in readable for key, value in leaves(row.config) if _without_seed(value, row.trial.seed) == value
     }
     groups: dict[str, Group] = {}
-    for member in readable:
-        config = _seedless(member, fixed)
+    for row in readable:
+        config = _seedless(row, fixed)
         name = repr(sorted((key, repr(value)) for key, value in leaves(config)))
-        groups.setdefault(name, Group(config, [])).members.append(member)
-    for member in members:
-        if not member.config:
-            variant = member.row.trial.variant
+        groups.setdefault(name, Group(config, [])).rows.append(row)
+    for row in rows:
+        if not row.config:
+            variant = row.trial.variant
             homes = [group for group in groups.values() if variant and group.given == variant]
-            home = homes[0] if homes else groups.setdefault(str(member.row.trial.folder), Group({}, []))
-            home.members.append(member)
+            home = homes[0] if homes else groups.setdefault(str(row.trial.folder), Group({}, []))
+            home.rows.append(row)
     return list(groups.values())
 
 
-def _seedless(member: Member, fixed: Collection[str]) -> dict[str, Any]:
-    seed = member.row.trial.seed
-    return mapped(member.config, lambda key, value: value if key in fixed else _without_seed(value, seed))
+def _seedless(row: Row, fixed: Collection[str]) -> dict[str, Any]:
+    seed = row.trial.seed
+    return mapped(row.config, lambda key, value: value if key in fixed else _without_seed(value, seed))
 
 
 def variant_names(groups: Sequence[Group]) -> list[str]:

@@ -56,7 +56,7 @@ def plan_study(study: Study, *, root: Path, extra: Sequence[str] = ()) -> Plan:
             trials.append(Trial(name, seed, overrides, digest, root / name / f"seed_{seed}_{digest}"))
     return Plan(
         trials=tuple(trials),
-        metrics=(study.metrics[0].key,),  # it answers the question; others may exist in some variants alone
+        metrics=tuple(metric.key for metric in study.metrics[:1]),  # the answer; others may be in some variants alone
         timeout=study.trial_timeout,
         max_steps={name: int(cfg.trainer.max_steps) for name, cfg in configs.items()},
         configs=configs,
@@ -77,14 +77,12 @@ def load_trial(path: Path, index: int) -> tuple[Trial, dict[str, Any]]:
 def differences(configs: dict[str, DictConfig], *, baseline: str) -> dict[str, dict[str, tuple[Any, Any]]]:
     """Per variant the dotted keys in which its config differs from the baseline's: (baseline's value, its own)."""
     flat = {name: dict(leaves(OmegaConf.to_container(cfg, resolve=False))) for name, cfg in configs.items()}
-    base = flat[baseline]
-    return {
-        name: {
-            key: (base.get(key), own.get(key)) for key in dict.fromkeys([*base, *own]) if base.get(key) != own.get(key)
-        }
-        for name, own in flat.items()
-        if name != baseline
-    }
+    base = flat.pop(baseline)
+    changed = {}
+    for name, own in flat.items():
+        keys = [key for key in base | own if base.get(key) != own.get(key)]
+        changed[name] = {key: (base.get(key), own.get(key)) for key in keys}
+    return changed
 
 
 def _compose(name: str, overrides: Sequence[str]) -> DictConfig:

@@ -1,28 +1,31 @@
 """What a study found: rows, tables, a picture and one self-contained page, written after every sweep."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
 from rich.console import Console
-from rich.text import Text
 
 from limoe.files import write_text
 from limoe.reporting.findings import number
 from limoe.reporting.plots import data_uri
-from limoe.reporting.sheets import Sheet, write_sheet
+from limoe.reporting.sheets import sheet, write_sheet
 from limoe.reporting.templates import template
 from limoe.run_files import REPORT
 from limoe.studies import side_tables
-from limoe.studies.cost import Cost, known_costs
+from limoe.studies.cost import BUILDS_NO_MODEL, Cost, costs_of, print_cost
 from limoe.studies.curves import AXES, MAX_POINTS, health_figures, metric_figures
 from limoe.studies.metrics import common_metrics
 from limoe.studies.overview import answer_plot
 from limoe.studies.plan import Plan, differences
 from limoe.studies.results import RUNS, Row, collect, read_csv, write_csv
 from limoe.studies.study import Metric, Study
-from limoe.studies.tables import Line, compare, result_sheet, sentence, write_tables
+from limoe.studies.sweep import run_sweep, status_table
+from limoe.studies.tables import compare, number_sheet, result_sheet, sentence
 from limoe.studies.trial import State
 
 PICTURE = "answer.svg"
@@ -32,42 +35,26 @@ _TEMPLATES = {REPORT: "studies/study.html.j2", MARKDOWN: "studies/study.md.j2"}
 _TRAINING = Metric("train/contrastive", "contrastive loss in training", higher=False)
 
 
-@dataclass(frozen=True)
-class Findings:
-    """All that the page shows."""
+def carry_out(study: Study, plan: Plan, cfg: DictConfig, *, root: Path, out: Path) -> None:
+    """Run what has no result yet, then report to `out`; the exit code is 1 if a trial has no result.
 
-    study: Study
-    plan: Plan
-    rows: list[Row]
-    lines: list[Line]
-    costs: list[Cost]
-
-    @cached_property
-    def differences(self) -> side_tables.Differences:
-        return differences(self.plan.configs, baseline=self.study.baseline)
-
-    @cached_property
-    def chance(self) -> dict[str, float]:
-        return {key: value for row in self.rows for key, value in row.chance.items()}
-
-    @cached_property
-    def picture(self) -> str:
-        return answer_plot(self.study, self.rows, chance=self.chance)
-
-    @cached_property
-    def sheets(self) -> dict[str, Sheet]:
-        """The tables beside the main one, by name."""
-        found = (
-            side_tables.routing_sheet(self.study, self.rows, self.plan.configs),
-            side_tables.cost_sheet(self.costs),
-            side_tables.trial_sheet(self.study.metrics[:MAIN], self.rows),
-            side_tables.difference_sheet(self.differences),
-            side_tables.published_sheet(self.study),
-        )
-        return {sheet.name: sheet for sheet in found}
+    With `cfg.dry_run` say what would run; with `cfg.report_only` report of the rows that lie in `out` already.
+    """
+    if cfg.dry_run:
+        print_cost(plan)
+        return
+    states = None
+    if not cfg.report_only:
+        console = Console()
+        launcher = HydraConfig.get().overrides.hydra
+        states = run_sweep(plan, folder=root / "sweeps", launcher=launcher, console=console)
+        console.print(status_table(plan, states))
+    conclude(study, plan, states, out=out)
+    if states is not None and not all(state.finished for state in states):
+        sys.exit(1)
 
 
-def conclude(study: Study, plan: Plan, states: Sequence[State] | None, *, out: Path, console: Console) -> None:
+def conclude(study: Study, plan: Plan, states: Sequence[State] | None, *, out: Path) -> None:
     """The rows of a sweep, and their report; without `states` the report alone, of the rows that lie in `out` already.
 
     Raises:
@@ -80,48 +67,63 @@ def conclude(study: Study, plan: Plan, states: Sequence[State] | None, *, out: P
         rows = collect(plan, states)
         write_csv(rows, out / RUNS)
     study = study if study.metrics else replace(study, metrics=common_metrics(rows))
-    write_report(study, plan, rows, out=out, console=console)
+    write_report(study, plan, rows, out=out)
 
 
-def write_report(study: Study, plan: Plan, rows: list[Row], *, out: Path, console: Console) -> None:
+def write_report(study: Study, plan: Plan, rows: list[Row], *, out: Path) -> None:
     """Write the page as HTML and Markdown, its picture, and every table as CSV and LaTeX; say what came out.
 
     The table of rows, which `conclude` writes, stays as it is.
     """
-    found = Findings(study, plan, rows, compare(study, rows), known_costs(plan, rows))
     out.mkdir(parents=True, exist_ok=True)
-    write_tables(study, found.lines, out)
-    for sheet in found.sheets.values():
-        write_sheet(sheet, out, suffixes=[".tex"] if sheet.name == "runs" else [".csv", ".tex"])
-    write_text(out / PICTURE, found.picture)
+    found = contents(study, plan, rows, costs=costs_of(plan, rows, leave_out=BUILDS_NO_MODEL))
+    write_sheet(number_sheet(study, found["lines"]), out, suffixes=[".csv"])
+    write_sheet(result_sheet(study, found["lines"]), out, suffixes=[".tex"])
+    for table in found["sheets"].values():
+        write_sheet(table, out, suffixes=[".tex"] if table.name == "runs" else [".csv", ".tex"])
+    write_text(out / PICTURE, found["picture"])
     for name in _TEMPLATES:
         write_text(out / name, render(found, name))
-    console.print(Text(sentence(study, found.lines)), soft_wrap=True)
+    print(found["answer"])
     for name in (REPORT, RUNS):
-        console.print(Text(f"{name.partition('.')[0]}: {(out / name).resolve()}"), soft_wrap=True)
+        print(f"{name.partition('.')[0]}: {(out / name).resolve()}")
 
 
-def render(found: Findings, name: str) -> str:
+def render(found: Mapping[str, Any], name: str) -> str:
     """The page as text: "report.html" or "report.md"."""
-    is_html = name == REPORT
-    study, rows = found.study, found.rows
+    return template(_TEMPLATES[name], data_uri=data_uri).render(found)
+
+
+def contents(study: Study, plan: Plan, rows: Sequence[Row], *, costs: Sequence[Cost]) -> dict[str, Any]:
+    """All that the pages show, by the names that their templates use."""
+    lines = compare(study, rows)
+    changes = differences(plan.configs, baseline=study.baseline)
+    chance = {key: value for row in rows for key, value in row.chance.items()}
     metrics = [metric for metric in study.metrics[:MAIN] if not metric.key.startswith("router/")]
-    curves = metric_figures(study, rows, found.costs, metrics=[*metrics, _TRAINING]) if is_html else []
-    return template(_TEMPLATES[name]).render(
-        study=study,
-        rows=rows,
-        results=[result_sheet(study, found.lines, slice(0, MAIN)), result_sheet(study, found.lines, slice(MAIN, None))],
-        sheets=found.sheets,
-        answer=sentence(study, found.lines),
-        picture=data_uri(found.picture) if is_html else PICTURE,
-        finished=sum(row.state.finished for row in rows),
-        successful=sum(row.successful for row in rows),
-        chance=[(m.name, number(m.key, found.chance[m.key])) for m in study.metrics[:MAIN] if m.key in found.chance],
-        axes=[axis for axis in AXES if any(figure.axis == axis for figure in curves)],
-        curves=curves,
-        max_points=MAX_POINTS,
-        health=health_figures(study, rows) if is_html else [],
-        uncosted=[variant for variant in study.variants if variant not in {cost.variant for cost in found.costs}],
-        commits=sorted({row.commit[:12] + row.commit[40:] for row in rows if row.commit}),
-        differences=found.differences,
+    curves = metric_figures(study, rows, costs, metrics=[*metrics, _TRAINING])
+    tables = (
+        side_tables.routing_sheet(study, rows, plan.configs),
+        side_tables.cost_sheet(costs),
+        side_tables.trial_sheet(study.metrics[:MAIN], rows),
+        side_tables.difference_sheet(changes),
+        sheet("published", ["what", "value", "certainty"], study.published),
     )
+    return {
+        "study": study,
+        "rows": rows,
+        "lines": lines,
+        "results": [result_sheet(study, lines, slice(0, MAIN)), result_sheet(study, lines, slice(MAIN, None))],
+        "sheets": {table.name: table for table in tables},
+        "answer": sentence(study, lines),
+        "picture": answer_plot(study, rows, chance=chance),
+        "finished": sum(row.state.finished for row in rows),
+        "successful": sum(row.successful for row in rows),
+        "chance": [(m.name, number(m.key, chance[m.key])) for m in study.metrics[:MAIN] if m.key in chance],
+        "axes": [axis for axis in AXES if any(figure.axis == axis for figure in curves)],
+        "curves": curves,
+        "max_points": MAX_POINTS,
+        "health": health_figures(study, rows),
+        "uncosted": [variant for variant in study.variants if variant not in {cost.variant for cost in costs}],
+        "commits": sorted({row.commit[:12] + row.commit[40:] for row in rows if row.commit}),
+        "differences": changes,
+    }

@@ -5,6 +5,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from limoe.errors import DataError
 from limoe.files import write_text
@@ -27,7 +28,8 @@ class Row:
 
     `metrics` are those of its last attempt, empty unless the trial finished: numbers of half a training are no results.
     `curves` are those of all attempts; where two logged the same step the later one counts. `seconds_per_step` is
-    None where there were several attempts: they may have thrown steps away.
+    None where there were several attempts: they may have thrown steps away. `config`, without seed and folders, and
+    `started` are known of runs that are compared without a study.
     """
 
     trial: Trial
@@ -38,6 +40,8 @@ class Row:
     alarms: int = 0
     seconds_per_step: float | None = None
     curves: Mapping[str, Curve] = field(default_factory=dict)
+    config: Mapping[str, Any] = field(default_factory=dict)
+    started: str = ""
 
     @classmethod
     def of(cls, trial: Trial, state: State, runs: Sequence[RunFolder]) -> "Row":
@@ -97,8 +101,10 @@ def write_csv(rows: Sequence[Row], path: Path) -> None:
     keys = sorted({key for row in rows for key in _numbers(row)})
     table: list[list[Entry | str]] = []
     for row in rows:
-        found = _numbers(row)
-        table.append([*_texts(row), *(Entry("", found.get(key)) for key in keys)])
+        trial, state, found = row.trial, row.state, _numbers(row)
+        texts = [trial.variant, str(trial.seed), trial.config_hash, row.commit, state.status, f"{state.seconds:.1f}"]
+        texts += [state.error, str(row.successful).lower(), row.name, str(row.alarms)]
+        table.append([*texts, *(Entry("", found.get(key)) for key in keys)])
     write_text(path, as_csv(sheet("runs", [*_FIXED, *keys], table)))
 
 
@@ -113,12 +119,6 @@ def read_csv(path: Path) -> list[Row]:
             return [_row(entry) for entry in csv.DictReader(file)]
     except (OSError, ValueError, TypeError, KeyError, csv.Error) as error:
         raise DataError(f"{path} cannot be read as the rows of a report: {type(error).__name__}: {error}") from error
-
-
-def _texts(row: Row) -> list[str]:
-    trial, state = row.trial, row.state
-    texts = [trial.variant, str(trial.seed), trial.config_hash, row.commit, state.status, f"{state.seconds:.1f}"]
-    return [*texts, state.error, str(row.successful).lower(), row.name, str(row.alarms)]
 
 
 def _numbers(row: Row) -> dict[str, float]:

@@ -4,7 +4,7 @@ import glob
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,16 +26,6 @@ _STATUS = {"done": DONE, "failed": FAILED, "stopped": STOPPED, "running": INTERR
 _ENDED_FROM_OUTSIDE = ("KeyboardInterrupt", "SystemExit", "SIGTERMException")
 
 
-@dataclass(frozen=True)
-class Member:
-    """A run of a set: its row, whose variant is what a study called it, or empty; seed -1 where it is unknown. `config`
-    is without seed and folders, and empty where it cannot be read."""
-
-    row: Row
-    config: dict[str, Any]
-    started: str
-
-
 def find_runs(places: Sequence[str]) -> tuple[list[Path], list[str]]:
     """(folders of runs and of trials, each once and in the order given, places that hold none).
 
@@ -45,7 +35,11 @@ def find_runs(places: Sequence[str]) -> tuple[list[Path], list[str]]:
     found: dict[Path, Path] = {}
     empty = []
     for place in places:
-        here = [folder for path in _expanded(place) for folder in _runs_in(path)]
+        path = Path(place).expanduser()
+        if not path.exists() and not glob.has_magic(place):
+            raise DataError(f"{place} is no run folder: it holds no {RECORD}")
+        matches = [str(path)] if path.exists() else sorted(glob.glob(str(path), recursive=True))
+        here = [folder for match in matches for folder in _runs_in(Path(match))]
         empty += [] if here else [place]
         for folder in here:
             found.setdefault(folder.resolve(), folder)
@@ -55,8 +49,12 @@ def find_runs(places: Sequence[str]) -> tuple[list[Path], list[str]]:
     return list(found.values()), empty
 
 
-def read_member(folder: Path) -> Member:
-    """One run, or all attempts of one trial; what cannot be read is a state, not an error."""
+def read_row(folder: Path) -> Row:
+    """One run, or all attempts of one trial; what cannot be read is a state, not an error.
+
+    The variant is what a study called it, or empty; the seed -1 where it is unknown; the config empty where it cannot
+    be read.
+    """
     is_trial = (folder / TRIAL).is_file()
     runs = runs_of(folder) if is_trial else [read_run(folder)]
     said = read_object(folder / TRIAL) if is_trial else {}
@@ -66,13 +64,13 @@ def read_member(folder: Path) -> Member:
     words = record.get("overrides")
     trial = Trial(
         variant=str(said.get("variant", "")),
-        seed=seed if isinstance(seed, int) and not isinstance(seed, bool) and seed >= 0 else -1,
+        seed=seed if type(seed) is int and seed >= 0 else -1,
         overrides=tuple(word for word in map(str, words if isinstance(words, list) else ()) if is_setting(word)),
         config_hash=str(record.get("config_hash") or ""),
         folder=folder,
     )
     state = read_state(trial) if is_trial else _state(runs[-1])
-    return Member(Row.of(trial, state, runs), _settings(config), str(record.get("started", "")))
+    return replace(Row.of(trial, state, runs), config=_settings(config), started=str(record.get("started", "")))
 
 
 def is_setting(word: str) -> bool:
@@ -88,15 +86,6 @@ def last_run(folder: Path) -> Path:
 def digest(folders: Sequence[Path]) -> str:
     """Names a set of runs, in whatever order they are given."""
     return hashlib.sha256("\n".join(sorted(str(path.resolve()) for path in folders)).encode()).hexdigest()[:8]
-
-
-def _expanded(place: str) -> list[Path]:
-    path = Path(place).expanduser()
-    if path.exists():
-        return [path]
-    if not glob.has_magic(place):
-        raise DataError(f"{place} is no run folder: it holds no {RECORD}")
-    return [Path(match) for match in sorted(glob.glob(str(path), recursive=True))]
 
 
 def _runs_in(path: Path) -> Iterator[Path]:

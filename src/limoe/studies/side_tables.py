@@ -1,7 +1,7 @@
 """The other tables of a study: routing health, cost, trials, differences of configs, and the paper's numbers."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
@@ -23,15 +23,11 @@ Differences = Mapping[str, Mapping[str, tuple[Any, Any]]]
 def routing_sheet(study: Study, rows: Sequence[Row], configs: Mapping[str, DictConfig]) -> Sheet:
     """One row per sparse variant and modality, at the last logged step of its finished trials."""
     columns = ["variant", "modality", "success rate", "worst layer", "effective experts", "dead experts", "kept seats"]
-    found = [
-        line
-        for variant in study.variants
-        for modality in MODALITIES
-        if (
-            line := _routing(variant, modality, [row for row in rows if row.trial.variant == variant], configs[variant])
-        )
-    ]
-    return sheet("routing", [*columns, "runs with an alarm"], found)
+    found = []
+    for variant in study.variants:
+        own = [row for row in rows if row.trial.variant == variant]
+        found += [_routing(variant, modality, own, configs[variant]) for modality in MODALITIES]
+    return sheet("routing", [*columns, "runs with an alarm"], [line for line in found if line])
 
 
 def cost_sheet(costs: Sequence[Cost]) -> Sheet:
@@ -51,8 +47,22 @@ def cost_sheet(costs: Sequence[Cost]) -> Sheet:
 
 def trial_sheet(metrics: Sequence[Metric], rows: Sequence[Row]) -> Sheet:
     """Every trial, failed ones too, with the reason in its last column."""
-    columns = ["variant", "seed", "status", "successful", "time", *(metric.name for metric in metrics)]
-    return sheet("runs", [*columns, "run", "note"], [list(_trial(metrics, row)) for row in rows])
+    columns = ["variant", "seed", "status", "successful", "time", *(metric.name for metric in metrics), "run", "note"]
+    table: list[list[Entry | str]] = []
+    for row in rows:
+        seed, seconds = row.trial.seed, row.state.seconds
+        cells = [
+            row.trial.variant,
+            Entry(str(seed), seed) if seed >= 0 else "–",
+            row.state.status,
+            "yes" if row.successful else "no",
+            Entry(duration(seconds), seconds) if seconds else "–",
+        ]
+        for metric in metrics:
+            value = row.metrics.get(metric.key)
+            cells.append(Entry(number(metric.key, value), value) if value is not None else "–")
+        table.append([*cells, row.name, row.state.error])
+    return sheet("runs", columns, table)
 
 
 def difference_sheet(differences: Differences) -> Sheet:
@@ -62,11 +72,6 @@ def difference_sheet(differences: Differences) -> Sheet:
         for key, pair in keys.items()
     ]
     return sheet("differences", ["variant", "key", "baseline", "variant's"], rows)
-
-
-def published_sheet(study: Study) -> Sheet:
-    rows = [[entry.name, entry.value, entry.certainty] for entry in study.published]
-    return sheet("published", ["what", "value", "certainty"], rows)
 
 
 def _routing(variant: str, modality: str, rows: Sequence[Row], config: DictConfig) -> list[Entry | str]:
@@ -99,20 +104,6 @@ def _by_layer(row: Row, modality: str, name: str) -> list[float]:
     """A router metric of one modality in every sparse layer."""
     pattern = re.compile(rf"router/L\d+/{modality}/{name}")
     return [value for key, value in row.metrics.items() if pattern.fullmatch(key)]
-
-
-def _trial(metrics: Sequence[Metric], row: Row) -> Iterator[Entry | str]:
-    seed, seconds = row.trial.seed, row.state.seconds
-    yield row.trial.variant
-    yield Entry(str(seed), seed) if seed >= 0 else "–"
-    yield row.state.status
-    yield "yes" if row.successful else "no"
-    yield Entry(duration(seconds), seconds) if seconds else "–"
-    for metric in metrics:
-        value = row.metrics.get(metric.key)
-        yield Entry(number(metric.key, value), value) if value is not None else "–"
-    yield row.name
-    yield row.state.error
 
 
 def _plain(value: float | None) -> Entry:

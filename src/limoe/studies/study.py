@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -23,8 +23,7 @@ class Metric:
     higher: bool | None = True
 
 
-@dataclass(frozen=True)
-class Published:
+class Published(NamedTuple):
     """A number of the paper beside ours: how it is called, what it says, and how certain we are of it."""
 
     name: str
@@ -97,6 +96,9 @@ def parse_study(content: Any, *, name: str, place: str) -> Study:
         _require(plain, place, f"variants: {variant!r} must be a name of letters, digits, _, - and .")
     baseline = content.get("baseline", next(iter(variants)))
     _require(baseline in variants, place, f"baseline must be one of {', '.join(variants)}, got {baseline!r}")
+    timeout = content.get("trial_timeout")
+    is_time = timeout is None or (type(timeout) in (int, float) and timeout > 0)
+    _require(is_time, place, f"trial_timeout must be a number of seconds > 0, got {timeout!r}")
     study = Study(
         name=name,
         question=_text(content, "question", place),
@@ -108,31 +110,23 @@ def parse_study(content: Any, *, name: str, place: str) -> Study:
         paper=_text(content, "paper", place),
         expectation=_text(content, "expectation", place),
         answer=_text(content, "answer", place),
-        trial_timeout=_timeout(content.get("trial_timeout"), place),
+        trial_timeout=None if timeout is None else float(timeout),
         published=tuple(_published(entry, place) for entry in _list(content.get("published", []), place, "published")),
     )
-    return replace(study, paper_scale=_paper_scale(content.get("paper_scale"), study, place))
+    if content.get("paper_scale") is None:
+        return study
+    large = _paper_scale(content, place)
+    return replace(study, paper_scale=parse_study(large, name=f"{name}_paper_scale", place=f"{place}: paper_scale"))
 
 
-def _paper_scale(content: Any, study: Study, place: str) -> Study | None:
-    """The same variants on another base; a variant whose overrides speak of the small model has others here."""
-    if content is None:
-        return None
-    rule = f"paper_scale must hold base, metrics and, where they differ, variants, got {content!r:.60}"
-    keys = {"base", "metrics"}
-    _require(isinstance(content, dict) and keys <= set(content) <= {*keys, "variants"}, place, rule)
-    own = content.get("variants", {})
-    _require(isinstance(own, dict) and set(own) <= set(study.variants), place, "paper_scale.variants: unknown variant")
-    return replace(
-        study,
-        name=f"{study.name}_paper_scale",
-        base=_overrides(content["base"], place, "paper_scale.base"),
-        variants=study.variants
-        | {name: _overrides(words, place, f"paper_scale.variants.{name}") for name, words in own.items()},
-        metrics=tuple(_metric(entry, place) for entry in _list(content["metrics"], place, "paper_scale.metrics")),
-        answer="",
-        trial_timeout=None,
-    )
+def _paper_scale(content: dict[str, Any], place: str) -> dict[str, Any]:
+    """The same study on another base; a variant whose overrides speak of the small model has others here."""
+    large, variants, keys = content["paper_scale"], content["variants"], {"base", "metrics"}
+    rule = f"paper_scale must hold base, metrics and, where they differ, variants, got {large!r:.60}"
+    _require(isinstance(large, dict) and keys <= set(large) <= {*keys, "variants"}, place, rule)
+    own = large.get("variants", {})
+    _require(isinstance(own, dict) and set(own) <= set(variants), place, "paper_scale.variants: unknown variant")
+    return {**content, **large, "variants": variants | own, "answer": "", "trial_timeout": None, "paper_scale": None}
 
 
 def _require(condition: bool, place: str, message: str) -> None:
@@ -163,7 +157,7 @@ def _overrides(value: Any, place: str, key: str) -> tuple[str, ...]:
 
 def _seeds(value: Any, place: str) -> tuple[int, ...]:
     seeds = _list(value, place, "seeds")
-    whole = all(isinstance(seed, int) and not isinstance(seed, bool) and seed >= 0 for seed in seeds)
+    whole = all(type(seed) is int and seed >= 0 for seed in seeds)
     _require(whole and len(set(seeds)) == len(seeds), place, f"seeds must be distinct whole numbers, got {seeds!r:.60}")
     return tuple(seeds)
 
@@ -186,9 +180,3 @@ def _published(entry: Any, place: str) -> Published:
     whole = isinstance(entry, dict) and set(entry) == set(keys)
     _require(whole, place, f"published must list {{name, value, certainty}}, got {entry!r:.60}")
     return Published(*(str(entry[key]) for key in keys))
-
-
-def _timeout(value: Any, place: str) -> float | None:
-    number = isinstance(value, int | float) and not isinstance(value, bool) and value > 0
-    _require(value is None or number, place, f"trial_timeout must be a number of seconds > 0, got {value!r}")
-    return None if value is None else float(value)

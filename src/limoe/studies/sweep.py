@@ -18,7 +18,7 @@ from limoe.overrides import quoted
 from limoe.reporting.findings import duration
 from limoe.reporting.run_folder import steps_done
 from limoe.studies.plan import Plan
-from limoe.studies.trial import DONE, PENDING, RUNNING, STOPPED, State, Trial, last_words, read_state
+from limoe.studies.trial import DONE, PENDING, RUNNING, STOPPED, State, attempts, last_words, read_state
 
 _REFRESH = 2.0  # seconds
 _COLORS = {DONE: "green", STOPPED: "green", RUNNING: "cyan", PENDING: "dim"}
@@ -62,7 +62,8 @@ def status_table(plan: Plan, states: Sequence[State]) -> Table:
     table = Table("variant", "seed", "status", "step", "time", "note")
     for trial, state in zip(plan.trials, states, strict=True):
         steps = plan.max_steps[trial.variant]
-        step = "" if state.run is None else f"{_step(trial, state):,} / {steps:,}"
+        done = max(map(steps_done, attempts(trial.folder)), default=0)
+        step = "" if state.run is None else f"{done:,} / {steps:,}"
         status = Text(state.status, style=_COLORS.get(state.status, "red"))
         note = Text(state.error, overflow="ellipsis", no_wrap=True)
         table.add_row(trial.variant, str(trial.seed), status, step, duration(state.seconds or None), note)
@@ -90,7 +91,3 @@ def _say_changes(plan: Plan, before: Sequence[State], now: Sequence[State], *, c
         if new.status != old.status:
             note = f": {new.error}" if new.error else ""
             console.print(f"{trial.variant} seed {trial.seed}: {new.status}{note}", markup=False, soft_wrap=True)
-
-
-def _step(trial: Trial, state: State) -> int:
-    return max((steps_done(run) for run in trial.folder.glob("try_*") if run.is_dir()), default=0)

@@ -3,16 +3,15 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from limoe.reporting.findings import SHARE
 from limoe.reporting.seeds import Estimate, estimate, paired_difference, verdict
-from limoe.reporting.sheets import Entry, Sheet, sheet, write_sheet
+from limoe.reporting.sheets import Entry, Sheet, sheet
 from limoe.studies.results import Row
 from limoe.studies.study import Metric, Study
 
-_NUMBERS = ("seeds", "mean", "half_95", "difference", "difference_half_95", "verdict")
-_CSV = ("variant", "metric", *_NUMBERS, "finished", "successful", "trials")
+_NUMBERS = ("seeds", "mean", "half_95", "difference", "difference_half_95")
+_CSV = ("variant", "metric", *_NUMBERS, "verdict", "finished", "successful", "trials")
 _NO_RESULT, _NO_BASE = "no result", "the baseline has no result"
 _SAID = {name: f"{{is}} {name}" for name in ("better", "worse", "higher", "lower", "within noise")} | {
     _NO_RESULT: "{has} no result"
@@ -78,7 +77,8 @@ def sentence(study: Study, lines: Sequence[Line]) -> str:
     value = f"{study.baseline} ({with_interval(metric.key, base)})"
     if len(lines) == 1:
         return f"{metric.name}: {value}, {_seeds(base.n)}."
-    said = [part for verdict in dict.fromkeys([*_SAID, *_verdicts(lines)]) if (part := _said(verdict, metric, lines))]
+    verdicts = dict.fromkeys([*_SAID, *(line.cells[0].verdict for line in lines[1:])])
+    said = [part for verdict in verdicts if (part := _said(verdict, metric, lines))]
     seeds = {cell.value.n for line in lines for cell in line.cells[:1] if cell.value}
     known = _seeds(min(seeds)) if len(seeds) == 1 else f"{min(seeds)} to {max(seeds)} seeds"
     return f"{metric.name}, against {value}: {'; '.join(said)} ({known}, 95 % intervals, differences paired by seed)."
@@ -88,10 +88,10 @@ def number_sheet(study: Study, lines: Sequence[Line]) -> Sheet:
     """Numbers for other programs: one row per variant and metric."""
     rows: list[list[Entry | str]] = []
     for line in lines:
-        counts = [Entry(str(count), count) for count in (line.finished, line.successful, line.trials)]
+        counts = [Entry("", count) for count in (line.finished, line.successful, line.trials)]
         for metric, cell in zip(study.metrics, line.cells, strict=True):
-            seeds = cell.value.n if cell.value else 0
-            known = [Entry(str(seeds), seeds), *_pair(cell.value), *_pair(cell.difference)]
+            seeds = Entry("", cell.value.n if cell.value else 0)
+            known = [seeds, *_pair(cell.value), *_pair(cell.difference)]
             rows.append([line.variant, metric.key, *known, cell.verdict, *counts])
     return sheet("table", _CSV, rows)
 
@@ -105,18 +105,16 @@ def result_sheet(study: Study, lines: Sequence[Line], part: slice = slice(None))
     columns = [metric.name + (" (lower is better)" if metric.higher is False else "") for metric in metrics]
     rows: list[list[Entry | str]] = []
     for line in lines:
-        cells = zip(metrics, line.cells[part], strict=True)
-        rows.append([line.variant, *(_entry(metric.key, cell) for metric, cell in cells)])
+        rows.append([line.variant])
+        for metric, cell in zip(metrics, line.cells[part], strict=True):
+            text = with_interval(metric.key, cell.value)
+            if cell.difference is not None:
+                text += f"\n({with_interval(metric.key, cell.difference, signed=True)},\n{cell.verdict})"
+            rows[-1].append(Entry(text, cell.value.mean if cell.value else None))
         if part.start in (None, 0):
             rows[-1] += [share(line.finished, line.trials), share(line.successful, line.trials)]
     counts = ["finished", "successful"] if part.start in (None, 0) else []
     return sheet("table", ["variant", *columns, *counts], rows if metrics else [])
-
-
-def write_tables(study: Study, lines: Sequence[Line], out: Path) -> None:
-    """`table.csv` and `table.tex`."""
-    write_sheet(number_sheet(study, lines), out, suffixes=[".csv"])
-    write_sheet(result_sheet(study, lines), out, suffixes=[".tex"])
 
 
 def _line(variant: str, study: Study, rows: Sequence[Row]) -> Line:
@@ -139,17 +137,6 @@ def _cell(variant: str, metric: Metric, study: Study, rows: Sequence[Row]) -> Ce
         return Cell(value, None, "")
     difference = paired_difference(own, base)
     return Cell(value, difference, verdict(difference, higher=metric.higher) if base else _NO_BASE)
-
-
-def _entry(key: str, cell: Cell) -> Entry:
-    text = with_interval(key, cell.value)
-    if cell.difference is not None:
-        text += f"\n({with_interval(key, cell.difference, signed=True)},\n{cell.verdict})"
-    return Entry(text, cell.value.mean if cell.value else None)
-
-
-def _verdicts(lines: Sequence[Line]) -> list[str]:
-    return [line.cells[0].verdict for line in lines[1:]]
 
 
 def _said(verdict: str, metric: Metric, lines: Sequence[Line]) -> str:

@@ -19,11 +19,11 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import IO, Any
 
 from limoe.errors import one_line
 from limoe.files import read_object, try_lock, write_json
 from limoe.overrides import quoted
+from limoe.reporting.run_folder import numbers
 from limoe.run_files import LAST_CHECKPOINT, RECORD
 
 FILE, _LOCK = "trial.json", ".lock"
@@ -65,18 +65,23 @@ class State:
 
 def read_state(trial: Trial) -> State:
     """Where a trial stands; a running one that nobody watches any more was interrupted."""
-    try:
-        content = json.loads((trial.folder / FILE).read_text(encoding="utf-8"))
-        run = trial.folder / content["run"] if content["run"] else None
-        state = State(str(content["status"]), float(content["seconds"]), run, str(content["error"]))
-    except FileNotFoundError:
-        return State(PENDING)
-    except (OSError, ValueError, KeyError, TypeError):
-        return State(INTERRUPTED, error=f"{FILE} cannot be read")
+    state = _written(trial)
     if state.status != RUNNING:
         return state
     with try_lock(trial.folder / _LOCK) as lock:
         return state if lock is None else State(INTERRUPTED, state.seconds, state.run, "the process that ran it died")
+
+
+def _written(trial: Trial) -> State:
+    """What `trial.json` says, whether or not it still holds."""
+    try:
+        content = json.loads((trial.folder / FILE).read_text(encoding="utf-8"))
+        run = trial.folder / content["run"] if content["run"] else None
+        return State(str(content["status"]), float(content["seconds"]), run, str(content["error"]))
+    except FileNotFoundError:
+        return State(PENDING)
+    except (OSError, ValueError, KeyError, TypeError):
+        return State(INTERRUPTED, error=f"{FILE} cannot be read")
 
 
 def run_trial(
@@ -96,57 +101,49 @@ def run_trial(
         before = _read_unwatched(trial, metrics=metrics)
         if before.finished:
             return before
-        return _attempt(trial, before, lock=lock, metrics=metrics, timeout=timeout, watch=watch)
+        run, command = _next_attempt(trial, before)
+        with _log(run).open("w", encoding="utf-8") as output:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                pass_fds=[lock.fileno()],
+                env={key: value for key, value in os.environ.items() if key != "LIMOE_RUN_ID"},
+            )
+            _write(trial, State(RUNNING, before.seconds, run), pid=process.pid)
+            timed_out, interrupted = _wait(process, timeout=timeout, look=None if watch is None else lambda: watch(run))
+        state = _outcome(trial, run, code=process.returncode, timed_out=timed_out, metrics=metrics)
+        if interrupted is not None:
+            _write(trial, State(INTERRUPTED, state.seconds, run, "interrupted"))
+            raise interrupted
+        _write(trial, state)
+        return state
 
 
 def _read_unwatched(trial: Trial, *, metrics: Sequence[str]) -> State:
     """With the lock in hand a running trial is an interrupted one, or has ended after the process that watched it."""
-    status = read_object(trial.folder / FILE).get("status")
-    if status not in (RUNNING, NO_RESULT):  # the latter may have one by the metrics of today
-        return read_state(trial)
+    state = _written(trial)
     runs = attempts(trial.folder)
-    if runs and read_object(runs[-1] / RECORD).get("status") == "done":
-        state = _outcome(trial, runs[-1], _log(runs[-1]), code=0, timed_out=False, metrics=metrics)
-        _write(trial, state)
+    if state.status not in (RUNNING, NO_RESULT):  # the latter may have one by the metrics of today
         return state
-    if status == NO_RESULT:
-        return read_state(trial)
-    return State(INTERRUPTED, _seconds(runs), runs[-1] if runs else None)
+    if runs and read_object(runs[-1] / RECORD).get("status") == "done":
+        state = _outcome(trial, runs[-1], code=0, timed_out=False, metrics=metrics)
+        _write(trial, state)
+    elif state.status == RUNNING:
+        state = State(INTERRUPTED, _seconds(runs), runs[-1] if runs else None)
+    return state
 
 
-def _attempt(
-    trial: Trial,
-    before: State,
-    *,
-    lock: IO[str],
-    metrics: Sequence[str],
-    timeout: float | None,
-    watch: Callable[[Path], None] | None,
-) -> State:
+def _next_attempt(trial: Trial, before: State) -> tuple[Path, list[str]]:
+    """(its run folder, its command), from the checkpoint of an attempt that was cut short."""
     number = max([0, *(int(run.name.removeprefix("try_")) for run in attempts(trial.folder))]) + 1
     run = trial.folder / f"try_{number}"
     command = [*TRAIN, *trial.overrides, f"hydra.run.dir={run}", "report=false"]
     if before.status in _RESUMED and before.run and (checkpoint := before.run / LAST_CHECKPOINT).exists():
         command.append(f"ckpt_path={quoted(checkpoint)}")
-    with _log(run).open("w", encoding="utf-8") as output:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            pass_fds=[lock.fileno()],
-            env={key: value for key, value in os.environ.items() if key != "LIMOE_RUN_ID"},
-        )
-        _write(trial, State(RUNNING, before.seconds, run), pid=process.pid)
-        timed_out, interrupted = _wait(process, timeout=timeout, look=None if watch is None else lambda: watch(run))
-    state = _outcome(trial, run, _log(run), code=process.returncode, timed_out=timed_out, metrics=metrics)
-    if interrupted is not None:
-        state = State(INTERRUPTED, state.seconds, run, "interrupted")
-    _write(trial, state)
-    if interrupted is not None:
-        raise interrupted
-    return state
+    return run, command
 
 
 def _log(run: Path) -> Path:
@@ -158,38 +155,26 @@ def _wait(
     process: subprocess.Popen, *, timeout: float | None, look: Callable[[], None] | None
 ) -> tuple[bool, BaseException | None]:
     """Until it ended: whether it had to be ended, and what interrupted the waiting."""
+    end = math.inf if timeout is None else time.monotonic() + timeout
     previous = None
     if threading.current_thread() is threading.main_thread():
-        previous = signal.signal(signal.SIGTERM, _raise_exit)
+        previous = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
-        _follow(process, timeout=timeout, look=look)
+        while process.poll() is None:
+            if look is not None:
+                look()
+            if time.monotonic() >= end:
+                _end(process)
+                return True, None
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(max(0.0, min(_LOOK, end - time.monotonic())))
         return False, None
-    except subprocess.TimeoutExpired:
-        _end(process)
-        return True, None
     except BaseException as error:
         _end(process)
         return False, error
     finally:
         if previous is not None:
             signal.signal(signal.SIGTERM, previous)
-
-
-def _follow(process: subprocess.Popen, *, timeout: float | None, look: Callable[[], None] | None) -> None:
-    """Until it ended. Raises TimeoutExpired, and whatever `look` raises."""
-    end = math.inf if timeout is None else time.monotonic() + timeout
-    while process.poll() is None:
-        if look is not None:
-            look()
-        try:
-            process.wait(max(0.0, min(_LOOK, end - time.monotonic())))
-        except subprocess.TimeoutExpired:
-            if time.monotonic() >= end:
-                raise
-
-
-def _raise_exit(*_: Any) -> None:
-    raise SystemExit(128 + signal.SIGTERM)
 
 
 def _end(process: subprocess.Popen) -> None:
@@ -202,7 +187,7 @@ def _end(process: subprocess.Popen) -> None:
     process.wait()
 
 
-def _outcome(trial: Trial, run: Path, log: Path, *, code: int, timed_out: bool, metrics: Sequence[str]) -> State:
+def _outcome(trial: Trial, run: Path, *, code: int, timed_out: bool, metrics: Sequence[str]) -> State:
     record = read_object(run / RECORD)
     seconds = _seconds(attempts(trial.folder))
     error = str(record.get("error") or "")
@@ -213,16 +198,12 @@ def _outcome(trial: Trial, run: Path, log: Path, *, code: int, timed_out: bool, 
     if code != 0:
         if error.startswith("DivergedError"):
             return State(DIVERGED, seconds, run, error.partition(": ")[2])
-        return State(FAILED, seconds, run, error or last_words(log) or f"exit code {code}")
-    values = record.get("metrics") or {}
-    missing = [key for key in metrics if not _is_number(values.get(key))]
+        return State(FAILED, seconds, run, error or last_words(_log(run)) or f"exit code {code}")
+    known = numbers(record.get("metrics"))
+    missing = [key for key in metrics if not math.isfinite(known.get(key, math.nan))]
     if missing:
         return State(NO_RESULT, seconds, run, f"no value of {', '.join(missing)}")
     return State(STOPPED if record.get("status") == "stopped" else DONE, seconds, run, error)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def last_words(log: Path) -> str:

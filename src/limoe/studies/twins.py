@@ -43,20 +43,19 @@ def comparison(
     k = cfg.routing.get("k", 1)
     if k != 1:
         raise ConfigError(f"routing.k={k}: an MLP in place of K experts costs 1/K of them; compare at routing.k=1")
+    sizes = tuple(word for word in overrides if word.startswith("model."))
     own = {
-        SPARSE: (),
-        DENSE: ("model.moe_layers=[]", "aux_loss=none"),
+        SPARSE: sizes,
+        DENSE: (*sizes, "model.moe_layers=[]", "aux_loss=none"),
         TWO_TOWER: ("model=two_tower_tiny", "aux_loss=none", *_numbers(two_tower_twin(model))),
     }
-    base = [word for word in overrides if not word.startswith("model.") or variants == [SPARSE]]
-    moved = tuple(word for word in overrides if word not in base)
     return Study(
         name=name,
         question="At equal compute, does the sparse one-tower beat the dense one-tower and the dense two-tower?",
         paper="Reports gains over the dense one-tower at equal cost, about 10 points zero-shot on average, and that it "
         "matches or beats the two-tower in most cases (arXiv 2206.02770; both known to us from memory, uncertain).",
-        base=tuple(base),
-        variants={name: (*(() if name == TWO_TOWER else moved), *own[name]) for name in variants},
+        base=tuple(word for word in overrides if word not in sizes),
+        variants={name: own[name] for name in variants},
         seeds=tuple(seeds),
         metrics=tuple(Metric(key, key.removeprefix("val/")) for key in metrics),
         baseline=variants[0],

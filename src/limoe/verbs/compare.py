@@ -7,18 +7,14 @@ limoe compare experiment=emoji_limoe hydra/launcher=joblib hydra.launcher.n_jobs
 """
 
 import hashlib
-import sys
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
-from rich.console import Console
 
 from limoe.overrides import override_key
-from limoe.studies.cost import print_cost
 from limoe.studies.plan import Plan, plan_study
-from limoe.studies.report import conclude
-from limoe.studies.sweep import run_sweep, status_table
+from limoe.studies.report import carry_out
 from limoe.studies.twins import comparison
 
 GOES_ON = True
@@ -35,19 +31,10 @@ def run(cfg: DictConfig) -> None:
     name = HydraConfig.get().runtime.choices.get("experiment") or "compare"
     metrics = [] if cfg.metrics is None else list(cfg.metrics)
     study = comparison(words, name=name, seeds=cfg.seeds, variants=list(cfg.variants), metrics=metrics)
-    root, console = Path(cfg.paths.log_dir).resolve() / "compare" / name, Console()
+    root = Path(cfg.paths.log_dir).resolve() / "compare" / name
     plan = plan_study(study, root=root / "trials")
-    if cfg.dry_run:
-        print_cost(plan, console=console)
-        return
-    states = None
-    if not cfg.report_only:
-        states = run_sweep(plan, folder=root / "sweeps", launcher=HydraConfig.get().overrides.hydra, console=console)
-        console.print(status_table(plan, states))
     out = root / f"report_{_digest(plan)}" if cfg.out is None else Path(cfg.out)
-    conclude(study, plan, states, out=out, console=console)
-    if states is not None and not all(state.finished for state in states):
-        sys.exit(1)
+    carry_out(study, plan, cfg, root=root, out=out)
 
 
 def _digest(plan: Plan) -> str:

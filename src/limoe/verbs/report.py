@@ -11,7 +11,6 @@ import sys
 from pathlib import Path
 
 from omegaconf import DictConfig
-from rich.console import Console
 
 from limoe.errors import require
 from limoe.reporting.report import build
@@ -46,4 +45,4 @@ def run(cfg: DictConfig) -> None:
     require(is_own, "out", f"a folder of its own for the report of {len(folders)} runs", str(out))
     study, plan, rows = joint_study(folders, metrics=cfg.metrics)
     write_csv(rows, out / RUNS)
-    write_report(study, plan, rows, out=out, console=Console())
+    write_report(study, plan, rows, out=out)

@@ -10,21 +10,16 @@ limoe study new experiments/my_study                    a study to fill in
 """
 
 import dataclasses
-import sys
 from pathlib import Path
 
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
-from rich.console import Console
 
 from limoe.config import experiment_dir
 from limoe.errors import ConfigError, require
-from limoe.studies.cost import print_cost
 from limoe.studies.plan import plan_study
-from limoe.studies.report import conclude
+from limoe.studies.report import carry_out
 from limoe.studies.skeleton import write_skeleton
 from limoe.studies.study import FILE, Study, read_study
-from limoe.studies.sweep import run_sweep, status_table
 
 POSITIONAL = ["study"]
 GOES_ON = True
@@ -40,27 +35,16 @@ def run(cfg: DictConfig) -> None:
     words = [str(word) for word in cfg.study]
     if words and words[0] == "new":
         require(len(words) == 2, "study", "new FOLDER", " ".join(words))
-        for path in write_skeleton(Path(words[1])):
-            print(f"written: {path}")
+        write_skeleton(Path(words[1]), verb="study")
         return
     require(len(words) == 1, "study", "one folder with a study.yaml, or new FOLDER", " ".join(words))
-    (folder, home), console = experiment_dir(Path(words[0]), file=FILE), Console()
+    folder, home = experiment_dir(Path(words[0]), file=FILE)
     study = chosen(at_scale(read_study(folder), cfg.scale), cfg)
     root = Path(cfg.paths.log_dir).resolve() / "studies" / study.name
     plan = plan_study(study, root=root, extra=list(cfg.overrides))
-    if cfg.dry_run:
-        print_cost(plan, console=console)
-        return
-    launcher = list(HydraConfig.get().overrides.hydra)
-    states = None
-    if not cfg.report_only:
-        states = run_sweep(plan, folder=root / "sweeps", launcher=launcher, console=console)
-        console.print(status_table(plan, states))
     results = "results" if cfg.scale is None else f"results_{cfg.scale}"
     out = home / results if cfg.out is None else Path(cfg.out)
-    conclude(study, plan, states, out=out, console=console)
-    if states is not None and not all(state.finished for state in states):
-        sys.exit(1)
+    carry_out(study, plan, cfg, root=root, out=out)
 
 
 def at_scale(study: Study, scale: str | None) -> Study:

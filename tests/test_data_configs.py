@@ -5,6 +5,7 @@ import json
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from commands import limoe
 from test_configs import CONFIGS, composed
 from test_data_shard_stream import png, sample, write_shards, write_tar
 
@@ -58,6 +59,21 @@ OPTIONS = {
 }
 NEED_NO_FILES = {"synthetic"}
 NEED_A_PACKAGE = {"hugging_face"}  # see test_data_hugging_face.py
+
+
+def test_what_options_share_is_no_option(tmp_path):
+    """`configs/data/_pairs.yaml`; options of a project of one's own are listed beside those of limoe."""
+    (tmp_path / "configs" / "data").mkdir(parents=True)
+    for name in ("mine", "_mine"):
+        (tmp_path / "configs" / "data" / f"{name}.yaml").write_text("defaults: [_pairs, _self_]\n")
+    listed = limoe("train", "--help", cwd=tmp_path).stdout.splitlines()
+    options = sorted(path.stem for path in (CONFIGS / "data").glob("*.yaml") if path.stem != "_pairs")
+    assert f"data: {', '.join(sorted([*options, 'mine']))}" in listed
+    assert "optimizer: adafactor, adamw, lion" in listed
+    assert not [line for line in listed if line.startswith("hydra")]
+    error = limoe("train", "data=pairs", cwd=tmp_path, code=2).stderr
+    assert error.startswith("limoe: error: data has no option 'pairs'") and "synthetic" in error
+    assert "_pairs" not in error and "_mine" not in error
 
 
 def test_no_option_is_forgotten():

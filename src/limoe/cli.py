@@ -88,8 +88,10 @@ def _run_verb(verb: Verb, words: list[str]) -> None:
     options, others = arguments.split(words, flags=verb.flags)
     overrides = arguments.overrides(others, positional=verb.positional)
     configs, own = config_dir(verb.name), own_config_dir(verb.name)
-    register_resolvers(help_text=verb.help)
-    _add_to_search_path(configs.parent / "experiments")
+    experiments = configs.parent / "experiments"
+    places = [place for place in (configs, own, experiments) if place is not None]
+    register_resolvers(help_text=verb.help, groups=lambda: _listed_groups(places))
+    _add_to_search_path(experiments)
     if own is not None:
         options = ["--config-dir", str(own), *options]
         sys.path.append(str(own.parent))  # last, so that its files hide no module
@@ -97,12 +99,26 @@ def _run_verb(verb: Verb, words: list[str]) -> None:
     app = hydra.main(version_base=_VERSION_BASE, config_path=str(configs), config_name=verb.name)(job)
     known = Known(
         keys=lambda: _known_keys(configs, own, name=verb.name, overrides=overrides),
-        options=lambda group: [
-            f.stem for place in filter(None, (configs, own)) for f in (place / group).glob("*.yaml")
-        ],
+        options=lambda group: _options(places, group),
     )
     with explained(known=known), _seen_by_hydra([sys.argv[0], *options, *overrides]):
         app()
+
+
+def _options(places: Iterable[Path], group: str) -> list[str]:
+    """Files that begin with `_` are what the options of a group share, and none themselves."""
+    return sorted({file.stem for place in places for file in (place / group).glob("[!_]*.yaml")})
+
+
+def _listed_groups(places: Iterable[Path]) -> str:
+    """Hydra's list of groups, without what is no option, in lines such as `model: big, tiny`."""
+    folders = {folder.relative_to(place).as_posix() for place in places for folder in place.rglob("*/")}
+    lines = []
+    for group in sorted(folders):
+        options = _options(places, group)
+        if options and group.partition("/")[0] != "hydra":
+            lines.append(f"{group}: {', '.join(options)}")
+    return "\n".join(lines)
 
 
 def _job(verb: Verb, *, argv: list[str]) -> Callable[[DictConfig], Any]:

@@ -4,6 +4,7 @@ import copy
 import hashlib
 import json
 import os
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -23,11 +24,14 @@ CONFIG_DIR = "LIMOE_CONFIG_DIR"
 _PLACES = ("paths", "hydra")  # where a run lies, not what it is
 
 
-def register_resolvers(*, help_text: str = "") -> None:
-    """`${limoe_run_id:}`, `${limoe_help:}` and `${dataset_root:folder}`; must run before Hydra composes."""
+def register_resolvers(*, help_text: str = "", groups: Callable[[], str] = str) -> None:
+    """`${limoe_run_id:}`, `${limoe_help:}`, `${limoe_groups:}` and `${dataset_root:folder}`; must run before Hydra
+    composes. `help_text` is about the verb, `groups` lists the options of all groups.
+    """
     OmegaConf.register_new_resolver("limoe_run_id", run_id, replace=True)
     OmegaConf.register_new_resolver("dataset_root", dataset_root, replace=True)
     OmegaConf.register_new_resolver("limoe_help", lambda: help_text.replace("$", "$$"), replace=True)
+    OmegaConf.register_new_resolver("limoe_groups", lambda: groups().replace("$", "$$"), replace=True)
 
 
 def run_id() -> str:

@@ -115,7 +115,8 @@ def _missing_option(error: MissingConfigException, known: Known) -> str:
     group, _, option = (error.missing_cfg_file or "").rpartition("/")
     if not group:
         return f"there is no config {option!r}" if option else _first_line(error)
-    options = sorted(error.options or known.options(group))
+    found = error.options or known.options(group)
+    options = sorted(option for option in found if not option.startswith("_"))  # such files are shared by the others
     listed = f" (options: {', '.join(options)})" if options else ""
     return f"{group} has no option {option!r}{did_you_mean(option, options)}{listed}"
 

@@ -1,10 +1,11 @@
 """Where caches lie."""
 
+import os
 from pathlib import Path
 
 import pytest
 
-from limoe.data.cache import cache_path
+from limoe.data.cache import cache_path, stamp
 
 
 @pytest.fixture(autouse=True)
@@ -32,3 +33,9 @@ def test_in_the_home_folder_where_data_are_read_only(tmp_path: Path, monkeypatch
 
 def test_a_given_folder_is_always_used(tmp_path: Path) -> None:
     assert cache_path(tmp_path / "a.tar", suffix=".i", cache_dir=tmp_path / "c").parent == tmp_path / "c"
+
+
+def test_a_stamp_is_size_and_time_of_change(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"12345")
+    os.utime(tmp_path / "a", ns=(1, 17))
+    assert stamp(tmp_path / "a") == [5, 17]

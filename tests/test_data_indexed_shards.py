@@ -1,5 +1,6 @@
 import gzip
 import os
+from hashlib import sha256
 
 import numpy as np
 import pytest
@@ -37,6 +38,14 @@ def test_an_index_lies_beside_its_shard_and_is_built_once(shard, walks):
     assert keys(shard) == keys(shard) == ["a", "b"]
     assert walks == [shard]
     assert sorted(path.name for path in shard.parent.iterdir()) == ["train-0.tar", "train-0.tar.index"]
+
+
+def test_the_facts_are_those_of_the_file(shard):
+    (found,) = index_shards([shard], cache_dir=None, verify="changed")
+    facts, stat = found.index.facts, shard.stat()
+    assert (facts.size, facts.mtime_ns, facts.unpacked) == (stat.st_size, stat.st_mtime_ns, None)
+    assert facts.sha256 == sha256(shard.read_bytes()).hexdigest()
+    assert found.data == shard
 
 
 def test_shards_keep_their_order_whichever_is_ready_first(tmp_path):
@@ -103,6 +112,8 @@ def test_a_gzip_shard_is_unpacked_once(tmp_path, walks):
     cache = str(tmp_path / "cache")
     (found,) = index_shards([shard], cache_dir=cache, verify="changed")
     assert found.data.read_bytes() == tar_bytes(samples("a", "b"))
+    assert found.index.facts.sha256 == sha256(shard.read_bytes()).hexdigest()
+    assert found.index.facts.unpacked == found.data.stat().st_size
     assert keys(shard, cache_dir=cache) == ["a", "b"]
     assert len(walks) == 1
     found.data.unlink()
@@ -121,6 +132,7 @@ def test_of_a_cut_gzip_shard_the_whole_samples_stay(tmp_path):
     (found,) = index_shards([shard], cache_dir=None, verify="changed")
     assert [found.index[i].key for i in range(len(found.index))] in (["a", "b"], ["a", "b", "c"])
     assert found.index.facts.damage.startswith("its gzip data end or break after")
+    assert found.index.facts.sha256 == sha256(shard.read_bytes()).hexdigest()
 
 
 def test_one_file_that_is_no_tar_ends_all(shard, tmp_path):

@@ -78,11 +78,11 @@ def test_a_bad_sample_is_replaced_by_one_that_seed_epoch_and_index_name():
 
 def test_stand_ins_that_are_bad_themselves_are_listed_too():
     everything_but_7 = FaultyScenes(size=8, broken=range(7))
-    found = read_pair(everything_but_7, 0, stand_ins=1000, seed="a")
-    assert found.position == 7
-    assert found.bad[0] == broken_sample(0)
-    tried = [Random(f"a/{attempt}").randrange(8) for attempt in range(len(found.bad))]
-    assert [broken_sample(index) for index in tried[:-1]] == list(found.bad[1:])
+    _, position, bad = read_pair(everything_but_7, 0, stand_ins=1000, seed="a")
+    assert position == 7
+    assert bad[0] == broken_sample(0)
+    tried = [Random(f"a/{attempt}").randrange(8) for attempt in range(len(bad))]
+    assert [broken_sample(index) for index in tried[:-1]] == list(bad[1:])
 
 
 def test_after_so_many_attempts_it_is_an_error():

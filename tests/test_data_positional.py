@@ -24,11 +24,17 @@ def test_bytes_are_read_by_position(paths):
 
 
 def test_only_so_many_files_stay_open(paths, monkeypatch):
+    real, opened = os.open, {}
     monkeypatch.setattr(positional, "MAX_OPEN", 2)
+    monkeypatch.setattr(positional.os, "open", lambda path, flags: opened.setdefault(path, real(path, flags)))
     files = PositionalFiles(paths)
     for i in (0, 1, 0, 2, 0):
-        files.read(i, offset=0, size=1)
-    assert set(files._open) == {0, 2}  # 1 was not used for longest
+        assert files.read(i, offset=0, size=1) == b"%d" % i
+    assert list(opened) == paths[:3]
+    os.fstat(opened[paths[0]])
+    with pytest.raises(OSError, match="Bad file descriptor"):  # 1 was not used for longest
+        os.fstat(opened[paths[1]])
+    monkeypatch.undo()
     assert files.read(1, offset=0, size=1) == b"1"
 
 
@@ -36,14 +42,14 @@ def test_a_pickled_copy_opens_its_own(paths):
     files = PositionalFiles(paths)
     files.read(0, offset=0, size=1)
     copy = pickle.loads(pickle.dumps(files))
-    assert not copy._open
+    assert copy._opened.cache_info().currsize == 0
     assert copy.read(0, offset=0, size=2) == b"02"
 
 
 def test_descriptors_are_closed_with_their_owner(paths):
     files = PositionalFiles(paths)
     files.read(0, offset=0, size=1)
-    (descriptor,) = files._open.values()
+    descriptor = files._opened(paths[0]).descriptor
     del files
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(descriptor)

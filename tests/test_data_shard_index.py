@@ -5,7 +5,7 @@ import pytest
 
 from limoe.data import shard_index
 from limoe.data.bad_samples import BadSample
-from limoe.data.shard_index import RECORD, Located, ShardFacts, ShardIndex, Span, Stamp, write_index
+from limoe.data.shard_index import RECORD, Located, ShardFacts, ShardIndex, Span, write_index
 from limoe.errors import DataError
 
 FACTS = ShardFacts(
@@ -34,7 +34,6 @@ def test_what_was_written_is_read(path):
     index = ShardIndex(path)
     assert [index[i] for i in range(len(index))] == SAMPLES
     assert index.facts == FACTS
-    assert index.facts.stamp == Stamp(10240, 17)
     bad = index.facts.bad_samples("there.tar")
     assert (bad.counts, bad.first) == ({"no_caption": 30}, [BadSample("there.tar", "k", "no_caption", "no text")])
 
@@ -49,7 +48,7 @@ def test_an_index_is_mapped_and_small(path):
 
 
 def test_hashes_tell_keys_apart(path):
-    hashes = ShardIndex(path).hashes()
+    hashes = ShardIndex(path).hashes
     assert hashes.dtype == np.uint64
     assert len(set(hashes.tolist())) == 3
     # blake2b with 8 bytes of "first", the first one the lowest.
@@ -61,7 +60,7 @@ def test_hashes_tell_keys_apart(path):
 def test_a_shard_without_samples_has_an_index_too(tmp_path):
     write_index(tmp_path / "b.index", facts=FACTS, samples=[])
     index = ShardIndex(tmp_path / "b.index")
-    assert (len(index), len(index.hashes())) == (0, 0)
+    assert (len(index), len(index.hashes)) == (0, 0)
 
 
 def test_every_flipped_byte_and_every_cut_is_noticed(path):

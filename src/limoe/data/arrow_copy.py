@@ -26,10 +26,14 @@ SCHEMA = pa.schema(
 
 
 class ArrowCopy(NamedTuple):
-    """All rows, mapped into memory, and what was noted about them."""
+    """All rows, mapped into memory, and what was noted about them. A pickled copy maps the file `path` again."""
 
+    path: Path
     rows: pa.Table
     note: dict[str, Any]
+
+    def __reduce__(self) -> tuple:
+        return open_copy, (self.path,)
 
 
 def write_copy(path: Path, rows: Iterable[dict[str, Any]], *, note: Callable[[], dict[str, Any]]) -> None:
@@ -46,6 +50,6 @@ def open_copy(path: Path) -> ArrowCopy | None:
     try:
         reader = pa.ipc.open_file(pa.memory_map(str(path)))
         _, note = reader.get_batch_with_custom_metadata(reader.num_record_batches - 1)
-        return ArrowCopy(reader.read_all(), json.loads(note[_NOTE]))
+        return ArrowCopy(path, reader.read_all(), json.loads(note[_NOTE]))
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError):
         return None

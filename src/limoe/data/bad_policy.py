@@ -62,12 +62,9 @@ class BadSamplePolicy:
         self.read += good
         self._batches += 1
         if world_size() == 1 or self._batches % JOINT_CHECK == 0:
-            self._check()
-
-    def _check(self) -> None:
-        bad, read = self._of_all_ranks()
-        if bad.total > self.max_fraction * max(read, MINIMUM):
-            raise self._too_many(bad, of=f"{read:,} samples read so far")
+            joint, read = self._of_all_ranks()
+            if joint.total > self.max_fraction * max(read, MINIMUM):
+                raise self._too_many(joint, of=f"{read:,} samples read so far")
 
     def finish(self) -> None:
         """Bring the counts of all ranks to rank 0, which says what was replaced. Every rank must call this."""

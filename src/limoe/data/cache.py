@@ -18,6 +18,12 @@ def cache_path(file: Path, *, suffix: str, cache_dir: str | Path | None = None) 
     return folder / f"{file.name}.{place}{suffix}"
 
 
+def stamp(file: Path) -> list[int]:
+    """Size and time of change: a file that has the same two numbers as before is taken for unchanged."""
+    stat = file.stat()
+    return [stat.st_size, stat.st_mtime_ns]
+
+
 def _is_writable(folder: Path) -> bool:
     """A folder that nobody may write to counts as read-only for root too, whom the system does not stop."""
     return os.access(folder, os.W_OK) and bool(folder.stat().st_mode & 0o222)

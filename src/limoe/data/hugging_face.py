@@ -11,7 +11,7 @@ from tqdm import tqdm
 from limoe.data.bad_samples import BadContent, BadSamples
 from limoe.data.pairs import Description, StoredPairs
 from limoe.data.picture_files import read_picture
-from limoe.data.table_files import Row
+from limoe.data.table_files import Row, require_columns
 from limoe.data.table_rows import Columns, add_key, describe_row, key_of, picture_cell
 from limoe.errors import ConfigError, DataError
 
@@ -45,14 +45,16 @@ class HuggingFaceDataset(StoredPairs):
         revision: str | None = None,
         allow_outside: bool = False,
     ) -> None:
-        datasets = _datasets()
+        try:
+            datasets = importlib.import_module("datasets")
+        except ImportError as error:
+            raise ConfigError("Hugging Face datasets need the package datasets: pip install datasets") from error
         self.place = f"{path} ({split})"
         self.columns = Columns(image=image_column, caption=caption_column, key=key_column, labels=list(label_columns))
         self.root = Path(path) if Path(path).is_dir() else Path(datasets.config.HF_CACHE_HOME)
         self.allow_outside = allow_outside
-        rows = _load(path, name=name, split=split, revision=revision)
-        if missing := [column for column in self.columns.names if column not in rows.column_names]:
-            raise DataError(f"{self.place} has no column {', '.join(missing)}; there: {', '.join(rows.column_names)}")
+        rows = _load(datasets, path, name=name, split=split, revision=revision)
+        require_columns(self.place, self.columns.names, there=rows.column_names)
         # The pictures stay as they are stored, so that one decoder with one set of limits reads them.
         self._pictures = rows.select_columns([image_column]).cast_column(image_column, datasets.Image(decode=False))
         self._texts = rows.select_columns([column for column in self.columns.names if column != image_column])
@@ -93,15 +95,7 @@ class HuggingFaceDataset(StoredPairs):
         return describe_row(row | named, self.columns, key=key_of(row, self.columns, otherwise=str(position)))
 
 
-def _datasets() -> Any:
-    try:
-        return importlib.import_module("datasets")
-    except ImportError as error:
-        raise ConfigError("Hugging Face datasets need the package datasets: pip install datasets") from error
-
-
-def _load(path: str, *, name: str | None, split: str, revision: str | None) -> Any:
-    datasets = _datasets()
+def _load(datasets: Any, path: str, *, name: str | None, split: str, revision: str | None) -> Any:
     try:
         if any((Path(path) / file).is_file() for file in _SAVED):
             saved = datasets.load_from_disk(path)

@@ -1,8 +1,9 @@
 """Tar shards with their indexes: read where they are there and still true, built where not."""
 
+import hashlib
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +11,10 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from limoe.data.cache import cache_path
+from limoe.data.cache import cache_path, stamp
 from limoe.data.gzip_shards import is_gzip, unpack
 from limoe.data.shard_builder import read_contents
-from limoe.data.shard_index import SUFFIX, Located, ShardFacts, ShardIndex, Stamp, write_index
+from limoe.data.shard_index import SUFFIX, Located, ShardFacts, ShardIndex, write_index
 from limoe.errors import DataError
 
 log = logging.getLogger(__name__)
@@ -25,9 +26,8 @@ _THREADS = 8  # hashing runs beside the walk of another shard
 
 @dataclass(frozen=True)
 class IndexedShard:
-    """`path` is the shard, `data` the file its samples are read from: itself, or its unpacked copy."""
+    """An index, and the file that its samples are read from: the shard itself, or its unpacked copy."""
 
-    path: Path
     data: Path
     index: ShardIndex
 
@@ -39,18 +39,17 @@ def index_shards(paths: Sequence[Path], *, cache_dir: str | None, verify: str) -
     Raises `DataError` on files that are no tar or cannot be read, and where an index cannot be written.
     """
     try:
-        known = [_known(path, cache_dir) for path in tqdm(paths, desc="indexes", delay=2, leave=False, disable=None)]
-        todo = [i for i, shard in enumerate(known) if verify == "full" or not _is_current(paths[i], shard)]
-        for i, shard in zip(todo, _built([(paths[i], known[i]) for i in todo], cache_dir), strict=True):
-            known[i] = shard
+        with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as pool:
+            done = pool.map(lambda path: _indexed(path, cache_dir=cache_dir, verify=verify), paths)
+            bar = tqdm(done, desc="indexing", total=len(paths), unit=" shards", delay=2, leave=False, disable=None)
+            return list(bar)
     except OSError as error:
         raise DataError(f"{error.filename}: {error.strerror}; `cache_dir` says where indexes are kept") from error
-    return [shard for shard in known if shard is not None]
 
 
 def repeated_keys(indexes: Sequence[ShardIndex]) -> list[int]:
     """Positions, over all indexes, of samples whose key came before. Needs 16 bytes per sample for a moment."""
-    hashes = np.concatenate([index.hashes() for index in indexes])
+    hashes = np.concatenate([index.hashes for index in indexes])
     ordered = np.sort(hashes)
     twice = ordered[1:][ordered[1:] == ordered[:-1]]
     starts = np.cumsum([0, *map(len, indexes)])
@@ -65,59 +64,50 @@ def repeated_keys(indexes: Sequence[ShardIndex]) -> list[int]:
     return repeated
 
 
-def _built(todo: list[tuple[Path, IndexedShard | None]], cache_dir: str | None) -> Iterator[IndexedShard]:
-    total = sum(path.stat().st_size for path, _ in todo)
-    with (
-        tqdm(desc="indexing", total=total, unit="B", unit_scale=True, delay=2, leave=False, disable=None) as bar,
-        ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as pool,
-    ):
-        yield from pool.map(lambda shard: _build(*shard, cache_dir=cache_dir, tick=bar.update), todo)
+def _indexed(path: Path, *, cache_dir: str | None, verify: str) -> IndexedShard:
+    place = cache_path(path, suffix=SUFFIX, cache_dir=cache_dir)
+    copy = cache_path(path, suffix=UNPACKED, cache_dir=cache_dir)
+    index = _known(place)
+    if index is None or verify == "full" or not _is_current(index.facts, path=path, copy=copy):
+        facts, samples = _walked(path, copy=copy)
+        if index is None or index.facts != facts:
+            write_index(place, facts=facts, samples=samples)
+        if index is not None and index.facts.sha256 != facts.sha256:
+            log.warning("%s is not what it was when it was indexed; indexed again", path)
+        index = ShardIndex(place)
+    return IndexedShard(path if index.facts.unpacked is None else copy, index)
 
 
-def _known(path: Path, cache_dir: str | None) -> IndexedShard | None:
+def _known(place: Path) -> ShardIndex | None:
     """What an earlier run has left; None if it left nothing that can be used."""
     try:
-        index = ShardIndex(cache_path(path, suffix=SUFFIX, cache_dir=cache_dir))
+        return ShardIndex(place)
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return IndexedShard(path, _data_of(path, index.facts, cache_dir), index)
 
 
-def _data_of(path: Path, facts: ShardFacts, cache_dir: str | None) -> Path:
-    return path if facts.unpacked is None else cache_path(path, suffix=UNPACKED, cache_dir=cache_dir)
-
-
-def _is_current(path: Path, shard: IndexedShard | None) -> bool:
-    if shard is None or shard.index.facts.stamp != Stamp.of(path):
+def _is_current(facts: ShardFacts, *, path: Path, copy: Path) -> bool:
+    if [facts.size, facts.mtime_ns] != stamp(path):
         return False
-    unpacked = shard.index.facts.unpacked
-    return unpacked is None or (shard.data.is_file() and shard.data.stat().st_size == unpacked)
+    return facts.unpacked is None or (copy.is_file() and copy.stat().st_size == facts.unpacked)
 
 
-def _build(
-    path: Path, old: IndexedShard | None, *, cache_dir: str | None, tick: Callable[[int], object]
-) -> IndexedShard:
-    place = cache_path(path, suffix=SUFFIX, cache_dir=cache_dir)
-    facts, samples = _walked(path, cache_dir=cache_dir, tick=tick)
-    if old is None or old.index.facts != facts:
-        write_index(place, facts=facts, samples=samples)
-    if old is not None and old.index.facts.sha256 != facts.sha256:
-        log.warning("%s is not what it was when it was indexed; indexed again", path)
-    return IndexedShard(path, _data_of(path, facts, cache_dir), ShardIndex(place))
-
-
-def _walked(path: Path, *, cache_dir: str | None, tick: Callable[[int], object]) -> tuple[ShardFacts, list[Located]]:
-    stamp, data, unpacked = Stamp.of(path), path, None
+def _walked(path: Path, *, copy: Path) -> tuple[ShardFacts, list[Located]]:
+    size, mtime_ns = stamp(path)  # from before it is read
+    with path.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    unpacked = None
     if is_gzip(path):
-        data = cache_path(path, suffix=UNPACKED, cache_dir=cache_dir)
-        unpacked = unpack(path, to=data, tick=tick)
-        contents = read_contents(data, shard=path, tick=lambda count: None, damage=unpacked.damage)
+        damage = unpack(path, to=copy)
+        unpacked = copy.stat().st_size
+        contents = read_contents(copy, shard=path, damage=damage)
     else:
-        contents = read_contents(path, shard=path, tick=tick)
+        contents = read_contents(path, shard=path)
     facts = ShardFacts(
-        *stamp,
-        sha256=unpacked.sha256 if unpacked else contents.sha256,
-        unpacked=data.stat().st_size if unpacked else None,
+        size=size,
+        mtime_ns=mtime_ns,
+        sha256=sha256,
+        unpacked=unpacked,
         damage=contents.damage,
         bad=[list(sample[1:]) for sample in contents.bad.first],
         bad_counts=dict(contents.bad.counts),

@@ -1,6 +1,7 @@
 """From a pair of a source to tensors: what loader workers do."""
 
 from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass
 from random import Random
 from typing import NamedTuple
 
@@ -27,16 +28,8 @@ class Example(NamedTuple):
     bad: tuple[BadSample, ...] = ()
 
 
-class Reading(NamedTuple):
-    """The pair that was read, its position, and the samples before it that could not be."""
-
-    pair: Pair
-    position: int
-    bad: tuple[BadSample, ...]
-
-
-def read_pair(pairs: PairDataset, index: int, *, stand_ins: int, seed: str) -> Reading:
-    """Pair `index`, or the first of `stand_ins` other ones that can be read.
+def read_pair(pairs: PairDataset, index: int, *, stand_ins: int, seed: str) -> tuple[Pair, int, tuple[BadSample, ...]]:
+    """Pair `index`, or the first of `stand_ins` other ones that can be read; its position; those that could not be.
 
     Which ones are tried is a pure function of `seed` and the number of the attempt: the same in every process.
     Raises `DataError` with place, key and reason of the last one if none can be read.
@@ -45,7 +38,7 @@ def read_pair(pairs: PairDataset, index: int, *, stand_ins: int, seed: str) -> R
     position = index
     while True:
         try:
-            return Reading(pairs[position], position, tuple(bad))
+            return pairs[position], position, tuple(bad)
         except BadSampleError as error:
             if len(bad) == stand_ins:
                 in_a_row = f"{stand_ins + 1} samples in a row are bad, the last is " if stand_ins else ""
@@ -54,19 +47,18 @@ def read_pair(pairs: PairDataset, index: int, *, stand_ins: int, seed: str) -> R
             bad.append(error.sample)
 
 
+@dataclass
 class TrainExamples(Dataset[Example]):
     """Caption choice and augmentation are a pure function of (seed, epoch, index), whichever worker does them.
 
     So is the replacement of a sample that cannot be read, of which at most `stand_ins` are tried.
     """
 
-    def __init__(
-        self, pairs: PairDataset, *, transform: Callable[[Image, Random], Tensor], seed: int, stand_ins: int = 0
-    ) -> None:
-        self.pairs = pairs
-        self.transform = transform
-        self.seed = seed
-        self.stand_ins = stand_ins
+    pairs: PairDataset
+    _: KW_ONLY
+    transform: Callable[[Image, Random], Tensor]
+    seed: int
+    stand_ins: int = 0
 
     def __getitem__(self, place: tuple[int, int]) -> Example:
         epoch, index = place
@@ -77,13 +69,14 @@ class TrainExamples(Dataset[Example]):
         return Example(self.transform(pair.image, rng), caption, position, bad)
 
 
+@dataclass
 class EvalExamples(Dataset[Example]):
     """Always the first caption and the plain picture."""
 
-    def __init__(self, pairs: PairDataset, *, transform: Callable[[Image], Tensor], stand_ins: int = 0) -> None:
-        self.pairs = pairs
-        self.transform = transform
-        self.stand_ins = stand_ins
+    pairs: PairDataset
+    _: KW_ONLY
+    transform: Callable[[Image], Tensor]
+    stand_ins: int = 0
 
     def __len__(self) -> int:
         return len(self.pairs)

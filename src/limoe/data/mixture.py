@@ -2,7 +2,7 @@
 
 import math
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from fractions import Fraction
 from itertools import accumulate
 
@@ -12,7 +12,7 @@ from limoe.errors import DataError, require
 from limoe.types import Pair
 
 
-class Mixture:
+class Mixture(DescribedPairs):
     """`weights[name]` of an epoch's pairs, relative to the sum of all weights, come from the source `name`; null: each
     source counts by its length.
 
@@ -22,7 +22,7 @@ class Mixture:
     with a `size` of your own) gives evenly spread pairs of itself, the same ones in every epoch.
 
     Which pair stands at which place depends on lengths, weights and size alone. Labels carry the name of the source
-    under `source`, and keys begin with it.
+    under `source`, and keys begin with it. Captions are those of every place: a tokenizer sees the sources by share.
     """
 
     def __init__(
@@ -57,11 +57,6 @@ class Mixture:
     def describe(self, index: int) -> Description:
         name, inner = self.locate(index)
         return _marked(name, self.sources[name].describe(inner))
-
-    def captions(self) -> Iterator[str]:
-        """Of every place, so that a tokenizer sees the sources by their shares."""
-        for index in range(len(self)):
-            yield from self.describe(index).captions
 
     def locate(self, index: int) -> tuple[str, int]:
         """The source of a place, and the index in it."""

@@ -1,6 +1,6 @@
 """What the data sources of limoe share beside `PairDataset`: descriptions without pictures, reading, and subsets."""
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -22,10 +22,15 @@ class Description(NamedTuple):
 class DescribedPairs(PairDataset, Protocol):
     """A source that can tell captions, labels and key of a pair without reading or drawing the picture."""
 
+    @abstractmethod
     def describe(self, index: int) -> Description: ...
 
+    def captions(self) -> Iterator[str]:
+        for index in range(len(self)):
+            yield from self.describe(index).captions
 
-class StoredPairs(ABC):
+
+class StoredPairs(DescribedPairs):
     """Pairs whose texts are known and whose pictures are decoded when they are asked for.
 
     `place` names the source in messages, `bad` counts what it left out.
@@ -33,12 +38,6 @@ class StoredPairs(ABC):
 
     place: str
     bad: BadSamples
-
-    @abstractmethod
-    def __len__(self) -> int: ...
-
-    @abstractmethod
-    def describe(self, index: int) -> Description: ...
 
     @abstractmethod
     def picture(self, index: int) -> bytes:
@@ -51,17 +50,13 @@ class StoredPairs(ABC):
         except BadContent as error:
             raise BadSampleError(error.at(self.place, text.key)) from error
 
-    def captions(self) -> Iterator[str]:
-        for index in range(len(self)):
-            yield from self.describe(index).captions
-
     def require_pairs(self, asked: str) -> None:
         """Raise `DataError` if there is none; `asked` is what they had to be like."""
         if len(self) == 0:
             raise DataError(f"{self.place}: no usable pair ({asked}; left out as bad: {self.bad.summary()})")
 
 
-class PairSubset:
+class PairSubset(DescribedPairs):
     """The pairs of `pairs` at `indices`, in that order."""
 
     def __init__(self, pairs: DescribedPairs, *, indices: Sequence[int]) -> None:
@@ -81,7 +76,3 @@ class PairSubset:
 
     def describe(self, index: int) -> Description:
         return self.pairs.describe(self.indices[index])
-
-    def captions(self) -> Iterator[str]:
-        for index in self.indices:
-            yield from self.pairs.describe(index).captions

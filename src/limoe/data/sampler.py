@@ -1,6 +1,7 @@
 """The order of training samples, as a pure function of seed, epoch, rank and world size."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import KW_ONLY, dataclass
 
 import torch
 from torch.utils.data import Sampler
@@ -8,6 +9,7 @@ from torch.utils.data import Sampler
 from limoe.errors import DataError
 
 
+@dataclass
 class EpochSampler(Sampler[tuple[int, int]]):
     """Yields (epoch, index) for one rank: whole batches only, equally many on every rank.
 
@@ -19,28 +21,21 @@ class EpochSampler(Sampler[tuple[int, int]]):
     after resuming at the end of an epoch Lightning would call it with a number that is one too high.
     """
 
-    def __init__(
-        self,
-        size: int,
-        *,
-        batch_size: int,
-        seed: int,
-        position: Callable[[], tuple[int, int]],
-        rank: int = 0,
-        world_size: int = 1,
-    ) -> None:
-        self.batches = size // (batch_size * world_size)
+    size: int
+    _: KW_ONLY
+    batch_size: int
+    seed: int
+    position: Callable[[], tuple[int, int]]
+    rank: int = 0
+    world_size: int = 1
+
+    def __post_init__(self) -> None:
+        self.batches = self.size // (self.batch_size * self.world_size)
         if self.batches == 0:
             raise DataError(
-                f"training data: {size} samples are fewer than one batch of {batch_size} on each of {world_size} "
-                "processes; lower data.batch_size"
+                f"training data: {self.size} samples are fewer than one batch of {self.batch_size} on each of "
+                f"{self.world_size} processes; lower data.batch_size"
             )
-        self.size = size
-        self.batch_size = batch_size
-        self.seed = seed
-        self.rank = rank
-        self.world_size = world_size
-        self.position = position
 
     def __len__(self) -> int:
         """Samples of a whole epoch on this rank, wherever it begins."""

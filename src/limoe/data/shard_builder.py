@@ -1,6 +1,5 @@
-"""Once over a shard: its sha256, where every usable sample lies, and what cannot be used, counted by kind."""
+"""Once over a shard: where every usable sample lies, and what cannot be used, counted by kind."""
 
-import hashlib
 import logging
 import os
 from collections.abc import Callable
@@ -24,7 +23,6 @@ Read = Callable[[Span], bytes]
 class Contents(NamedTuple):
     """What a walk over a shard found; `damage` is where and why it had to stop."""
 
-    sha256: str
     samples: list[Located]
     damage: str | None
     bad: BadSamples
@@ -39,26 +37,29 @@ class _Group:
     found: Located | BadSample | None = None
 
 
-def read_contents(tar: Path, *, shard: Path, tick: Callable[[int], object], damage: str | None = None) -> Contents:
+def read_contents(tar: Path, *, shard: Path, damage: str | None = None) -> Contents:
     """Walk over `tar`, which is `shard` itself or its unpacked copy with a known `damage`.
 
     Memory grows with the samples of this shard. Raises `DataError` on a file that never was a tar, `OSError` on one
     that cannot be read.
     """
+    size = tar.stat().st_size
     with tar.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        size = file.tell()
-        file.seek(0)
         members = TarMembers(file, size=size, path=shard)
-        groups = _grouped(members, place=str(shard), read=lambda span: os.pread(file.fileno(), span.size, span.offset))
-    tick(size)
-    damage = damage or (str(members.damage) if members.damage else None)
+        groups = _grouped(members)
+        for key, group in groups.items():
+            try:
+                group.found = _located(key, group.parts)
+                describe(group.found, read=lambda span: os.pread(file.fileno(), span.size, span.offset))
+            except BadContent as error:
+                group.found = error.at(str(shard), key)
+    damage = damage or members.damage
     if not members.has_end and _drop_unfinished(groups):
         damage = damage or f"damaged at byte {size:,}: it ends inside a sample, without an end mark"
     if not members.has_end and not damage:
         log.warning("%s has no end mark: it may have been cut between two samples", shard)
     samples = [group.found for group in groups.values() if isinstance(group.found, Located)]
-    return Contents(sha256, samples, damage, _bad_samples(groups, str(shard), damage, len(samples)))
+    return Contents(samples, damage, _bad_samples(groups, str(shard), damage, len(samples)))
 
 
 def split_name(name: str) -> tuple[str, str] | None:
@@ -77,33 +78,17 @@ def describe(sample: Located, *, read: Read) -> Description:
     return read_description(sample.key, text=text, fields=fields)
 
 
-def _grouped(members: TarMembers, *, place: str, read: Read) -> dict[str, _Group]:
-    """Texts are read by position as soon as the walk has passed them, so from the memory of the system."""
+def _grouped(members: TarMembers) -> dict[str, _Group]:
     groups: dict[str, _Group] = {}
-    passing = None
     for member in members:
         if (name := split_name(member.name)) is None:
             continue
         key, suffix = name
-        if passing is not None and key != passing:
-            _settle(groups[passing], passing, place, read)
-        passing = key
         group = groups.setdefault(key, _Group())
         group.repeated |= suffix in group.parts
         if not group.repeated:  # from a repeated member on, nobody can tell what belongs together
             group.parts[suffix] = Span(member.offset, member.size)
-    if passing is not None:
-        _settle(groups[passing], passing, place, read)
     return groups
-
-
-def _settle(group: _Group, key: str, place: str, read: Read) -> None:
-    """Members of a key may lie apart: then this happens again whenever more of them have passed."""
-    try:
-        group.found = _located(key, group.parts)
-        describe(group.found, read=read)
-    except BadContent as error:
-        group.found = error.at(place, key)
 
 
 def _located(key: str, parts: dict[str, Span]) -> Located:

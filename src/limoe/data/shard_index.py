@@ -8,7 +8,7 @@ per sample, the keys as UTF-8. That is 56 bytes and the key per sample.
 import json
 import struct
 import zlib
-from collections.abc import Iterator
+from collections import Counter
 from dataclasses import asdict, dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -26,6 +26,7 @@ _MAGIC = b"limoetar"
 _PREAMBLE = struct.Struct("<8sIII")
 _HASH = np.dtype("<u8")
 _CHUNK = 1 << 20
+_NO_INDEX = "no index of this version"
 # An offset of 0 says that there is no such member: byte 0 of a tar is a header.
 RECORD = np.dtype(
     [
@@ -51,18 +52,6 @@ class Located(NamedTuple):
     fields: Span | None
 
 
-class Stamp(NamedTuple):
-    """A file that has the same two numbers as before is taken for unchanged."""
-
-    size: int
-    mtime_ns: int
-
-    @classmethod
-    def of(cls, path: Path) -> "Stamp":
-        stat = path.stat()
-        return cls(stat.st_size, stat.st_mtime_ns)
-
-
 @dataclass(frozen=True)
 class ShardFacts:
     """What is known about a shard beside its samples. `unpacked` is the size of the unpacked copy of a gzip shard.
@@ -78,14 +67,8 @@ class ShardFacts:
     bad: list[list[str]]
     bad_counts: dict[str, int]
 
-    @property
-    def stamp(self) -> Stamp:
-        return Stamp(self.size, self.mtime_ns)
-
     def bad_samples(self, place: str) -> BadSamples:
-        found = BadSamples(first=[BadSample(place, *entry) for entry in self.bad])
-        found.counts.update(self.bad_counts)
-        return found
+        return BadSamples(Counter(self.bad_counts), [BadSample(place, *entry) for entry in self.bad])
 
 
 class ShardIndex:
@@ -97,16 +80,24 @@ class ShardIndex:
     def __init__(self, path: Path) -> None:
         self.path = path
         with path.open("rb") as file:
-            magic, version, length, checksum = _PREAMBLE.unpack(_exactly(file.read(_PREAMBLE.size), _PREAMBLE.size))
-            _check(magic == _MAGIC and version == VERSION)
-            header = _exactly(file.read(length), length)
-            _check(zlib.crc32(header) == checksum)
+            preamble = file.read(_PREAMBLE.size).ljust(_PREAMBLE.size)
+            magic, version, length, checksum = _PREAMBLE.unpack(preamble)
+            header = file.read(length) if (magic, version) == (_MAGIC, VERSION) else b""
+            if not header or zlib.crc32(header) != checksum:
+                raise ValueError(_NO_INDEX)
             self._start = file.tell()
-            fields = json.loads(header)
-            self._size, self._key_bytes, body = fields.pop("samples"), fields.pop("key_bytes"), fields.pop("crc32")
-            self.facts = ShardFacts(**fields)
-            _check(_checksum(iter(lambda: file.read(_CHUNK), b"")) == body)
-        self._map()
+            body = 0
+            while piece := file.read(_CHUNK):
+                body = zlib.crc32(piece, body)
+            mapped = np.memmap(file, np.uint8, mode="r")[self._start :]
+        fields = json.loads(header)
+        self._size, _, expected = (fields.pop(name) for name in ("samples", "key_bytes", "crc32"))
+        if body != expected:
+            raise ValueError(_NO_INDEX)
+        self.facts = ShardFacts(**fields)
+        hashes, records, self._keys = np.split(mapped, np.cumsum([_HASH.itemsize, RECORD.itemsize]) * self._size)
+        self.hashes = hashes.view(_HASH)  # of the keys, in the order of the samples
+        self._records = records.view(RECORD)
 
     def __len__(self) -> int:
         return self._size
@@ -117,19 +108,8 @@ class ShardIndex:
         name = bytes(self._keys[at[3].offset : at[3].offset + at[3].size]).decode("utf-8")
         return Located(name, at[0], at[1] if at[1].offset else None, at[2] if at[2].offset else None)
 
-    def hashes(self) -> np.ndarray:
-        """[samples] uint64, read from the file, not kept."""
-        return np.fromfile(self.path, dtype=_HASH, count=self._size, offset=self._start)
-
     def __reduce__(self) -> tuple:
         return _mapped_again, (self.path, self.facts.sha256)
-
-    def _map(self) -> None:
-        records = self._start + self._size * _HASH.itemsize
-        keys = records + self._size * RECORD.itemsize
-        # An empty part cannot be mapped.
-        self._records = _mapped(self.path, RECORD, records, self._size)
-        self._keys = _mapped(self.path, np.dtype(np.uint8), keys, self._key_bytes)
 
 
 def write_index(path: Path, *, facts: ShardFacts, samples: list[Located]) -> None:
@@ -142,12 +122,11 @@ def write_index(path: Path, *, facts: ShardFacts, samples: list[Located]) -> Non
         records[row] = (*(span.offset for span in spans), *(span.size for span in spans))
         place += len(key)
     hashes = np.array([_key_hash(key) for key in keys], dtype=_HASH)
-    body = [hashes.tobytes(), records.tobytes(), *keys]
-    header = asdict(facts) | {"samples": len(samples), "key_bytes": place, "crc32": _checksum(iter(body))}
+    body = b"".join([hashes.tobytes(), records.tobytes(), *keys])
+    header = asdict(facts) | {"samples": len(samples), "key_bytes": place, "crc32": zlib.crc32(body)}
     encoded = json.dumps(header).encode()
     with replaced(path) as file:
-        file.write(_PREAMBLE.pack(_MAGIC, VERSION, len(encoded), zlib.crc32(encoded)) + encoded)
-        file.writelines(body)
+        file.write(_PREAMBLE.pack(_MAGIC, VERSION, len(encoded), zlib.crc32(encoded)) + encoded + body)
 
 
 def _mapped_again(path: Path, sha256: str) -> ShardIndex:
@@ -159,24 +138,3 @@ def _mapped_again(path: Path, sha256: str) -> ShardIndex:
 
 def _key_hash(key: bytes) -> int:
     return int.from_bytes(blake2b(key, digest_size=8).digest(), "little")
-
-
-def _mapped(path: Path, dtype: np.dtype, offset: int, count: int) -> np.ndarray:
-    return np.memmap(path, dtype, mode="r", offset=offset, shape=(count,)) if count else np.empty(0, dtype)
-
-
-def _checksum(pieces: Iterator[bytes]) -> int:
-    checksum = 0
-    for piece in pieces:
-        checksum = zlib.crc32(piece, checksum)
-    return checksum
-
-
-def _exactly(data: bytes, size: int) -> bytes:
-    _check(len(data) == size)
-    return data
-
-
-def _check(holds: bool) -> None:
-    if not holds:
-        raise ValueError("no index of this version")

@@ -7,6 +7,7 @@ settings give the same batches, and bad samples are counted by the same rules.
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import KW_ONLY, dataclass
 from random import Random
 from typing import Any
 
@@ -25,6 +26,7 @@ from limoe.errors import DataError
 _MOST_IN_A_ROW = 1000  # bad samples without a good one between them
 
 
+@dataclass
 class StreamExamples(IterableDataset[Example]):
     """The examples of one epoch on one rank: `batches` full batches, of which each loader process makes its share.
 
@@ -32,30 +34,22 @@ class StreamExamples(IterableDataset[Example]):
     next good one; with `replace=False` the first of them raises `DataError`.
     """
 
-    def __init__(
-        self,
-        stream: ShardStream,
-        *,
-        transform: Callable[[Image, Random], Tensor],
-        seed: int,
-        batch_size: int,
-        rank: int,
-        world_size: int,
-        replace: bool,
-    ) -> None:
-        self.stream = stream
-        self.transform = transform
-        self.seed = seed
-        self.batch_size = batch_size
-        self.rank = rank
-        self.world_size = world_size
-        self.replace = replace
-        self.batches = stream.epoch_pairs // (batch_size * world_size)
-        self.start = (0, 0)
+    stream: ShardStream
+    _: KW_ONLY
+    transform: Callable[[Image, Random], Tensor]
+    seed: int
+    batch_size: int
+    rank: int
+    world_size: int
+    replace: bool
+    start: tuple[int, int] = (0, 0)
+
+    def __post_init__(self) -> None:
+        self.batches = self.stream.epoch_pairs // (self.batch_size * self.world_size)
         if self.batches == 0:
             raise DataError(
-                f"data.epoch_pairs={stream.epoch_pairs} is less than one batch of {batch_size} on each of {world_size} "
-                "processes; raise it or lower data.batch_size"
+                f"data.epoch_pairs={self.stream.epoch_pairs} is less than one batch of {self.batch_size} on each of "
+                f"{self.world_size} processes; raise it or lower data.batch_size"
             )
 
     def __len__(self) -> int:

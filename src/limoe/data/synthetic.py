@@ -7,14 +7,14 @@ not memory.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cache
 from random import Random
 
 import numpy as np
 from PIL import Image, ImageDraw
 
-from limoe.data.pairs import Description
+from limoe.data.pairs import DescribedPairs, Description
 from limoe.data.scenes import THIRDS, Item, Scene, scene_captions
 from limoe.data.shapes import BACKGROUNDS, COLOURS, HELD_OUT_COMBOS, SHAPES, TEXTURES, TRAIN_COMBOS, texture
 from limoe.errors import require
@@ -24,7 +24,7 @@ SPLITS = ("train", "val", "heldout")
 _OVERSAMPLE = 2
 
 
-class SyntheticScenes:
+class SyntheticScenes(DescribedPairs):
     """`size` scenes, each a pure function of (seed, split, index).
 
     `train` and `val` show other scenes of the same combinations. In `heldout` the main shape is a combination that
@@ -53,10 +53,6 @@ class SyntheticScenes:
     def describe(self, index: int) -> Description:
         scene, rng = self._scene(index)
         return Description(scene_captions(scene, rng), _labels(scene), self._key(index))
-
-    def captions(self) -> Iterator[str]:
-        for index in range(self.size):
-            yield from self.describe(index).captions
 
     def _scene(self, index: int) -> tuple[Scene, Random]:
         """The scene, and the generator that goes on to word its captions."""

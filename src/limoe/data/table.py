@@ -9,15 +9,15 @@ import glob
 import hashlib
 import json
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from limoe.data.arrow_copy import ArrowCopy, open_copy, write_copy
+from limoe.data.arrow_copy import open_copy, write_copy
 from limoe.data.bad_samples import BadSample, BadSamples
-from limoe.data.cache import cache_path
+from limoe.data.cache import cache_path, stamp
 from limoe.data.pairs import Description, StoredPairs
 from limoe.data.picture_files import read_picture
 from limoe.data.table_rows import Columns, usable_rows
@@ -67,11 +67,13 @@ class Table(StoredPairs):
         self.allow_outside = allow_outside
         self.copy = cache_path(self.files[0], suffix=f".{self._digest()}.arrow", cache_dir=cache_dir)
         copy = open_copy(self.copy)
-        if copy is None or copy.note.get("files") != self._state_of_files():
+        if copy is None or copy.note.get("files") != [stamp(file) for file in self.files]:
             self._write_copy()
-        self.bad = BadSamples()
-        self.bad.counts.update(self._copied.note["bad"])
-        self.bad.first.extend(BadSample(*sample) for sample in self._copied.note["first_bad"])
+            copy = open_copy(self.copy)
+        assert copy is not None
+        self._copied = copy
+        first_bad = [BadSample(*sample) for sample in copy.note["first_bad"]]
+        self.bad = BadSamples(Counter(copy.note["bad"]), first_bad)
         self.require_pairs(f"where: {self.columns.where}")
 
     def __len__(self) -> int:
@@ -88,16 +90,6 @@ class Table(StoredPairs):
         root = self.base if self.image_root is None else self.image_root
         return read_picture(root, self._cell(index, "path"), allow_outside=self.allow_outside)
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Without the memory map: a spawned loader worker opens its own."""
-        return {name: value for name, value in self.__dict__.items() if name != "_copied"}
-
-    @cached_property
-    def _copied(self) -> ArrowCopy:
-        copy = open_copy(self.copy)
-        assert copy is not None
-        return copy
-
     def _cell(self, index: int, name: str) -> Any:
         return self._copied.rows.column(name)[range(len(self))[index]].as_py()
 
@@ -106,11 +98,9 @@ class Table(StoredPairs):
         settings = [_VERSION, asdict(self.columns), str(self.image_root), self.allow_outside, files]
         return hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:12]
 
-    def _state_of_files(self) -> list[list[int]]:
-        return [[stat.st_size, stat.st_mtime_ns] for stat in (file.stat() for file in self.files)]
-
     def _write_copy(self) -> None:
-        files, bad = self._state_of_files(), BadSamples()  # the state from before they are read
+        bad = BadSamples()
+        files = [stamp(file) for file in self.files]  # from before they are read
         rows = usable_rows(
             self.files,
             columns=self.columns,

@@ -39,7 +39,7 @@ def read_rows(path: Path, names: Sequence[str]) -> Rows:
 
 def _parquet(path: Path, names: Sequence[str]) -> Rows:
     with pq.ParquetFile(path) as file:
-        _require_columns(path, names, there=file.schema_arrow.names)
+        require_columns(path, names, there=file.schema_arrow.names)
         number = 0
         for group in range(file.num_row_groups):  # one by one: pyarrow keeps what it has read until a call is over
             for batch in file.iter_batches(BATCH, row_groups=[group], columns=list(names)):
@@ -67,7 +67,7 @@ def _json_lines(path: Path, names: Sequence[str]) -> Rows:
             continue
         seen |= row.keys()
         yield number, row
-    _require_columns(path, names, there=sorted(seen))
+    require_columns(path, names, there=sorted(seen))
 
 
 def _csv(path: Path, names: Sequence[str]) -> Rows:
@@ -77,7 +77,7 @@ def _csv(path: Path, names: Sequence[str]) -> Rows:
     delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
     lines = _CsvLines(path)
     header = _header(path, csv.reader(lines, delimiter=delimiter, strict=True))
-    _require_columns(path, names, there=header)
+    require_columns(path, names, there=header)
     while True:
         lines.taken.clear()
         first = lines.number + 1
@@ -154,10 +154,10 @@ def _lines(path: Path) -> Iterator[bytes]:
         raise DataError(f"{path} is empty; a table has at least a header, JSON lines one object")
 
 
-def _require_columns(path: Path, names: Sequence[str], *, there: Sequence[str]) -> None:
+def require_columns(place: object, names: Sequence[str], *, there: Sequence[str]) -> None:
     missing = [name for name in names if name not in there]
     if missing:
-        raise DataError(f"{path} has no column {', '.join(missing)}; there: {', '.join(there) or 'none'}")
+        raise DataError(f"{place} has no column {', '.join(missing)}; there: {', '.join(there) or 'none'}")
 
 
 _KINDS: dict[str, Callable[[Path, Sequence[str]], Rows]] = {

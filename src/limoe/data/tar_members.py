@@ -5,15 +5,16 @@ the damage is kept, with its byte. Reads USTAR with prefix, PAX and GNU long nam
 """
 
 from collections.abc import Iterator
+from functools import partial
 from io import BufferedReader
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple
 
 from limoe.errors import DataError
 
 BLOCK = 512
 _END = bytes(BLOCK)
-_PIECE = 1 << 20  # bytes read at a time where nobody wants them
+_PIECE = 1 << 20  # bytes behind the end mark that are looked at together
 _REGULAR = (b"0", b"\0", b"7")
 _WITHOUT_DATA = (b"1", b"2", b"3", b"4", b"5", b"6")  # links, devices, folders, pipes: their size field means nothing
 _LONG_NAME, _LONG_LINK, _PAX, _PAX_GLOBAL = b"L", b"K", b"x", b"g"
@@ -28,103 +29,76 @@ class Member(NamedTuple):
     size: int
 
 
-class Damage(NamedTuple):
+class _Damage(Exception):
     """From byte `offset` on the file is no tar."""
 
-    offset: int
-    what: str
-
-    def __str__(self) -> str:
-        return f"damaged at byte {self.offset:,}: {self.what}"
+    def __init__(self, offset: int, what: str) -> None:
+        super().__init__(f"damaged at byte {offset:,}: {what}")
 
 
 class TarMembers:
-    """The regular files of the tar `file` of `size` bytes, in order, in one pass from its first byte to its last.
+    """The regular files of the tar `file` of `size` bytes, in order. Only headers and long names are read.
 
     Iterate once. What came before a damage is good; afterwards `damage` says where the walk had to stop, and `has_end`
     whether the end mark was there. Raises `DataError` on a file that never was a tar, naming `path`.
     """
 
     def __init__(self, file: BufferedReader, *, size: int, path: Path) -> None:
-        self.damage: Damage | None = None
+        self.damage: str | None = None
         self.has_end = False
         self._file = file
         self._size = size
         self._path = path
-        self._position = 0
 
     def __iter__(self) -> Iterator[Member]:
         try:
             yield from self._walk()
-        except _Stop as stop:
-            self.damage = stop.damage
-        end = self._position
-        rest = [bool(piece.strip(b"\0")) for piece in self._pieces(self._size)]  # all of it: it may be hashed
-        if self.has_end and any(rest):
-            self.damage = Damage(end, "there is more after the end mark")
+        except _Damage as damage:
+            self.damage = str(damage)
 
     def _walk(self) -> Iterator[Member]:
         if self._size == 0:
-            _fail(0, "the file is empty")
+            raise _Damage(0, "the file is empty")
         extended: dict[str, str] = {}
-        while (start := self._position) < self._size:
-            header = self._take(BLOCK)
+        while (start := self._file.tell()) < self._size:
+            header = self._file.read(BLOCK)
             if header == _END:
                 self.has_end = True
+                rest = iter(partial(self._file.read, _PIECE), b"")
+                if any(piece.strip(b"\0") for piece in rest):
+                    raise _Damage(start + BLOCK, "there is more after the end mark")
                 return
             self._check_header(header, start)
             kind = header[156:157]
             size = 0 if kind in _WITHOUT_DATA else _size(header, extended, start)
             end = start + BLOCK + -(-size // BLOCK) * BLOCK  # members are filled up to whole blocks
             if end > self._size:
-                _fail(start, f"its member needs {size:,} bytes, the file ends {end - self._size:,} before its end")
+                lacking = end - self._size
+                raise _Damage(start, f"its member needs {size:,} bytes, the file ends {lacking:,} before its end")
             if kind in (_LONG_NAME, _PAX):
                 extended |= self._extension(kind, size)
             elif kind in _REGULAR:
                 yield Member(extended.get("path") or _name(header), start + BLOCK, size)
             if kind not in (_LONG_NAME, _PAX, _LONG_LINK, _PAX_GLOBAL):
                 extended = {}
-            for _ in self._pieces(end):
-                pass
-
-    def _take(self, size: int) -> bytes:
-        data = self._file.read(size)
-        self._position += len(data)
-        return data
-
-    def _pieces(self, until: int) -> Iterator[bytes]:
-        while self._position < until:
-            piece = self._take(min(until - self._position, _PIECE))
-            if not piece:
-                return  # the file became shorter while it was read: the next header will be missing
-            yield piece
+            self._file.seek(end)
 
     def _check_header(self, header: bytes, start: int) -> None:
         if len(header) < BLOCK:
-            _fail(start, f"the file ends inside a header ({len(header)} of {BLOCK} bytes)")
+            raise _Damage(start, f"the file ends inside a header ({len(header)} of {BLOCK} bytes)")
         # The field itself counts as eight spaces.
         if _octal(header[148:156]) != sum(header) - sum(header[148:156]) + 8 * 0x20:
             if start == 0 and header[257:262] != b"ustar":
                 raise DataError(f"{self._path} is not a tar file (no tar header at byte 0); remove or replace it")
-            _fail(start, "the checksum of the header is wrong")
+            raise _Damage(start, "the checksum of the header is wrong")
 
     def _extension(self, kind: bytes, size: int) -> dict[str, str]:
         """What a long-name or PAX record says about the next member."""
-        start = self._position
+        start = self._file.tell()
         if size > _MAX_EXTENSION:
-            _fail(start, f"a member name of {size:,} bytes")
-        data = self._take(size)
+            raise _Damage(start, f"a member name of {size:,} bytes")
+        data = self._file.read(size)
         return {"path": _text(data)} if kind == _LONG_NAME else _pax_records(data, start)
-
-
-class _Stop(Exception):
-    def __init__(self, damage: Damage) -> None:
-        super().__init__(str(damage))
-        self.damage = damage
-
-
-def _fail(offset: int, what: str) -> NoReturn:
-    raise _Stop(Damage(offset, what))
 
 
 def _pax_records(data: bytes, start: int) -> dict[str, str]:
@@ -135,7 +109,7 @@ def _pax_records(data: bytes, start: int) -> dict[str, str]:
         record = data[place : place + int(length)] if length.isdigit() else b""
         key, equals, value = record[len(length) + 1 :].partition(b"=")
         if not equals or not record.endswith(b"\n"):
-            _fail(start + place, "a damaged PAX record")
+            raise _Damage(start + place, "a damaged PAX record")
         found[key.decode("utf-8", "replace")] = value[:-1].decode("utf-8", "replace")
         place += len(record)
     return found
@@ -150,7 +124,7 @@ def _size(header: bytes, extended: dict[str, str], start: int) -> int:
     else:
         size = _octal(field)
     if size is None or size < 0:
-        _fail(start, "the size of a member is not a number")
+        raise _Damage(start, "the size of a member is not a number")
     return size
 
 

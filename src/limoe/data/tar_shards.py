@@ -16,7 +16,7 @@ import numpy as np
 from limoe.data.bad_samples import BadContent, BadSample, BadSampleError, BadSamples
 from limoe.data.images import decode_rgb
 from limoe.data.indexed_shards import VERIFY, index_shards, repeated_keys
-from limoe.data.pairs import Description
+from limoe.data.pairs import DescribedPairs, Description
 from limoe.data.positional import PositionalFiles
 from limoe.data.shard_builder import Read, describe
 from limoe.data.shard_index import Located
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 SUFFIXES = (".tar", ".tar.gz", ".tgz")
 
 
-class TarShards:
+class TarShards(DescribedPairs):
     """All samples of `<root>/shards/<split>-*.tar`, or of `<root>/<split>-*.tar` (also `.tar.gz` and `.tgz`), in the
     order of the shards.
 
@@ -73,10 +73,6 @@ class TarShards:
         shard, sample = self._find(index)
         with self._naming(shard, sample):
             return describe(sample, read=self._reader(shard))
-
-    def captions(self) -> Iterator[str]:
-        for index in range(len(self)):
-            yield from self.describe(index).captions
 
     def _find(self, index: int) -> tuple[int, Located]:
         """Positions among all samples are moved past the ones that are left out."""

@@ -3,12 +3,14 @@
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from random import Random
 from typing import Protocol, runtime_checkable
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from tqdm import tqdm
 
-from limoe.data.caption_sample import sample_captions
 from limoe.data.text_tokenizer import LONGEST_TOKEN, TextTokenizer, clean, fixed_length, read_tokenizer
 from limoe.data.unigram import train_unigram
 from limoe.errors import DataError, require
@@ -28,6 +30,7 @@ class TokenizerFactory(Protocol):
     def fit(self, captions: Iterable[str]) -> TextTokenizer: ...
 
 
+@dataclass(kw_only=True)
 class ByteLevelTokenizer(ABC):
     """A tokenizer of bytes and longer pieces, trained on a sample of the captions; no text is out of vocabulary.
 
@@ -40,35 +43,29 @@ class ByteLevelTokenizer(ABC):
         count_pad: the mask counts padding as text, as in the reference: it is attended, pooled and routed.
     """
 
-    def __init__(
-        self,
-        *,
-        vocab_size: int,
-        length: int,
-        max_captions: int,
-        lower_case: bool = True,
-        sticky_eos: bool = False,
-        count_pad: bool = False,
-    ) -> None:
+    vocab_size: int
+    length: int
+    max_captions: int
+    lower_case: bool = True
+    sticky_eos: bool = False
+    count_pad: bool = False
+
+    def __post_init__(self) -> None:
         minimum = len(_BYTES) + len((PAD, EOS))
-        require(vocab_size >= minimum, "tokenizer.vocab_size", f">= {minimum} (256 bytes, padding, eos)", vocab_size)
-        _require_length(length)
-        require(max_captions > 0, "tokenizer.max_captions", "> 0", max_captions)
-        self.vocab_size = vocab_size
-        self.length = length
-        self.max_captions = max_captions
-        self.lower_case = lower_case
-        self.pad = EOS if sticky_eos else PAD
-        self.count_pad = count_pad
+        rule = f">= {minimum} (256 bytes, padding, eos)"
+        require(self.vocab_size >= minimum, "tokenizer.vocab_size", rule, self.vocab_size)
+        _require_length(self.length)
+        require(self.max_captions > 0, "tokenizer.max_captions", "> 0", self.max_captions)
 
     def fit(self, captions: Iterable[str]) -> TextTokenizer:
         """Train. The same captions in the same order give the same tokenizer."""
-        sample = sample_captions(captions, size=self.max_captions).captions
+        sample, _ = sample_captions(captions, size=self.max_captions)
         bar = tqdm(sample, desc="training the tokenizer", unit=" captions", delay=2, leave=False, disable=None)
         model = self._train(clean(caption, length=self.length) for caption in bar)
         tokenizer = self._around(model)
         tokenizer.add_special_tokens([PAD, EOS])  # the model has them already: ids 0 and 1
-        return fixed_length(tokenizer, length=self.length, eos=EOS, pad=self.pad, count_pad=self.count_pad)
+        pad = EOS if self.sticky_eos else PAD
+        return fixed_length(tokenizer, length=self.length, eos=EOS, pad=pad, count_pad=self.count_pad)
 
     @abstractmethod
     def _train(self, texts: Iterator[str]) -> models.Model:
@@ -127,6 +124,7 @@ class Unigram(ByteLevelTokenizer):
         return words
 
 
+@dataclass(kw_only=True)
 class TokenizerFile:
     """Any `tokenizer.json` of the `tokenizers` library; its own template is replaced by "text eos".
 
@@ -135,23 +133,15 @@ class TokenizerFile:
     serves as padding anyhow.
     """
 
-    def __init__(
-        self,
-        *,
-        path: str,
-        vocab_size: int,
-        length: int,
-        eos_token: str | None = None,
-        sticky_eos: bool = False,
-        count_pad: bool = False,
-    ) -> None:
-        _require_length(length)
-        self.path = path
-        self.vocab_size = vocab_size
-        self.length = length
-        self.eos_token = eos_token
-        self.sticky_eos = sticky_eos
-        self.count_pad = count_pad
+    path: str
+    vocab_size: int
+    length: int
+    eos_token: str | None = None
+    sticky_eos: bool = False
+    count_pad: bool = False
+
+    def __post_init__(self) -> None:
+        _require_length(self.length)
 
     def fit(self, captions: Iterable[str]) -> TextTokenizer:
         """The captions are not looked at: the file is trained already."""
@@ -181,6 +171,22 @@ class TokenizerFile:
             tokenizer.encode(["\U00010ffd"])
         except Exception as error:  # the library raises bare Exception
             raise DataError(f"{self.path} cannot encode characters outside its vocabulary: {error}") from error
+
+
+def sample_captions(captions: Iterable[str], *, size: int) -> tuple[list[str], int]:
+    """All captions if there are at most `size`, else `size` of them, each as likely as any other (reservoir sampling);
+    and how many there were. The same captions in the same order give the same sample.
+    """
+    reader = iter(tqdm(captions, desc="reading captions", unit="", delay=2, leave=False, disable=None))
+    rng = Random(0)
+    kept = list(islice(reader, size))
+    total = len(kept)
+    for caption in reader:
+        total += 1
+        place = int(rng.random() * total)
+        if place < size:
+            kept[place] = caption
+    return kept, total
 
 
 def _require_length(length: int) -> None:

@@ -5,6 +5,7 @@ from the generator that is handed in, never from the global one.
 """
 
 import math
+from dataclasses import dataclass
 from random import Random
 
 from jaxtyping import Float
@@ -15,6 +16,7 @@ from limoe.data.pixels import Box, Normalization, Normalize, resampling, resized
 from limoe.errors import require
 
 
+@dataclass(kw_only=True)
 class EvalTransform:
     """Resize to a square: the whole picture (the paper's way), or a square out of its middle.
 
@@ -26,26 +28,23 @@ class EvalTransform:
         normalization: see `Normalize`.
     """
 
-    def __init__(
-        self,
-        *,
-        image_size: int,
-        crop: float | None = None,
-        interpolation: str = "bicubic",
-        normalization: Normalization = "unit",
-    ) -> None:
-        require(image_size > 0, "data.image_size", "> 0", image_size)
-        require(crop is None or 0 < crop <= 1, "eval_transform.crop", "in (0, 1], or null", crop)
-        self.image_size = image_size
-        self.crop = crop
-        self.resample = resampling(interpolation)
-        self.normalize = Normalize(normalization)
+    image_size: int
+    crop: float | None = None
+    interpolation: str = "bicubic"
+    normalization: Normalization = "unit"
+
+    def __post_init__(self) -> None:
+        require(self.image_size > 0, "data.image_size", "> 0", self.image_size)
+        require(self.crop is None or 0 < self.crop <= 1, "eval_transform.crop", "in (0, 1], or null", self.crop)
+        self.resample = resampling(self.interpolation)
+        self.normalize = Normalize(self.normalization)
 
     def __call__(self, image: Image.Image) -> Float[Tensor, "3 h w"]:
         box = None if self.crop is None else _centre_crop(image.size, share=self.crop)
         return self.normalize(to_tensor(resized(image, size=self.image_size, box=box, resample=self.resample)))
 
 
+@dataclass(kw_only=True)
 class TrainTransform:
     """Random resized crop, horizontal flip, light brightness and contrast jitter.
 
@@ -57,26 +56,20 @@ class TrainTransform:
         interpolation, normalization: as in `EvalTransform`.
     """
 
-    def __init__(
-        self,
-        *,
-        image_size: int,
-        min_scale: float,
-        flip: float,
-        jitter: float,
-        interpolation: str = "bicubic",
-        normalization: Normalization = "unit",
-    ) -> None:
-        require(image_size > 0, "data.image_size", "> 0", image_size)
-        require(0 < min_scale <= 1, "train_transform.min_scale", "in (0, 1]", min_scale)
-        require(0 <= flip <= 1, "train_transform.flip", "in [0, 1]", flip)
-        require(0 <= jitter < 1, "train_transform.jitter", "in [0, 1)", jitter)
-        self.image_size = image_size
-        self.min_scale = min_scale
-        self.flip = flip
-        self.jitter = jitter
-        self.resample = resampling(interpolation)
-        self.normalize = Normalize(normalization)
+    image_size: int
+    min_scale: float
+    flip: float
+    jitter: float
+    interpolation: str = "bicubic"
+    normalization: Normalization = "unit"
+
+    def __post_init__(self) -> None:
+        require(self.image_size > 0, "data.image_size", "> 0", self.image_size)
+        require(0 < self.min_scale <= 1, "train_transform.min_scale", "in (0, 1]", self.min_scale)
+        require(0 <= self.flip <= 1, "train_transform.flip", "in [0, 1]", self.flip)
+        require(0 <= self.jitter < 1, "train_transform.jitter", "in [0, 1)", self.jitter)
+        self.resample = resampling(self.interpolation)
+        self.normalize = Normalize(self.normalization)
 
     def __call__(self, image: Image.Image, rng: Random) -> Float[Tensor, "3 h w"]:
         """All randomness comes from `rng`."""

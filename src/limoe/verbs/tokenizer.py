@@ -15,10 +15,9 @@ from rich.table import Table
 from rich.text import Text
 
 from limoe.config import instantiate
-from limoe.data.caption_sample import sample_captions
 from limoe.data.text_tokenizer import TextTokenizer
 from limoe.data.tokenizer_statistics import TokenizerStatistics, measure, visible_pieces
-from limoe.data.tokenizers import TokenizerFactory
+from limoe.data.tokenizers import TokenizerFactory, sample_captions
 from limoe.errors import DataError, require
 from limoe.files import write_text
 from limoe.types import PairDataset

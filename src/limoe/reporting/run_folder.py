@@ -242,6 +242,8 @@ def steps_done(path: Path) -> int:
     """Steps that a run, finished or not, had done when it logged last. Lightning counts them from 0."""
     try:
         with (path / METRICS).open(encoding="utf-8", errors="replace", newline="") as file:
-            return max((step + 1 for _, step, _ in _cells(csv.DictReader(file))), default=0)
-    except (OSError, csv.Error):
+            rows = csv.reader(file)
+            at = next(rows, []).index("step")
+            return max((int(row[at]) + 1 for row in rows if len(row) > at and row[at].isdecimal()), default=0)
+    except (OSError, ValueError, csv.Error):
         return 0

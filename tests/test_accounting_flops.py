@@ -10,7 +10,7 @@ from test_configs import composed
 from torch.utils.flop_counter import FlopCounterMode
 
 from limoe.accounting.anatomy import anatomy, without_values
-from limoe.accounting.flops import Work, attention, flops, product
+from limoe.accounting.flops import attention, flops, product
 from limoe.config import instantiate
 
 SMALL = ["model.width=32", "model.mlp_dim=64", "model.num_heads=2", "tokenizer.vocab_size=300"]
@@ -82,6 +82,5 @@ def test_at_one_expert_per_token_sparse_costs_the_dense_and_its_routers() -> Non
 
 
 def test_parts() -> None:
-    assert product(3, 10) == Work(60, 120) and product(3, 10, input_grad=False) == Work(60, 60)
-    assert attention(4, 8) == Work(2 * 2 * 16 * 8, 4 * 2 * 16 * 8)
-    assert Work(1, 2).plus(Work(3, 4), Work(5, 6)) == Work(9, 12) and Work(1, 2).times(3) == Work(3, 6)
+    assert product(3, 10).tolist() == [60, 120] and product(3, 10, input_grad=False).tolist() == [60, 60]
+    assert attention(4, 8).tolist() == [2 * 2 * 16 * 8, 4 * 2 * 16 * 8]

@@ -5,7 +5,7 @@ import pytest
 import torch
 from builders import router_output
 
-from limoe.atlas.collect import Pixels, load, route, sparse_layers
+from limoe.atlas.collect import as_pixels, load, route, sparse_layers
 from limoe.atlas.experts import add_patches, add_words, layer_record
 from limoe.atlas.patches import PatchGrid
 from limoe.atlas.words import WordCounts
@@ -18,7 +18,7 @@ def record() -> dict:
     (batch,) = load(data, planted.Scenes(), batch_size=3)
     routing = route(model, [batch])
     found = layer_record(sparse_layers(model, routing)[0], routing[0])
-    grid = PatchGrid(Pixels.of(data.eval_transform)(batch.images), tokens=4)
+    grid = PatchGrid(as_pixels(batch.images, data.eval_transform), tokens=4)
     add_patches(found, routing[0], grid, pairs=3, count=12)
     words = WordCounts(batch.text_ids, batch.text_mask, tokenizer=planted.tokenizer())
     add_words(found, routing[0], words, pairs=3, count=12, minimum=1)

@@ -7,7 +7,8 @@ import pytest
 from omegaconf import OmegaConf
 from test_configs import composed
 
-from limoe.atlas.finished import atlas_config, pictures_of, settings_of, zero_shot_of
+from limoe.atlas.finished import atlas_config, pictures_of, zero_shot_of
+from limoe.atlas.settings import settings_of
 from limoe.data.pairs import PairSubset
 from limoe.errors import ConfigError
 from limoe.types import ZeroShotTask
@@ -103,6 +104,7 @@ def test_the_batch_of_the_run_decides_who_shares_seats() -> None:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
+        ("pairs=0", "pairs must be >= 1, got 0"),
         ("batch_size=0", "batch_size must be >= 1, or run, got 0"),
         ("patches=-1", "patches must be >= 0, got -1"),
         ("min_occurrences=0", "min_occurrences must be >= 1, got 0"),

@@ -12,6 +12,7 @@ from builders import tiny_batch, tiny_model
 from limoe.atlas.collect import SparseLayer, load, route, sparse_layers
 from limoe.atlas.knock_out import KnockOut
 from limoe.atlas.probe import Probe, silenced
+from limoe.atlas.settings import Settings
 from limoe.errors import ConfigError
 from limoe.evaluation.bootstrap import bootstrap_interval
 from limoe.evaluation.encode import Encoder
@@ -137,10 +138,12 @@ def task() -> ZeroShotTask:
     return ZeroShotTask(scenes, labels, names, ["{}", "cat {}"])
 
 
-def measure(model: Any, **settings: Any) -> KnockOut:
+def measure(model: Any, *, pictures: int = 512, templates: int | None = None) -> KnockOut:
     layers = sparse_layers(model, route(model, [planted_batch()]))
-    chosen = {"pictures": 512, "templates": None, "seed": 0, "batch_size": 2, **settings}
-    return KnockOut(model, planted.data(), task(), layers=layers, **chosen)
+    shown = {"pairs": 3, "seed": 0, "patches": 1, "words": 1, "min_occurrences": 1, "examples": 1, "batch_size": 2}
+    seats = {"capacity_factor": "run", "seat_priority": "run"}
+    settings = Settings(**shown, **seats, knock_out_pictures=pictures, knock_out_templates=templates)
+    return KnockOut(model, planted.data(), task(), layers=layers, settings=settings)
 
 
 def test_accuracy_without_an_expert_is_that_of_the_evaluation() -> None:

@@ -15,7 +15,8 @@ from test_atlas_knock_out import task
 
 from limoe.atlas import page
 from limoe.atlas.page import headline, palette, points, render, share
-from limoe.atlas.survey import Settings, Survey, survey
+from limoe.atlas.settings import Settings
+from limoe.atlas.survey import Survey, survey
 from limoe.models.encoders import ImageEncoder, TextEncoder
 from limoe.models.two_tower import TwoTower
 from limoe.routing.expert_choice import ExpertChoiceRouter

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from limoe.atlas.patches import Patch, PatchGrid, top_patches
+from limoe.atlas.patches import PatchGrid, top_patches
 
 
 def numbered(pictures: int, *, side: int = 2, size: int = 3) -> torch.Tensor:
@@ -13,18 +13,22 @@ def numbered(pictures: int, *, side: int = 2, size: int = 3) -> torch.Tensor:
     return pixels[..., None].expand(-1, -1, -1, 3).contiguous()
 
 
+def places(patches: list[dict]) -> list[tuple[int, int, int]]:
+    return [(p["picture"], p["row"], p["column"]) for p in patches]
+
+
 def test_pictures_are_cut_row_by_row() -> None:
     grid = PatchGrid(numbered(2), tokens=4)
     assert (grid.side, grid.pixels.shape) == (2, (2, 4, 3, 3, 3))
     assert (grid.pixels == np.arange(8).reshape(2, 4, 1, 1, 1)).all()
-    assert (grid.of(Patch(picture=1, row=1, column=0, gate=1.0, copies=1)) == 6).all()
+    assert (grid.of({"picture": 1, "row": 1, "column": 0}) == 6).all()
 
 
 def test_largest_gates_first_and_two_of_a_picture_at_most() -> None:
     gates = torch.tensor([[0.9, 0.8, 0.7, 0.0], [0.0, 0.5, 0.6, 0.0]])
     found = top_patches(gates, PatchGrid(numbered(2), tokens=4), count=3)
-    assert [(p.picture, p.row, p.column) for p in found] == [(0, 0, 0), (0, 0, 1), (1, 1, 0)]
-    assert [round(p.gate, 3) for p in found] == [0.9, 0.8, 0.6]  # not the third of picture 0
+    assert places(found) == [(0, 0, 0), (0, 0, 1), (1, 1, 0)]
+    assert [round(p["gate"], 3) for p in found] == [0.9, 0.8, 0.6]  # not the third of picture 0
     assert len(top_patches(gates, PatchGrid(numbered(2), tokens=4), count=9)) == 4
 
 
@@ -33,7 +37,7 @@ def test_equal_patches_count_as_one_and_say_how_many_they_are() -> None:
     images[1:] = images[0]  # three equal pictures
     gates = torch.tensor([[0.1, 0.0, 0.0, 0.3], [0.2, 0.0, 0.0, 0.4], [0.5, 0.0, 0.0, 0.0]])
     found = top_patches(gates, PatchGrid(images, tokens=4), count=9)
-    assert [(p.picture, p.row, p.column, p.copies) for p in found] == [(2, 0, 0, 3), (1, 1, 1, 2)]
+    assert places(found) == [(2, 0, 0), (1, 1, 1)] and [p["copies"] for p in found] == [3, 2]
 
 
 def test_an_expert_without_patches_has_none() -> None:
@@ -42,4 +46,4 @@ def test_an_expert_without_patches_has_none() -> None:
 
 def test_equal_gates_keep_the_order_of_the_pictures() -> None:
     found = top_patches(torch.ones(2, 4), PatchGrid(numbered(2), tokens=4), count=9)
-    assert [(p.picture, p.row, p.column) for p in found] == [(0, 0, 0), (0, 0, 1), (1, 0, 0), (1, 0, 1)]
+    assert places(found) == [(0, 0, 0), (0, 0, 1), (1, 0, 0), (1, 0, 1)]

@@ -3,7 +3,7 @@
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from limoe.atlas.words import Speller, Word, WordCounts, by_share
+from limoe.atlas.words import Speller, WordCounts, by_share
 from limoe.data.text_tokenizer import TextTokenizer, fixed_length
 from limoe.data.tokenizers import ByteBPE
 
@@ -36,15 +36,17 @@ def test_counts_of_tokens_in_all_and_here() -> None:
     tokenizer = byte_bpe()
     ids, mask = tokenizer.encode(["cat cat", "cat", "a"])  # padding is no token
     words = WordCounts(ids, mask, tokenizer=tokenizer)
-    everywhere = {word.token: (word.count, word.occurrences) for word in words.at(mask)}
+    everywhere = {word["token"]: (word["count"], word["occurrences"]) for word in words.at(mask)}
     assert everywhere["cat"] == (3, 3) and everywhere["<eos>"] == (3, 3) and "<pad>" not in everywhere
     here = torch.zeros_like(mask)
     here[0, :2] = True  # both cats of the first text
     here[1, 1] = True  # the end of the second
-    assert words.at(here) == [Word("cat", 2, 3), Word("<eos>", 1, 3)]
+    cat = {"token": "cat", "count": 2, "occurrences": 3, "share": 2 / 3}
+    assert words.at(here) == [cat, {"token": "<eos>", "count": 1, "occurrences": 3, "share": 1 / 3}]
     assert words.at(torch.zeros_like(mask)) == []
 
 
 def test_by_share_orders_by_share_then_count_and_leaves_out_the_usual() -> None:
-    words = [Word("a", 6, 10), Word("b", 2, 2), Word("c", 3, 3), Word("d", 1, 4)]
-    assert [w.token for w in by_share(words, above=0.25)] == ["c", "b", "a"]
+    counts = {"a": (6, 10), "b": (2, 2), "c": (3, 3), "d": (1, 4)}
+    words = [{"token": token, "count": n, "share": n / of} for token, (n, of) in counts.items()]
+    assert [w["token"] for w in by_share(words, above=0.25)] == ["c", "b", "a"]

@@ -16,7 +16,7 @@ from limoe.errors import ConfigError
 from limoe.evaluation.encode import Encoder
 from limoe.evaluation.outcome import Answers
 from limoe.reporting.confusion import confusion_matrix, save_confusion, shown_classes
-from limoe.reporting.evaluations import print_evaluations
+from limoe.reporting.terminal import print_evaluations
 from limoe.verbs.eval import evaluate, evaluation_config, summary
 
 CHECKPOINT = {"path": "run/checkpoints/last.ckpt", "step": 7, "sha256": "ab"}

@@ -7,9 +7,9 @@ import pytest
 from rich.console import Console
 from test_configs import composed
 
-from limoe.accounting.table import gib, number, tables
 from limoe.config import plain
 from limoe.errors import ConfigError
+from limoe.reporting.costs import cost_tables, gib, number
 from limoe.verbs.info import model_info, run
 
 KINDS = {
@@ -33,7 +33,7 @@ def test_every_kind_fits_on_80_columns(kind: str) -> None:
     json.dumps(found, allow_nan=False)
     console = Console(width=80, record=True, file=None, force_terminal=False)
     with console.capture() as captured:
-        console.print(tables(found, title="model"))
+        console.print(cost_tables(found, title="model"))
     text = captured.get()
     assert max(map(len, text.splitlines())) <= 80 and "…" not in text
     assert found["collapse"]["says"] in " ".join(text.split()) or "experts" not in found["capacity"]

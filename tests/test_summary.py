@@ -9,7 +9,7 @@ from rich.console import Console
 
 from limoe.reporting.findings import metric_sheet
 from limoe.reporting.sheets import as_rich
-from limoe.reporting.summary import print_summary
+from limoe.reporting.terminal import print_summary
 
 
 def test_summary_in_the_terminal(tmp_path):

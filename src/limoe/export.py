@@ -1,11 +1,10 @@
 """From a checkpoint to a folder that `limoe.load` reads: weights, config, tokenizer and a model card."""
 
-import math
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -57,7 +56,8 @@ def export(ckpt: Path, *, out: Path, weights: str = "saved", overwrite: bool = F
         save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
         shutil.copyfile(run / TOKENIZER, folder / TOKENIZER)
         hashes = {name: sha256(folder / name) for name in (WEIGHTS, TOKENIZER)}
-        config = _config(checkpoint, hashes=hashes, record=record, weights=weights, parameters=_count(state))
+        parameters = sum(value.numel() for value in state.values())
+        config = _config(checkpoint, hashes=hashes, record=record, weights=weights, parameters=parameters)
         write_json(folder / CONFIG, config)
         shutil.copymode(folder / CONFIG, folder / WEIGHTS)  # safetensors writes for the owner alone
         measured = weights != "raw" or not has_average(checkpoint)
@@ -108,10 +108,6 @@ def _check_finite(state: dict[str, Tensor], *, file: Path) -> None:
         raise DataError(f"{file} holds NaN or infinity in {listed(broken)}: the run diverged; export an earlier step")
 
 
-def _count(state: dict[str, Tensor]) -> int:
-    return sum(math.prod(value.shape) for value in state.values())
-
-
 def _check_readable(folder: Path, *, state: dict[str, Tensor]) -> None:
     """What nobody could load must not be published."""
     loaded = load(folder).model.state_dict()
@@ -121,17 +117,17 @@ def _check_readable(folder: Path, *, state: dict[str, Tensor]) -> None:
 
 @contextmanager
 def _replaced(out: Path) -> Iterator[Path]:
-    """A new folder beside `out` that takes its place at the end, or leaves no trace."""
+    """A new folder that takes the place of `out` at the end, or leaves no trace."""
     out = out.absolute()
-    new, old = (out.with_name(f".{out.name}.{kind}-{os.getpid()}") for kind in ("new", "old"))
-    new.mkdir(parents=True)
-    try:
-        yield new
-        if out.exists():
-            out.rename(old)
-        new.rename(out)
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
-        if old.exists() and not out.exists():
-            old.rename(out)
-        shutil.rmtree(old, ignore_errors=True)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as beside:
+        new, old = Path(beside, "new"), Path(beside, "old")
+        new.mkdir()
+        try:
+            yield new
+            if out.exists():
+                out.rename(old)
+            new.rename(out)
+        finally:
+            if old.exists() and not out.exists():
+                old.rename(out)

@@ -160,11 +160,10 @@ def _check_keys(config: dict[str, Any], *, path: Path) -> None:
 def sha256(path: Path) -> str:
     """Hex digits; a bar where it takes longer than a few seconds."""
     digest = hashlib.sha256()
-    bar = tqdm(total=path.stat().st_size, desc="sha256", unit="B", unit_scale=True, delay=2, disable=None)
-    with path.open("rb") as file, bar:
+    size = path.stat().st_size
+    with path.open("rb") as raw, tqdm.wrapattr(raw, "read", total=size, desc="sha256", delay=2, disable=None) as file:
         while chunk := file.read(_CHUNK):
             digest.update(chunk)
-            bar.update(len(chunk))
     return digest.hexdigest()
 
 

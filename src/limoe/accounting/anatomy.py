@@ -66,19 +66,12 @@ def anatomy(model: LIMoE | TwoTower) -> Anatomy:
     if isinstance(model, LIMoE):
         embeds = {"image": model.image_embed, "text": model.text_embed}
         return Anatomy([TowerPart(model.tower, _lengths(embeds))], embeds, heads)
-    embeds = {name: getattr(encoder, "embed", encoder) for name, encoder in _encoders(model).items()}
-    towers = [
-        TowerPart(encoder.tower, {name: _lengths(embeds)[name]})
-        for name, encoder in _encoders(model).items()
-        if hasattr(encoder, "tower")
-    ]
+    encoders: dict[str, Any] = {"image": model.image, "text": model.text}
+    embeds = {name: getattr(encoder, "embed", encoder) for name, encoder in encoders.items()}
+    towers = [TowerPart(encoders[name].tower, {name: length}) for name, length in _lengths(embeds).items()]
     return Anatomy(towers, embeds, heads)
 
 
-def _encoders(model: TwoTower) -> dict[str, Any]:
-    return {"image": model.image, "text": model.text}
-
-
 def _lengths(embeds: dict[str, Any]) -> dict[str, int]:
-    """Tokens of one sequence, where an embedding of ours makes them."""
+    """Tokens of one sequence, where an embedding of ours makes them for a tower of ours."""
     return {name: len(embed.pos_embed) for name, embed in embeds.items() if isinstance(embed, (ImageEmbed, TextEmbed))}

@@ -1,8 +1,10 @@
 """FLOPs of one picture, one text and one pair, by closed formulas; models of timm are counted instead."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
+import numpy as np
 import torch
+from jaxtyping import Float64
 from torch import Tensor, nn
 
 from limoe.accounting.anatomy import Anatomy, TowerPart
@@ -12,31 +14,19 @@ from limoe.models.moe import MoE
 from limoe.routing.soft import SoftRouter
 from limoe.types import MODALITIES
 
-
-class Work(NamedTuple):
-    """FLOPs forward, and of the backward alone."""
-
-    forward: float = 0.0
-    backward: float = 0.0
-
-    def plus(self, *others: "Work") -> "Work":
-        return Work(self.forward + sum(w.forward for w in others), self.backward + sum(w.backward for w in others))
-
-    def times(self, factor: float) -> "Work":
-        return Work(self.forward * factor, self.backward * factor)
+Work = Float64[np.ndarray, "2"]  # FLOPs of the forward, and of the backward alone
+_NOTHING = np.zeros(2)
 
 
 def product(rows: float, weight: float, *, input_grad: bool = True) -> Work:
     """`rows` vectors times a matrix of `weight` numbers; the backward does as much for each of its gradients."""
-    forward = 2.0 * rows * weight
-    return Work(forward, forward * (1 + input_grad))
+    return 2.0 * rows * weight * np.array([1, 1 + input_grad])
 
 
 def attention(length: int, width: int) -> Work:
     """Scores and their product with the values, L^2 D multiply-adds each; the backward is four such products. (Fused
     kernels compute the scores once more instead of storing them, which is not counted.)"""
-    one = 2.0 * length**2 * width
-    return Work(2 * one, 4 * one)
+    return 2.0 * length**2 * width * np.array([2, 4])
 
 
 def flops(parts: Anatomy, *, pairs: int) -> dict[str, int]:
@@ -47,12 +37,11 @@ def flops(parts: Anatomy, *, pairs: int) -> dict[str, int]:
     are left out.
     """
     sides = {name: _side(parts, name, pairs=pairs) for name in MODALITIES}
-    pair = Work().plus(*sides.values())
-    empty = Work().plus(*(_empty_seats(part, pairs=pairs) for part in parts.towers))
-    found = {name: work.forward for name, work in sides.items()} | {"pair": pair.forward}
-    found |= {"pair_all_seats": pair.plus(empty).forward}
-    found |= {f"train_{name}": work.forward + work.backward for name, work in (*sides.items(), ("pair", pair))}
-    found["train_pair_all_seats"] = sum(pair.plus(empty))
+    sides["pair"] = sum(sides.values(), start=_NOTHING)
+    empty = sum((_empty_seats(part, pairs=pairs) for part in parts.towers), start=_NOTHING)
+    sides["pair_all_seats"] = sides["pair"] + empty
+    found = {name: work[0] for name, work in sides.items()}
+    found |= {f"train_{name}": work.sum() for name, work in sides.items()}
     found["train_step"] = found["train_pair"] * pairs
     return {name: round(value) for name, value in found.items()}
 
@@ -62,44 +51,43 @@ def _side(parts: Anatomy, modality: str, *, pairs: int) -> Work:
     embed, head = parts.embeds[modality], parts.heads[modality]
     towers = [_tower(part, modality, pairs=pairs) for part in parts.towers_of(modality)]
     input_grad = not getattr(embed, "locked", False)
-    last = product(1, head.weight.numel(), input_grad=input_grad) if isinstance(head, nn.Linear) else Work()
-    return _embed(embed).plus(*towers, last)
+    last = product(1, head.weight.numel(), input_grad=input_grad) if isinstance(head, nn.Linear) else _NOTHING
+    return sum(towers, start=_embed(embed) + last)
 
 
 def _embed(embed: Any) -> Work:
     if isinstance(embed, TextEmbed):
-        return Work()  # looking up a table is no product
+        return _NOTHING  # looking up a table is no product
     if isinstance(embed, ImageEmbed):
         return product(len(embed.pos_embed), embed.patch_embed.proj.weight.numel(), input_grad=False)
     return counted(embed)
 
 
 def _tower(part: TowerPart, modality: str, *, pairs: int) -> Work:
-    blocks = Work().plus(*(_block(block, part, modality, pairs=pairs) for block in part.blocks))
+    blocks = sum((_block(block, part, modality, pairs=pairs) for block in part.blocks), start=_NOTHING)
     if not part.tower.activation_checkpointing:
         return blocks
     # computed again, but for the last product of a dense MLP: the backward needs its inputs alone
     dense: list[Any] = [block.mlp for block in part.blocks if not isinstance(block.mlp, MoE)]
-    spared = (product(part.lengths[modality], mlp.fc2.weight.numel()).forward for mlp in dense)
-    return blocks.plus(Work(0.0, blocks.forward - sum(spared)))
+    spared = (product(part.lengths[modality], mlp.fc2.weight.numel())[0] for mlp in dense)
+    return blocks + np.array([0.0, blocks[0] - sum(spared)])
 
 
 def _block(block: Block, part: TowerPart, modality: str, *, pairs: int) -> Work:
     length, mlp = part.lengths[modality], block.mlp
     projections = product(length, block.attn.qkv.weight.numel() + block.attn.proj.weight.numel())
-    heart = attention(length, block.attn.proj.in_features)
+    mixed = projections + attention(length, block.attn.proj.in_features)
     if isinstance(mlp, MoE):
         rows = expert_rows(mlp.router, part, pairs=pairs).needed[modality]
-        return projections.plus(heart, _router(mlp.router, length), _experts(mlp, rows))
-    weights = (p.numel() for p in mlp.parameters() if p.ndim > 1)
-    return projections.plus(heart, *(product(length, weight) for weight in weights))
+        return mixed + _router(mlp.router, length) + _experts(mlp, rows)
+    return mixed + product(length, sum(p.numel() for p in mlp.parameters() if p.ndim > 1))
 
 
 def _router(router: nn.Module, length: int) -> Work:
     """Logits; a soft router also mixes tokens into slots and slots into tokens, two products of the same size."""
     weight = getattr(router, "weight", None)
-    logits = product(length, weight.numel()) if isinstance(weight, Tensor) else Work()
-    return logits.times(3) if isinstance(router, SoftRouter) else logits
+    logits = product(length, weight.numel()) if isinstance(weight, Tensor) else _NOTHING
+    return 3 * logits if isinstance(router, SoftRouter) else logits
 
 
 def _experts(moe: MoE, rows: float) -> Work:
@@ -109,11 +97,12 @@ def _experts(moe: MoE, rows: float) -> Work:
 
 def _empty_seats(part: TowerPart, *, pairs: int) -> Work:
     """What the padded backend does beyond the needed rows, per pair; negative where there are fewer seats."""
-    total = Work()
+    total = _NOTHING
     for moe in part.sparse:
         rows = expert_rows(moe.router, part, pairs=pairs)
         extra = _experts(moe, rows.computed - sum(rows.needed.values()))
-        total = total.plus(extra, Work(0.0, extra.forward if part.tower.activation_checkpointing else 0.0))
+        again = extra[0] if part.tower.activation_checkpointing else 0.0
+        total = total + extra + np.array([0.0, again])
     return total
 
 
@@ -125,8 +114,8 @@ def counted(encoder: Any) -> Work:
     with FlopCounterMode(display=False) as forward:
         features, _ = encoder(images)
     if not features.requires_grad:
-        return Work(forward.get_total_flops())
+        return np.array([forward.get_total_flops(), 0.0])
     with FlopCounterMode(display=False) as backward:
         features.sum().backward()
     encoder.zero_grad(set_to_none=True)
-    return Work(forward.get_total_flops(), backward.get_total_flops())
+    return np.array([forward.get_total_flops(), backward.get_total_flops()], dtype=float)

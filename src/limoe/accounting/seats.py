@@ -25,7 +25,7 @@ def expert_rows(router: Any, part: TowerPart, *, pairs: int) -> Rows:
     Raises:
         ConfigError: a router of a kind that is not known here.
     """
-    experts = _num_experts(router)
+    experts = router.num_experts
     if isinstance(router, SoftRouter):
         rows = dict.fromkeys(part.lengths, float(experts * router.slots_per_expert))
         return Rows(rows, sum(rows.values()))
@@ -37,7 +37,7 @@ def expert_rows(router: Any, part: TowerPart, *, pairs: int) -> Rows:
 def experts_per_token(router: Any, part: TowerPart, *, pairs: int) -> float:
     """How many experts compute a token, on average if nobody is dropped."""
     if isinstance(router, SoftRouter):
-        return _num_experts(router)  # every token has a part in every slot
+        return router.num_experts  # every token has a part in every slot
     if isinstance(router, ExpertChoiceRouter):
         seats = seats_per_pair(router, part, pairs=pairs)
         return router.num_experts if seats is None else router.num_experts * seats / part.tokens_per_pair
@@ -57,10 +57,6 @@ def _choices(router: Any) -> int:
     return getattr(router, "k", 1)
 
 
-def _num_experts(router: Any) -> int:
-    return router.num_experts
-
-
 def capacity(part: TowerPart, *, pairs: int) -> dict[str, Any]:
     """Seats of the routers of one tower in training (its first sparse layer; all have one configuration).
 
@@ -70,12 +66,12 @@ def capacity(part: TowerPart, *, pairs: int) -> dict[str, Any]:
     found: dict[str, Any] = {
         "tokens": "+".join(part.lengths),
         "sparse_layers": len(part.sparse),
-        "experts": _num_experts(router),
+        "experts": router.num_experts,
         "experts_per_token": experts_per_token(router, part, pairs=pairs),
     }
     if isinstance(router, SoftRouter):
-        sequences = {"pairs_per_group": None, "tokens_per_group": None, "seats_per_expert": router.slots_per_expert}
-        return found | sequences | {"capacity_factor": None, "effective_capacity_factor": None}
+        names = ("pairs_per_group", "tokens_per_group", "capacity_factor", "effective_capacity_factor")
+        return found | dict.fromkeys(names) | {"seats_per_expert": router.slots_per_expert}
     group = router.group_size(pairs)
     tokens = group * part.tokens_per_pair
     seats = router.seats(tokens, k=_choices(router))

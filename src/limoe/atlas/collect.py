@@ -1,6 +1,7 @@
 """Pairs through a trained model once: what it saw, and what every router did with it."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from random import Random
@@ -14,7 +15,6 @@ from tqdm import tqdm
 
 from limoe.data.datamodule import PairDataModule
 from limoe.data.loading import BatchCollate, EvalExamples
-from limoe.errors import require
 from limoe.evaluation.encode import Picked, evaluating
 from limoe.micro_batches import merge_outputs
 from limoe.models.moe import MoE
@@ -68,29 +68,19 @@ class Tokens:
         return (self.gate * ((self.expert_index == expert) & self.seated)).sum(-1)
 
 
-@dataclass(frozen=True)
-class Pixels:
-    """Turns model input back into bytes: `black` and `white` are what the transform makes of these two colours."""
-
-    black: Float[Tensor, "3 1 1"]
-    white: Float[Tensor, "3 1 1"]
-
-    @classmethod
-    def of(cls, transform: Callable[[Image.Image], Tensor], *, side: int = 32) -> "Pixels":
-        black, white = (
-            transform(Image.new("RGB", (side, side), colour)).mean((1, 2), keepdim=True)
-            for colour in ("black", "white")
-        )
-        return cls(black, white)
-
-    def __call__(self, images: Float[Tensor, "B 3 h w"]) -> UInt8[Tensor, "B h w 3"]:
-        unit = (images - self.black) / (self.white - self.black)
-        return unit.mul(255).round_().clamp_(0, 255).byte().permute(0, 2, 3, 1).contiguous()
+def as_pixels(
+    images: Float[Tensor, "B 3 h w"], transform: Callable[[Image.Image], Tensor], *, side: int = 32
+) -> UInt8[Tensor, "B h w 3"]:
+    """Model input as bytes again: black and white are what the transform makes of these two colours."""
+    black, white = (
+        transform(Image.new("RGB", (side, side), colour)).mean((1, 2), keepdim=True) for colour in ("black", "white")
+    )
+    unit = (images - black) / (white - black)
+    return unit.mul(255).round_().clamp_(0, 255).byte().permute(0, 2, 3, 1).contiguous()
 
 
 def choose(pairs: PairDataset, *, count: int, seed: int) -> Picked:
     """`count` pairs in random order, or all of them."""
-    require(count >= 1, "pairs", ">= 1", count)
     return Picked(pairs, Random(seed).sample(range(len(pairs)), min(count, len(pairs))))
 
 
@@ -101,8 +91,7 @@ def load(data: PairDataModule, pairs: PairDataset, *, batch_size: int) -> list[B
     loader: Iterable[Batch] = DataLoader(
         examples, batch_size=batch_size, num_workers=data.num_workers, collate_fn=BatchCollate(data.tokenizer)
     )
-    total = -(-len(examples) // batch_size)
-    return list(tqdm(loader, desc="reading pairs", total=total, unit="batch", leave=False, disable=None))
+    return list(tqdm(loader, desc="reading pairs", unit="batch", leave=False, disable=None))
 
 
 def route(model: Any, batches: Sequence[Batch], *, name: str = "routing") -> dict[int, RouterOutput]:
@@ -120,6 +109,12 @@ def route(model: Any, batches: Sequence[Batch], *, name: str = "routing") -> dic
 def _on_cpu(routed: RouterOutput) -> RouterOutput:
     tensors: dict[str, Any] = {name: value.cpu() for name, value in vars(routed).items() if isinstance(value, Tensor)}
     return dataclasses.replace(routed, **tensors, plan=None)
+
+
+def in_rows(values: Sequence[Any]) -> list[list[Any]]:
+    """What belongs to the patches of a square picture, row by row."""
+    side = math.isqrt(len(values))
+    return [list(values[i : i + side]) for i in range(0, len(values), side)]
 
 
 def sparse_layers(model: nn.Module, routing: dict[int, RouterOutput]) -> list[SparseLayer]:

@@ -1,7 +1,5 @@
 """Pictures of the atlas page: routing by depth, patches, and whole pictures, all as data URIs."""
 
-import base64
-import io
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +8,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from limoe.reporting.figures import Picture
-from limoe.reporting.plots import IMAGE_COLOR, TEXT_COLOR, Line, lines_plot
+from limoe.reporting.plots import IMAGE_COLOR, TEXT_COLOR, Line, image_uri, lines_plot
 from limoe.types import MODALITIES
 
 _COLORS = dict(zip(MODALITIES, (IMAGE_COLOR, TEXT_COLOR), strict=True))
@@ -23,10 +21,8 @@ _DEPTH = (
 
 
 def pixels_uri(pixels: UInt8[np.ndarray, "h w 3"]) -> str:
-    """These very pixels, as lossless WebP."""
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, format="WEBP", lossless=True, quality=100, method=6)
-    return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    """As lossless WebP."""
+    return image_uri(Image.fromarray(pixels), kind="webp", lossless=True, quality=100, method=6)
 
 
 def depth_figures(layers: Sequence[dict[str, Any]]) -> list[Picture]:

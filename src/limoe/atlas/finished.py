@@ -1,14 +1,11 @@
 """The config of a finished run for looking at it: where its data lie now, which tasks it has, no training data."""
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from limoe.atlas.seats import RUN
-from limoe.atlas.survey import Settings
-from limoe.config import dataset_root, instantiate, plain
+from limoe.config import dataset_root, instantiate
 from limoe.errors import ConfigError, require
 from limoe.model_settings import sparse_towers
 from limoe.trees import mapped, moved
@@ -80,16 +77,3 @@ def _task(run_cfg: DictConfig, name: str, *, key: str) -> Task:
     names = ", ".join(map(str, run_cfg.eval)) or "none"
     require(name in run_cfg.eval, key, f"a task of the run or of eval=[...] ({names})", name)
     return instantiate(run_cfg.eval[name])
-
-
-def settings_of(cfg: DictConfig, run_cfg: DictConfig) -> Settings:
-    """The verb's keys; `batch_size=run` becomes the run's.
-
-    Raises:
-        ConfigError: a value breaks its rule.
-    """
-    names = {field.name for field in dataclasses.fields(Settings)}
-    chosen = {key: value for key, value in plain(cfg).items() if key in names}
-    if chosen["batch_size"] == RUN:
-        chosen["batch_size"] = run_cfg.data.batch_size
-    return Settings(**chosen)

@@ -36,10 +36,6 @@ def write(folder: Path, *, page: str, record: dict[str, Any]) -> Path:
 
 def _may_write(folder: Path, *, settings: dict[str, Any]) -> bool:
     """Nothing is there, or an atlas of the same settings."""
-    if not folder.exists():
-        return True
     if not folder.is_dir():
-        return False
-    if not any(folder.iterdir()):
-        return True
-    return read_object(folder / NUMBERS).get("settings") == settings
+        return not folder.exists()
+    return not any(folder.iterdir()) or read_object(folder / NUMBERS).get("settings") == settings

@@ -1,7 +1,7 @@
 """What each expert is worth: zero-shot accuracy when it gives zero, so that its tokens live on through the residual."""
 
 from collections.abc import Sequence
-from random import Random
+from functools import partial
 from typing import Any
 
 import torch
@@ -9,12 +9,12 @@ from jaxtyping import Float64, Int64
 from torch import Tensor
 from tqdm import tqdm
 
-from limoe.atlas.collect import SparseLayer
+from limoe.atlas.collect import SparseLayer, choose
 from limoe.atlas.probe import Probe
+from limoe.atlas.settings import Settings
 from limoe.data.datamodule import PairDataModule
-from limoe.errors import require
 from limoe.evaluation.bootstrap import bootstrap_interval
-from limoe.evaluation.encode import Picked, evaluating
+from limoe.evaluation.encode import evaluating
 from limoe.evaluation.ranks import ranked
 from limoe.evaluation.zero_shot import chance_top_k, class_embeddings, classify, prompts_of
 from limoe.types import IMAGE, TEXT, ZeroShotTask
@@ -26,48 +26,32 @@ class KnockOut:
     Args:
         model: a dual encoder whose sparse layers are `layers`.
         data: its pictures' way into the model, and its tokenizer.
-        task: whose first `templates` prompt templates are used (None: all).
-        pictures: how many, drawn by `seed`; all if there are fewer.
-        batch_size: texts per forward pass, and pictures.
+        task: its first `knock_out_templates` prompt templates are used.
+        settings: `knock_out_pictures` are drawn by `seed`; texts and pictures pass in batches of `batch_size`.
     """
 
     def __init__(
-        self,
-        model: Any,
-        data: PairDataModule,
-        task: ZeroShotTask,
-        *,
-        layers: Sequence[SparseLayer],
-        pictures: int,
-        templates: int | None,
-        seed: int,
-        batch_size: int,
+        self, model: Any, data: PairDataModule, task: ZeroShotTask, *, layers: Sequence[SparseLayer], settings: Settings
     ) -> None:
-        require(pictures >= 1, "knock_out_pictures", ">= 1", pictures)
-        require(templates is None or templates >= 1, "knock_out_templates", ">= 1, or null", templates)
         assert data.tokenizer is not None
-        picked = Random(seed).sample(range(len(task.pictures)), min(pictures, len(task.pictures)))
+        picked = choose(task.pictures, count=settings.knock_out_pictures, seed=settings.seed)
         self.model, self.layers = model, layers
-        self.labels: Int64[Tensor, "n"] = torch.tensor([task.labels[i] for i in picked])
-        self.names, self.templates = task.class_names, task.templates[:templates]
+        self.labels: Int64[Tensor, "n"] = torch.tensor([task.labels[i] for i in picked.indices])
+        self.names, self.templates = task.class_names, task.templates[: settings.knock_out_templates]
         device, dtype = next(model.parameters()).device, next(model.parameters()).dtype
-        images = torch.cat(list(data.picture_loader(Picked(task.pictures, picked))))
+        images = torch.cat(list(data.picture_loader(picked)))
         ids, mask = data.tokenizer.encode(prompts_of(self.names, self.templates))
+
+        def encode_images(images: Tensor) -> Tensor:
+            return model.encode_image(images.to(device, dtype))
+
+        def encode_texts(ids: Tensor, mask: Tensor) -> Tensor:
+            return model.encode_text(ids.to(device), mask.to(device))
+
+        probe = partial(Probe, layers=layers, batch_size=settings.batch_size)
         with evaluating(model):
-            self.pictures = Probe(
-                lambda x: model.encode_image(x.to(device, dtype)),
-                [images],
-                modality=IMAGE,
-                layers=layers,
-                batch_size=batch_size,
-            )
-            self.prompts = Probe(
-                lambda ids, mask: model.encode_text(ids.to(device), mask.to(device)),
-                [ids, mask],
-                modality=TEXT,
-                layers=layers,
-                batch_size=batch_size,
-            )
+            self.pictures = probe(encode_images, [images], modality=IMAGE)
+            self.prompts = probe(encode_texts, [ids, mask], modality=TEXT)
         self.hits = self._hits(self.pictures.features, self.prompts.features)
 
     def __call__(self) -> dict[str, Any]:
@@ -76,16 +60,11 @@ class KnockOut:
         `difference` is without minus intact, `low` and `high` its 95 % interval, paired: other pictures, the same model
         and prompts. `image` and `text` are the shares of their tokens that the expert computes.
         """
-        total = sum(layer.num_experts for layer in self.layers)
         found: dict[int, list[dict[str, Any]]] = {layer.number: [] for layer in self.layers}
-        with (
-            evaluating(self.model),
-            tqdm(total=total, desc="knock-out", unit="expert", leave=False, disable=None) as bar,
-        ):
-            for layer in self.layers:
-                for expert in range(layer.num_experts):
-                    found[layer.number].append(self._without(layer, expert))
-                    bar.update()
+        experts = [(layer, expert) for layer in self.layers for expert in range(layer.num_experts)]
+        with evaluating(self.model):
+            for layer, expert in tqdm(experts, desc="knock-out", unit="expert", leave=False, disable=None):
+                found[layer.number].append(self._without(layer, expert))
         return {
             "pictures": len(self.labels),
             "classes": len(self.names),

@@ -6,7 +6,7 @@ import matplotlib
 from matplotlib.colors import to_hex
 
 from limoe.atlas.figures import depth_figures, pixels_uri
-from limoe.atlas.patches import PER_PICTURE, Patch
+from limoe.atlas.patches import PER_PICTURE
 from limoe.atlas.survey import Survey
 from limoe.reporting.plots import IMAGE_COLOR, TEXT_COLOR
 from limoe.reporting.templates import template
@@ -21,7 +21,6 @@ def render(found: Survey, *, about: dict[str, Any]) -> str:
     return template("atlas/atlas.html.j2", share=share, points=points).render(
         about=about,
         record=record,
-        layers=layers,
         headline=headline(record),
         colours=palette(max(len(layer["experts"]) for layer in layers)),
         image_colour=IMAGE_COLOR,
@@ -30,7 +29,6 @@ def render(found: Survey, *, about: dict[str, Any]) -> str:
         depth=depth_figures(layers),
         patches=_patches(found),
         pictures={e["picture"]: pixels_uri(found.images[e["picture"]].numpy()) for e in record["examples"]},
-        captions=record["captions"],
         per_picture=PER_PICTURE,
         scale=_scale(record["knock_out"]),
         most_dropped=_most_dropped(record["drops"]),
@@ -77,14 +75,12 @@ def palette(count: int) -> list[str]:
     return [to_hex(color) for color in [*tab20[::2], *tab20[1::2], *more][:count]]
 
 
-def _patches(found: Survey) -> dict[tuple[int, int], list[tuple[str, Patch]]]:
+def _patches(found: Survey) -> dict[tuple[int, int], list[tuple[str, dict[str, Any]]]]:
     """By layer and expert: data URI and place of each patch."""
     if found.grid is None:
         return {}
     return {
-        (layer["layer"], expert["expert"]): [
-            (pixels_uri(found.grid.of(patch)), patch) for patch in (Patch(**p) for p in expert.get("patches", ()))
-        ]
+        (layer["layer"], expert["expert"]): [(pixels_uri(found.grid.of(p)), p) for p in expert.get("patches", ())]
         for layer in found.record["layers"]
         for expert in layer["experts"]
     }

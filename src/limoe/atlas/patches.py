@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,19 +10,6 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 PER_PICTURE = 2  # patches of one picture beside each other, so that a list is not about one picture
-
-
-class Patch(NamedTuple):
-    """Where it lies (`picture` is the pair's number; row and column count patches), and its gate.
-
-    `copies` patches with exactly these pixels are computed by the expert, itself included.
-    """
-
-    picture: int
-    row: int
-    column: int
-    gate: float
-    copies: int
 
 
 class PatchGrid:
@@ -37,28 +24,30 @@ class PatchGrid:
         ids = [numbers.setdefault(p.tobytes(), len(numbers)) for picture in self.pixels for p in picture]
         self.ids: Int[Tensor, "B n"] = torch.tensor(ids).view(len(images), tokens)
 
-    def of(self, patch: Patch) -> UInt8[np.ndarray, "p p 3"]:
-        return self.pixels[patch.picture, patch.row * self.side + patch.column]
+    def of(self, patch: dict[str, Any]) -> UInt8[np.ndarray, "p p 3"]:
+        """The pixels of one of `top_patches`."""
+        return self.pixels[patch["picture"], patch["row"] * self.side + patch["column"]]
 
 
-def top_patches(gates: Float[Tensor, "B n"], grid: PatchGrid, *, count: int) -> list[Patch]:
+def top_patches(gates: Float[Tensor, "B n"], grid: PatchGrid, *, count: int) -> list[dict[str, Any]]:
     """Up to `count` different patches, the largest gate first (equal ones: the first picture's first).
 
     `gates` are those of one expert, 0 for a patch it does not compute. At most `PER_PICTURE` of a picture; patches of
-    the same pixels are one.
+    the same pixels are one, computed in `copies` places. `picture` is the pair's number; row and column count patches.
     """
     by_gate = gates.flatten().argsort(descending=True, stable=True)
     order: list[int] = by_gate[gates.flatten()[by_gate] > 0].tolist()
     ids, tokens = grid.ids.flatten().tolist(), gates.shape[1]
     copies = Counter(ids[place] for place in order)
-    found: dict[int, Patch] = {}
+    found: dict[int, dict[str, Any]] = {}
     of_picture: Counter[int] = Counter()
     for place in order:
         picture, position = divmod(place, tokens)
         if ids[place] in found or of_picture[picture] == PER_PICTURE:
             continue
         row, column = divmod(position, grid.side)
-        found[ids[place]] = Patch(picture, row, column, gates[picture, position].item(), copies[ids[place]])
+        where = {"picture": picture, "row": row, "column": column}
+        found[ids[place]] = {**where, "gate": gates[picture, position].item(), "copies": copies[ids[place]]}
         of_picture[picture] += 1
         if len(found) == count:
             break

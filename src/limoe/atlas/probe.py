@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 
 import torch
 from jaxtyping import Float, Int
@@ -17,15 +18,15 @@ _SEED = 0  # of routers that draw: each encoding sees the same draws
 @contextmanager
 def silenced(experts: Experts, expert: int) -> Iterator[None]:
     """Inside, this expert gives zero for every token; the others and all gates are as they were."""
-    last = (experts.weight_out.data[expert], experts.bias_out.data[expert])
-    trained = [values.clone() for values in last]
+    weight, bias = experts.weight_out.data[expert], experts.bias_out.data[expert]
+    trained = weight.clone(), bias.clone()
     try:
-        for values in last:
-            values.zero_()
+        weight.zero_()
+        bias.zero_()
         yield
     finally:
-        for values, before in zip(last, trained, strict=True):
-            values.copy_(before)
+        weight.copy_(trained[0])
+        bias.copy_(trained[1])
 
 
 class Probe:
@@ -45,18 +46,21 @@ class Probe:
         batch_size: int,
     ) -> None:
         self._encode, self._inputs, self._batch_size = encode, inputs, batch_size
-        self._visits: dict[int, list[Int[Tensor, "B E"]]] = {}  # tokens of each sample at each expert
-        self._tokens: dict[int, int] = {}
+        visits: dict[int, list[Tensor]] = {layer.number: [] for layer in layers}
         with ExitStack() as hooks:
             for layer in layers:
-                hooks.callback(layer.moe.register_forward_hook(self._record(layer, modality)).remove)
+                hook = partial(_note_visits, visits[layer.number], modality)
+                hooks.callback(layer.moe.register_forward_hook(hook).remove)
             self.features = self._features(torch.arange(len(inputs[0])))
+        # by layer the tokens of each sample at each expert, last its real tokens; none where none of them come by
+        self._visits = {layer: torch.cat(parts) for layer, parts in visits.items() if parts}
 
     def share(self, layer: SparseLayer, expert: int) -> float | None:
         """Of the real tokens, those that the expert computes; None where the layer sees no such tokens."""
         if layer.number not in self._visits:
             return None
-        return sum(int(part[:, expert].sum()) for part in self._visits[layer.number]) / self._tokens[layer.number]
+        visits = self._visits[layer.number].sum(0)
+        return visits[expert].item() / visits[-1].item()
 
     def without(self, layer: SparseLayer, expert: int) -> Float[Tensor, "n d"]:
         """Features while the expert is silent."""
@@ -72,7 +76,7 @@ class Probe:
         router = layer.moe.router
         if not isinstance(router, TokenChoiceRouter) or router.depends_on_batch:
             return torch.arange(len(self.features))
-        return torch.cat(self._visits[layer.number])[:, expert].nonzero().flatten()
+        return self._visits[layer.number][:, expert].nonzero().flatten()
 
     def _features(self, rows: Int[Tensor, "n"]) -> Float[Tensor, "n d"]:
         parts = []
@@ -82,12 +86,11 @@ class Probe:
                 parts.append(self._encode(*(values[part] for values in self._inputs)).float().cpu())
         return torch.cat(parts)
 
-    def _record(self, layer: SparseLayer, modality: int) -> Callable[..., None]:
-        def hook(module: nn.Module, arguments: tuple, result: tuple) -> None:
-            sequences = arguments[1].segments[0].size
-            tokens = Tokens.of(result[1], modality, sequences=sequences)
-            at = [tokens.at(expert).sum(1) for expert in range(result[1].num_experts)]
-            self._visits.setdefault(layer.number, []).append(torch.stack(at, dim=1).cpu())
-            self._tokens[layer.number] = self._tokens.get(layer.number, 0) + int(tokens.valid.sum())
 
-        return hook
+def _note_visits(visits: list[Tensor], modality: int, module: nn.Module, arguments: tuple, result: tuple) -> None:
+    """A forward hook of a sparse layer: by sample, its tokens at each expert, and all its real ones."""
+    stream, routed = arguments[1], result[1]
+    tokens = Tokens.of(routed, modality, sequences=stream.segments[0].size)
+    counts = [tokens.at(expert).sum(1) for expert in range(routed.num_experts)]
+    counts.append(tokens.valid.sum(1))
+    visits.append(torch.stack(counts, dim=1).cpu())

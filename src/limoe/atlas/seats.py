@@ -6,13 +6,12 @@ from typing import Any
 
 from torch import nn
 
-from limoe.atlas.collect import Tokens, route
+from limoe.atlas.collect import Tokens, in_rows, route
+from limoe.atlas.settings import RUN
 from limoe.routing.base import Router
 from limoe.routing.priority import get_priority
 from limoe.routing.token_choice import SeatedRouter
 from limoe.types import IMAGE, MODALITIES, Batch
-
-RUN = "run"  # as the run trained
 
 
 @contextmanager
@@ -78,10 +77,9 @@ def _by_position(tokens: Tokens, *, is_grid: bool) -> dict[str, Any]:
     lost = (wanted & ~tokens.seated).sum((0, 2))
     asked = wanted.sum((0, 2))
     share = [_ratio(a, b) for a, b in zip(lost.tolist(), asked.tolist(), strict=True)]
-    side = round(len(share) ** 0.5) if is_grid else len(share)
     return {
         "dropped": _ratio(lost.sum().item(), asked.sum().item()),
-        "by_position": [share[i : i + side] for i in range(0, len(share), side)] if is_grid else share,
+        "by_position": in_rows(share) if is_grid else share,
         "tokens": tokens.valid.sum(0).tolist(),
     }
 

@@ -8,49 +8,15 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from limoe.atlas.collect import Pixels, SparseLayer, choose, load, route, sparse_layers
-from limoe.atlas.examples import examples
-from limoe.atlas.experts import add_patches, add_words, layer_record
+from limoe.atlas.collect import SparseLayer, as_pixels, choose, load, route, sparse_layers
+from limoe.atlas.experts import add_patches, add_words, examples, layer_record
 from limoe.atlas.knock_out import KnockOut
-from limoe.atlas.notes import notes
 from limoe.atlas.patches import PatchGrid
-from limoe.atlas.seats import RUN, drops, has_seats, seats_line
+from limoe.atlas.seats import drops, has_seats, seats_line
+from limoe.atlas.settings import RUN, Settings
 from limoe.atlas.words import WordCounts
 from limoe.data.datamodule import PairDataModule
-from limoe.errors import require
 from limoe.types import IMAGE, TEXT, Batch, PairDataset, RouterOutput, ZeroShotTask
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What to look at. Keys of configs/atlas.yaml; `batch_size` is that of training, within which seats are shared.
-
-    Raises:
-        ConfigError: a value breaks its rule.
-    """
-
-    pairs: int
-    seed: int
-    patches: int
-    words: int
-    min_occurrences: int
-    examples: int
-    batch_size: int
-    capacity_factor: float | str | None
-    seat_priority: str
-    knock_out_pictures: int
-    knock_out_templates: int | None
-
-    def __post_init__(self) -> None:
-        for key in ("patches", "words", "examples"):
-            require(getattr(self, key) >= 0, key, ">= 0", getattr(self, key))
-        require(
-            isinstance(self.batch_size, int) and self.batch_size >= 1, "batch_size", ">= 1, or run", self.batch_size
-        )
-        require(self.min_occurrences >= 1, "min_occurrences", ">= 1", self.min_occurrences)
-        factor = self.capacity_factor
-        is_factor = factor is None or factor == RUN or (isinstance(factor, int | float) and factor > 0)
-        require(is_factor, "capacity_factor", "a number > 0, null or run", factor)
 
 
 @dataclass(frozen=True)
@@ -75,7 +41,7 @@ def survey(
     torch.manual_seed(settings.seed)  # of routers and priorities that draw
     chosen = choose(pairs, count=settings.pairs, seed=settings.seed)
     batches = load(data, chosen, batch_size=settings.batch_size)
-    images = torch.cat([Pixels.of(data.eval_transform)(batch.images) for batch in batches])
+    images = torch.cat([as_pixels(batch.images, data.eval_transform) for batch in batches])
     ids, mask = (torch.cat([getattr(batch, name) for batch in batches]) for name in ("text_ids", "text_mask"))
     routing = route(model, batches)
     layers = sparse_layers(model, routing)
@@ -93,8 +59,11 @@ def survey(
         "layers": [_layer(layer, routing[layer.number], grid=grid, words=words, settings=settings) for layer in layers],
         "examples": examples(routing, ids=ids, mask=mask, tokenizer=data.tokenizer, count=settings.examples),
         "drops": _drops(model, batches, settings=settings),
-        "knock_out": _knock_out(model, data, task, layers=layers, settings=settings),
+        "knock_out": None,
     }
+    if task is not None:
+        knock_out = KnockOut(model, data, task[1], layers=layers, settings=settings)
+        record["knock_out"] = {"task": task[0], **knock_out()}
     return Survey(record, images, grid)
 
 
@@ -108,9 +77,8 @@ def _grid(routing: dict[int, RouterOutput], images: UInt8[Tensor, "B h w 3"]) ->
 def _layer(
     layer: SparseLayer, routed: RouterOutput, *, grid: PatchGrid | None, words: WordCounts, settings: Settings
 ) -> dict[str, Any]:
-    pairs = int(words.mask.shape[0])
+    pairs = len(words.mask)
     record = layer_record(layer, routed)
-    record["notes"] = notes(layer.moe.router, k=record["k"])
     if IMAGE in routed.modalities and grid is not None:
         add_patches(record, routed, grid, pairs=pairs, count=settings.patches)
     if TEXT in routed.modalities:
@@ -124,26 +92,3 @@ def _drops(model: Any, batches: Sequence[Batch], *, settings: Settings) -> dict[
         return None
     how: Any = {"capacity_factor": settings.capacity_factor, "priority": settings.seat_priority}
     return {"how": seats_line(model, **how), "layers": drops(model, batches, **how)}
-
-
-def _knock_out(
-    model: Any,
-    data: PairDataModule,
-    task: tuple[str, ZeroShotTask] | None,
-    *,
-    layers: Sequence[SparseLayer],
-    settings: Settings,
-) -> dict[str, Any] | None:
-    if task is None:
-        return None
-    measure = KnockOut(
-        model,
-        data,
-        task[1],
-        layers=layers,
-        pictures=settings.knock_out_pictures,
-        templates=settings.knock_out_templates,
-        seed=settings.seed,
-        batch_size=settings.batch_size,
-    )
-    return {"task": task[0], **measure()}

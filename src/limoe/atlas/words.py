@@ -1,7 +1,7 @@
 """Tokens as people read them, and how often each goes to which expert."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Int
@@ -12,19 +12,6 @@ from limoe.data.text_tokenizer import TextTokenizer
 _MARKS = ("Ġ", "▁")  # what byte-level BPE and SentencePiece write in front of a token that begins a word ...
 _PIECE = "##"  # ... and WordPiece in front of one that does not
 _SPACE, _CONTINUES, _BROKEN = "␣", "‑", "�"
-
-
-@dataclass(frozen=True)
-class Word:
-    """A token of the vocabulary: the expert computes `count` of its `occurrences`."""
-
-    token: str
-    count: int
-    occurrences: int
-
-    @property
-    def share(self) -> float:
-        return self.count / self.occurrences
 
 
 class Speller:
@@ -54,17 +41,25 @@ class WordCounts:
         self.occurrences: list[int] = self._counted(torch.ones_like(mask))
         self.tokens: Sequence[str] = [*map(Speller(tokenizer), unique.tolist())]
 
-    def at(self, here: Bool[Tensor, "B n_t"]) -> list[Word]:
-        """The tokens among those marked `here`, the most frequent first (equal ones: by their id)."""
+    def at(self, here: Bool[Tensor, "B n_t"]) -> list[dict[str, Any]]:
+        """The tokens among those marked `here`, the most frequent first (equal ones: by their id).
+
+        `count` of the `occurrences` of a token are here, the `share` of them.
+        """
         counts = zip(self.tokens, self._counted(here), self.occurrences, strict=True)
-        words = [Word(*counted) for counted in counts if counted[1] > 0]
-        return sorted(words, key=lambda word: -word.count)
+        words = [
+            {"token": token, "count": count, "occurrences": occurrences, "share": count / occurrences}
+            for token, count, occurrences in counts
+            if count > 0
+        ]
+        return sorted(words, key=lambda word: -word["count"])
 
     def _counted(self, here: Bool[Tensor, "B n_t"]) -> list[int]:
         size = int(self.number.max()) + 1 if len(self.number) else 0
         return torch.bincount(self.number[here[self.mask]], minlength=size).tolist()
 
 
-def by_share(words: Sequence[Word], *, above: float) -> list[Word]:
+def by_share(words: Sequence[dict[str, Any]], *, above: float) -> list[dict[str, Any]]:
     """Those of which more than the share `above` came here, the largest share first; equal ones: the more frequent."""
-    return sorted((word for word in words if word.share > above), key=lambda word: (-word.share, -word.count))
+    typical = [word for word in words if word["share"] > above]
+    return sorted(typical, key=lambda word: (-word["share"], -word["count"]))

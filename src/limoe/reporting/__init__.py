@@ -1,1 +1,1 @@
-"""Reads finished run folders and writes what people look at."""
+"""What people look at: reports of finished runs, tables of what a model costs, model cards."""

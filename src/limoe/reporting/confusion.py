@@ -49,7 +49,7 @@ def save_confusion(answers: Answers, path: Path, *, title: str) -> None:
     if len(shown) < len(matrix):
         title += f" ({len(shown)} of {len(matrix)} classes)"
     with matplotlib.rc_context({"text.parse_math": False}):
-        _draw(shares[:, shown], names, title=title).savefig(path, dpi=_DPI)
+        _draw(shares[:, shown], names, title=title).savefig(path, dpi=_DPI, bbox_inches="tight")
 
 
 def shown_classes(matrix: Int64[np.ndarray, "classes classes"]) -> Int64[np.ndarray, "shown"]:
@@ -62,13 +62,12 @@ def shown_classes(matrix: Int64[np.ndarray, "classes classes"]) -> Int64[np.ndar
 
 
 def _draw(shares: Float64[np.ndarray, "shown shown"], names: list[str], *, title: str) -> Figure:
-    """Margins follow from the longest name: a layout engine would take longer than all the rest."""
+    """All cells as large, whatever the names: they stand outside of the figure, which grows when it is saved."""
     size, is_small = len(names), len(names) <= _NUMBERED
     cell, font = (0.45, 9.0) if is_small else (_CELL, 6.5)
-    side, margin = cell * size, 0.45 + font / 130 * max(map(len, names))
-    width, height = side + margin + 1.4, side + margin + 0.4
-    figure = Figure(figsize=(width, height))
-    axes = figure.add_axes((margin / width, margin / height, side / width, side / height))
+    side = cell * size
+    figure = Figure(figsize=(side, side))
+    axes = figure.add_axes((0, 0, 1, 1))
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     axes.set_title(title, loc="left", fontweight="bold")
     axes.set_xlabel("taken for")
@@ -81,9 +80,7 @@ def _draw(shares: Float64[np.ndarray, "shown shown"], names: list[str], *, title
         axes.axvline(edge, color="#d0d7de", linewidth=0.5)
     if is_small:
         _write_numbers(axes, shares)
-    bar = figure.add_axes(
-        ((margin + side + 0.2) / width, (margin + side * 0.25) / height, 0.15 / width, side * 0.5 / height)
-    )
+    bar = axes.inset_axes((1 + 0.2 / side, 0.25, 0.15 / side, 0.5))
     figure.colorbar(image, cax=bar, format=PercentFormatter(1.0), label="share of the class")
     return figure
 

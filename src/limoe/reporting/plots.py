@@ -1,10 +1,12 @@
 """Figures as SVG: no files, no global state of matplotlib, readable on light and dark pages."""
 
+import base64
 import io
 import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -13,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
+from PIL import Image
 
 from limoe.reporting.run_folder import Curve
 
@@ -21,33 +24,8 @@ IMAGE_COLOR, TEXT_COLOR = COLORS[:2]
 MAX_POINTS = 500  # longer curves are drawn as means of neighbouring points
 _FEW = 25  # points up to which each one is marked
 
-INK, _GRID = "#24292f", "#d0d7de"
-STYLE: Any = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "limoe",
-    "path.simplify_threshold": 1.0,
-    "text.parse_math": False,
-    "font.sans-serif": ["DejaVu Sans", "Verdana"],  # whatever else the browser has comes after them
-    "font.size": 10,
-    "axes.titlesize": 10,
-    "axes.titlelocation": "left",
-    "axes.titleweight": "bold",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": INK,
-    "axes.labelcolor": INK,
-    "axes.titlecolor": INK,
-    "text.color": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "axes.grid": True,
-    "axes.grid.axis": "y",
-    "axes.axisbelow": True,
-    "grid.color": _GRID,
-    "grid.linewidth": 0.6,
-    "legend.frameon": False,
-    "legend.fontsize": 9,
-}
+STYLE: Any = matplotlib.rc_params_from_file(Path(__file__).with_name("report.mplstyle"), use_default_template=False)
+INK, _GRID = STYLE["text.color"], STYLE["grid.color"]
 _DARK = {INK: "#e6edf3", _GRID: "#3d444d"}
 _NOT_XML = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
 
@@ -165,6 +143,13 @@ def drawn(figure: Figure) -> str:
 def data_uri(svg: str) -> str:
     """For the `src` of an image; holds no character that HTML would have to escape."""
     return f"data:image/svg+xml,{quote(svg, safe=' =:/;,.()+*!?@')}"
+
+
+def image_uri(image: Image.Image, *, kind: str, **settings: Any) -> str:
+    """These very pixels as a file of this kind."""
+    buffer = io.BytesIO()
+    image.save(buffer, format=kind, **settings)
+    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -1,7 +1,5 @@
 """One self-contained HTML page about one run, built from the files of its run folder alone."""
 
-import base64
-import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +10,7 @@ from PIL import Image
 from limoe.files import write_text
 from limoe.reporting import figures
 from limoe.reporting.findings import duration, headline, health_sheet, last_health, metric_sheet
-from limoe.reporting.plots import MAX_POINTS
+from limoe.reporting.plots import MAX_POINTS, image_uri
 from limoe.reporting.run_folder import RunFolder, read_run
 from limoe.reporting.templates import template
 from limoe.run_files import REPORT, SAMPLES
@@ -37,24 +35,21 @@ def render(run: RunFolder) -> str:
     others = {key: value for key, value in run.metrics.items() if key not in run.results}
     pictures = [_picture(run, sample.image) for sample in run.samples]  # first: it may add to run.problems
     return template("reporting/report.html.j2").render(
+        run=run,
         name=run.path.resolve().name,
         status=str(run.record.get("status", "unknown")),
         headline=headline(run),
-        problems=run.problems,
         results=metric_sheet(run.results, chance=run.chance),
         other_metrics=metric_sheet(others, chance=run.chance),
         curves=figures.learning_figures(run),
         max_points=MAX_POINTS,
         shares=figures.share_figures(run),
         health=health_sheet(last_health(run)),
-        alarms=list(run.alarms.values()),
         router_curves=figures.router_figures(run),
         aux=figures.aux_figures(run),
-        sample_task=run.sample_task,
         cards=list(zip(run.samples, pictures, strict=True)),
         right=sum(sample.right for sample in run.samples),
         facts=list(_facts(run)),
-        config=run.config,
     )
 
 
@@ -79,6 +74,4 @@ def _picture(run: RunFolder, name: str) -> str | None:
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         run.problems.append(f"{SAMPLES}/{name}: {error}")
         return None
-    buffer = io.BytesIO()
-    picture.save(buffer, format="PNG", optimize=True)
-    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return image_uri(picture, kind="png", optimize=True)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import yaml
 
@@ -48,18 +48,9 @@ class Health:
         load = tuple(float(share) for share in row["load"])
         if row["modality"] not in MODALITIES or not all(0 <= share <= 1 for share in load):
             raise ValueError(row)
-        return cls(
-            step=int(row["step"]),
-            layer=int(row["layer"]),
-            modality=row["modality"],
-            success_rate=float(row["success_rate"]),
-            load=load,
-            local_entropy=float(row["local_entropy"]),
-            global_entropy=float(row["global_entropy"]),
-            dead_experts=int(row["dead_experts"]),
-            assignments=int(row.get("assignments", 1)),
-            effective_experts=float(row.get("effective_experts", math.exp(float(row["global_entropy"])))),
-        )
+        defaults = {"assignments": 1, "effective_experts": math.exp(float(row["global_entropy"]))}
+        values = {**defaults, **row, "load": load}
+        return cls(**{name: kind(values[name]) for name, kind in get_type_hints(cls).items()})
 
 
 @dataclass(frozen=True)
@@ -131,7 +122,7 @@ def read_run(path: Path) -> RunFolder:
         )
     run = RunFolder(path)
     _read_record(run)
-    _read_config(run)
+    run.config = _text(run, CONFIG, consequence="the resolved config is unknown") or ""
     _read_curves(run)
     _read_health(run)
     _read_alarms(run)
@@ -166,28 +157,22 @@ def _read_record(run: RunFolder) -> None:
     if status == "running":
         run.problems.append("the run has not ended, or was killed: the numbers are the last ones written")
     if status in ("failed", "stopped"):
-        run.problems.append(
-            f"the run {'failed' if status == 'failed' else 'was stopped'}{f': {error}' if error else ''}"
-        )
-
-
-def _read_config(run: RunFolder) -> None:
-    run.config = _text(run, CONFIG, consequence="the resolved config is unknown") or ""
+        ending = "failed" if status == "failed" else "was stopped"
+        run.problems.append(f"the run {ending}{f': {error}' if error else ''}")
 
 
 def _read_curves(run: RunFolder) -> None:
-    name = METRICS
     try:
-        with open(run.path / name, encoding="utf-8", errors="replace", newline="") as file:
+        with open(run.path / METRICS, encoding="utf-8", errors="replace", newline="") as file:
             for key, step, value in _cells(csv.DictReader(file)):
                 run.curves.setdefault(key, {})[step] = value
     except OSError as error:
-        run.problems.append(f"{name}: {error.strerror or error}; there are no curves")
+        run.problems.append(f"{METRICS}: {error.strerror or error}; there are no curves")
     except csv.Error as error:
-        run.problems.append(f"{name}: {error}; the curves end there")
+        run.problems.append(f"{METRICS}: {error}; the curves end there")
     else:
         if not run.curves:
-            run.problems.append(f"{name}: holds no numbers; there are no curves")
+            run.problems.append(f"{METRICS}: holds no numbers; there are no curves")
 
 
 def _cells(rows: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, int, float]]:
@@ -202,12 +187,12 @@ def _cells(rows: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, int, float]
 
 
 def _read_health(run: RunFolder) -> None:
-    name = HEALTH
-    if not (run.path / name).exists():
+    consequence = "there is no routing to show"
+    if not (run.path / HEALTH).exists():
         if not _is_dense(run.config):
-            run.problems.append(f"{name}: missing; there is no routing to show")
+            run.problems.append(f"{HEALTH}: missing; {consequence}")
         return
-    lines = (_text(run, name, consequence="there is no routing to show") or "").splitlines()
+    lines = (_text(run, HEALTH, consequence=consequence) or "").splitlines()
     rows: dict[tuple[int, int, str], Health] = {}
     bad = 0
     for line in lines:
@@ -217,21 +202,20 @@ def _read_health(run: RunFolder) -> None:
         except (KeyError, TypeError, ValueError, RecursionError, OverflowError):
             bad += 1
     if bad:
-        run.problems.append(f"{name}: {bad} of {len(lines)} lines can't be read and are left out")
+        run.problems.append(f"{HEALTH}: {bad} of {len(lines)} lines can't be read and are left out")
     run.health = [rows[key] for key in sorted(rows)]
 
 
 def _read_alarms(run: RunFolder) -> None:
     """What a CollapseAlarm wrote, if there was one: per layer and modality the first alarm."""
-    name = ALARMS
-    if not (run.path / name).exists():
+    if not (run.path / ALARMS).exists():
         return
-    for line in (_text(run, name, consequence="alarms are unknown") or "").splitlines():
+    for line in (_text(run, ALARMS, consequence="alarms are unknown") or "").splitlines():
         try:
             alarm = json.loads(line)
             run.alarms.setdefault((int(alarm["layer"]), str(alarm["modality"])), str(alarm["message"]))
         except (KeyError, TypeError, ValueError, RecursionError):
-            run.problems.append(f"{name}: a line can't be read and is left out")
+            run.problems.append(f"{ALARMS}: a line can't be read and is left out")
 
 
 def _is_dense(config: str) -> bool:
@@ -244,15 +228,14 @@ def _is_dense(config: str) -> bool:
 
 
 def _read_samples(run: RunFolder) -> None:
-    name = SAMPLE_LIST
-    content = _json(run, name, consequence="there are no pictures to show")
+    content = _json(run, SAMPLE_LIST, consequence="there are no pictures to show")
     run.sample_task = str(content.get("task", ""))
     items = content.get("items", [])
     for item in items if isinstance(items, list) else []:
         try:
             run.samples.append(Sample.of(item))
         except (KeyError, TypeError, ValueError):
-            run.problems.append(f"{name}: an entry can't be read and is left out")
+            run.problems.append(f"{SAMPLE_LIST}: an entry can't be read and is left out")
 
 
 def steps_done(path: Path) -> int:

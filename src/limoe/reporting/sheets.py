@@ -10,6 +10,8 @@ from typing import NamedTuple
 from rich.table import Table
 from rich.text import Text
 
+from limoe.reporting.templates import template
+
 
 class Entry(NamedTuple):
     """A cell: what people read, and the number behind it where there is one."""
@@ -60,11 +62,7 @@ def as_csv(sheet: Sheet) -> str:
 
 def as_latex(sheet: Sheet) -> str:
     """A booktabs table."""
-    lines = [" & ".join(map(_tex, sheet.columns)), *(" & ".join(_tex(cell.text) for cell in row) for row in sheet.rows)]
-    head, *body = (f"{line} \\\\" for line in lines)
-    columns = "".join("r" if numeric else "l" for numeric in sheet.numeric)
-    parts = [f"\\begin{{tabular}}{{{columns}}}", "\\toprule", head, "\\midrule", *body]
-    return "\n".join([*parts, "\\bottomrule", "\\end{tabular}", ""])
+    return template("reporting/sheet.tex.j2", tex=_tex).render(table=sheet)
 
 
 def write_sheet(sheet: Sheet, folder: Path, *, suffixes: Sequence[str] = (".csv", ".tex")) -> None:
@@ -77,9 +75,12 @@ def write_sheet(sheet: Sheet, folder: Path, *, suffixes: Sequence[str] = (".csv"
             path.unlink(missing_ok=True)
 
 
-_TEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-_TEX |= {c: "\\" + c for c in "&%$#_{}"} | {"±": r"$\pm$", "–": "--", "−": "--", "×": r"$\times$"}
+_TEX = str.maketrans(
+    {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    | {character: "\\" + character for character in "&%$#_{}"}
+    | {"±": r"$\pm$", "–": "--", "−": "--", "×": r"$\times$"}
+)
 
 
 def _tex(text: str) -> str:
-    return "".join(_TEX.get(character, character) for character in text)
+    return text.translate(_TEX)

@@ -14,9 +14,10 @@ from typing import Any
 from omegaconf import DictConfig
 
 import limoe
-from limoe.atlas.finished import atlas_config, pictures_of, settings_of, zero_shot_of
+from limoe.atlas.finished import atlas_config, pictures_of, zero_shot_of
 from limoe.atlas.folder import folder_for, write
 from limoe.atlas.page import headline, render
+from limoe.atlas.settings import settings_of
 from limoe.atlas.survey import survey
 from limoe.build import build_trained
 from limoe.checkpoints import find_checkpoint, load_checkpoint

@@ -26,7 +26,7 @@ from limoe.files import write_json
 from limoe.model_settings import sparse_towers
 from limoe.pretrained import sha256
 from limoe.reporting.confusion import save_classes, save_confusion
-from limoe.reporting.evaluations import print_evaluations
+from limoe.reporting.terminal import print_evaluations
 from limoe.run_files import TOKENIZER
 from limoe.types import MODALITIES, RetrievalTask, Task, ZeroShotTask
 

@@ -13,9 +13,9 @@ from rich.console import Console
 
 from limoe.accounting.anatomy import without_values
 from limoe.accounting.summary import summary, twin
-from limoe.accounting.table import tables
 from limoe.config import check_sizes, instantiate, plain
 from limoe.model_settings import dense_twin, sparse_towers, towers, two_tower_twin
+from limoe.reporting.costs import cost_tables
 
 FLAGS = {"--json": "json=true"}
 
@@ -32,7 +32,7 @@ def run(cfg: DictConfig) -> None:
     if cfg.json:
         print(json.dumps(info, allow_nan=False))
     else:
-        Console().print(tables(info, title=f"{info['model']}, batch of {info['pairs']} pairs"))
+        Console().print(cost_tables(info, title=f"{info['model']}, batch of {info['pairs']} pairs"))
 
 
 def model_info(settings: dict[str, Any]) -> dict[str, Any]:

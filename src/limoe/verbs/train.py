@@ -19,7 +19,7 @@ from limoe.build import build_data, build_module, build_tasks, build_trainer, in
 from limoe.config import check, config_hash
 from limoe.evaluation.tasks import task_chance
 from limoe.reporting.report import build as build_report
-from limoe.reporting.summary import print_summary
+from limoe.reporting.terminal import print_summary
 from limoe.run_files import CONFIG, TOKENIZER
 from limoe.run_record import RunRecord, is_writer
 

@@ -1,0 +1,46 @@
+"""What `limoe info` says of a model in the terminal: readable at 80 columns."""
+
+from typing import Any
+
+from rich.console import RenderableType
+
+from limoe.reporting.templates import template
+
+_THOUSANDS = ("", "k", "M", "G", "T", "P", "E")
+_OF_PARAMETERS = ("", "k", "M", "B", "T")
+
+
+def cost_tables(info: dict[str, Any], *, title: str) -> RenderableType:
+    """Everything of `info`, one small table per question."""
+    from rich.markdown import Markdown  # with a parser, which no other verb needs
+
+    twins = {"dense twin": info.get("dense_twin"), "two-tower twin": info.get("two_tower_twin")}
+    seats = info["capacity"]
+    text = template("reporting/costs.md.j2", parameters=parameters, number=number, gib=gib).render(
+        title=title,
+        info=info,
+        twins={name: twin for name, twin in twins.items() if twin is not None},
+        seats=seats.get("towers", {seats.get("tokens"): seats}),
+    )
+    return Markdown(text)
+
+
+def number(value: float, *, units: tuple[str, ...] = _THOUSANDS) -> str:
+    """Four significant digits with a prefix: 353.7 G, 20.19 G, 72."""
+    power, scaled = 0, float(value)
+    while scaled >= 999.95 and power < len(units) - 1:
+        power, scaled = power + 1, scaled / 1000
+    digits = 0 if power == 0 and scaled == round(scaled) else 4 - len(str(int(scaled)))
+    return f"{scaled:.{digits}f} {units[power]}".rstrip()
+
+
+def parameters(value: float) -> str:
+    """As `number`, with B for 10^9."""
+    return number(value, units=_OF_PARAMETERS)
+
+
+def gib(value: float | None) -> str:
+    """Bytes in GiB, or in MiB below a tenth of one."""
+    if value is None:
+        return "unknown"
+    return f"{value / 2**30:.2f} GiB" if value >= 0.1 * 2**30 else f"{value / 2**20:.2f} MiB"

@@ -203,7 +203,7 @@ def test_training_by_the_trainer(
     In bfloat16 the experts are given and slots go by order: after the first step the weights differ by rounding, a
     token whose two best logits nearly tie then changes its expert, and no bound on rounding holds any longer. What is
     left is continuous. A gradient of the whole batch is rounded to bfloat16 once (2^-9 at most), one of a part once per
-    part, and so are the activations before it; the ways that the weights go may differ by eight such roundings.
+    part, and so are the activations before it; the ways that the weights go differ by less than eight of these.
     """
     monkeypatch.setattr(limoe.models.layers, "_SHORT", longest_plain)
     low = precision == "bf16-mixed"
@@ -225,7 +225,7 @@ def test_training_by_the_trainer(
         weights.append(dict(lit.model.named_parameters()))
     whole, parts = weights
     if low:
-        assert distance(parts, whole) < 8 * 2**-9 * distance(start, whole)
+        assert distance(parts, whole) < 0.015 * distance(start, whole)
     else:
         torch.testing.assert_close(parts, whole, rtol=1e-6, atol=1e-6)
 

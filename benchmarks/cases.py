@@ -6,7 +6,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from limoe.types import IMAGE, TEXT, Segment, Stream
+from limoe.types import IMAGE, TEXT, PackedTokens, Segment
 
 PAIRS, TEXT_TOKENS = 64, 16
 
@@ -34,10 +34,10 @@ class Case:
         return torch.autocast(self.device, torch.bfloat16, enabled=self.dtype == "bfloat16")
 
     @cached_property
-    def stream(self) -> Stream:
+    def packed(self) -> PackedTokens:
         length = self.num_tokens // PAIRS
         segments = [Segment(IMAGE, PAIRS, length - TEXT_TOKENS), Segment(TEXT, PAIRS, TEXT_TOKENS)]
-        return Stream.of(segments, device=torch.device(self.device))
+        return PackedTokens.of(segments, device=torch.device(self.device))
 
     @cached_property
     def router_weight(self) -> Tensor:
@@ -57,7 +57,7 @@ class Case:
 
     def _share(self) -> Tensor:
         """[T]: experts in turn along the pairs, shuffled within each pair."""
-        shuffled = self.stream.pair.cpu() + torch.rand(self.num_tokens, generator=_generator())
+        shuffled = self.packed.pair.cpu() + torch.rand(self.num_tokens, generator=_generator())
         order = shuffled.argsort()
         turn = torch.arange(self.num_tokens) % self.num_experts
         return torch.empty_like(turn).scatter(0, order, turn).to(self.device)

@@ -12,7 +12,7 @@ from limoe.aux_losses.entropy import GlobalEntropy, LocalEntropy
 from limoe.models.layers import Mlp
 from limoe.models.moe import MoE
 from limoe.routing.priority import bpr
-from limoe.routing.top_k import TopKRouter
+from limoe.routing.token_choice import TopKRouter
 
 CAPACITY_FACTOR = 1.05
 
@@ -40,7 +40,7 @@ class Dense(Contender):
         super().__init__(case, Mlp(case.width, case.k * case.hidden))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.layer(x, self.case.stream)[0]
+        return self.layer(x, self.case.packed)[0]
 
 
 class Sparse(Contender):
@@ -64,7 +64,7 @@ class Sparse(Contender):
         self.routed = None
 
     def forward(self, x: Tensor) -> Tensor:
-        y, self.routed = self.layer(x, self.case.stream)
+        y, self.routed = self.layer(x, self.case.packed)
         return y if self.aux is None else y + self.aux({0: self.routed}).total
 
     @property
@@ -99,7 +99,7 @@ def mixtral(case: Case) -> Contender:
 
 
 def switch(case: Case) -> Contender:
-    """transformers' Switch layer with our capacity factor: K = 1, seats in order of the stream."""
+    """transformers' Switch layer with our capacity factor: K = 1, seats in order of the packed."""
     from transformers import SwitchTransformersConfig
     from transformers.models.switch_transformers.modeling_switch_transformers import SwitchTransformersSparseMLP
 

@@ -11,13 +11,13 @@ from typing import Any
 
 import lightning as L
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from limoe.models.limoe import LIMoE
-from limoe.routing.dispatch import plan_dispatch
+from limoe.routing.dispatch import SlotDispatcher, assign_slots
 from limoe.routing.priority import bpr
-from limoe.routing.top_k import TopKRouter
-from limoe.types import IMAGE, TEXT, Batch, RouterOutput, Segment, Stream
+from limoe.routing.token_choice import TopKRouter
+from limoe.types import IMAGE, TEXT, Batch, Dispatcher, ExpertTokens, PackedTokens, RouterOutput, Segment
 
 TINY = {
     "width": 16,
@@ -31,16 +31,16 @@ TINY = {
 }
 
 
-def pair_stream(*, pairs: int, image_tokens: int, text_tokens: int, text_mask: Tensor | None = None) -> Stream:
+def packed_pairs(*, pairs: int, image_tokens: int, text_tokens: int, text_mask: Tensor | None = None) -> PackedTokens:
     """All images, then all texts, as LIMoE packs them."""
     image = Segment(IMAGE, size=pairs, length=image_tokens)
     text = Segment(TEXT, size=pairs, length=text_tokens, mask=text_mask)
-    return Stream.of([image, text], device=torch.device("cpu"))
+    return PackedTokens.of([image, text], device=torch.device("cpu"))
 
 
-def flat_stream(*, groups: int, length: int) -> Stream:
+def packed_groups(*, groups: int, length: int) -> PackedTokens:
     """`groups` sequences of one modality; with `pairs_per_group=1` each is a routing group."""
-    return Stream.of([Segment(IMAGE, size=groups, length=length)], device=torch.device("cpu"))
+    return PackedTokens.of([Segment(IMAGE, size=groups, length=length)], device=torch.device("cpu"))
 
 
 def router_output(
@@ -54,8 +54,8 @@ def router_output(
     k: int = 1,
     noise_std: float = 0.0,
 ) -> RouterOutput:
-    """What a token-choice router without limit on seats says about these logits."""
-    num_tokens, num_experts = logits.shape
+    """What a token-choice router without a capacity says about these logits."""
+    num_tokens = len(logits)
     modality = torch.zeros(num_tokens, dtype=torch.long) if modality is None else modality
     valid = torch.ones(num_tokens, dtype=torch.bool) if valid is None else valid
     noisy_logits = logits if noisy_logits is None else noisy_logits
@@ -63,28 +63,17 @@ def router_output(
     if expert_index is None:
         expert_index = gates.sort(dim=-1, descending=True, stable=True).indices[:, :k]
     gate = gates.gather(-1, expert_index)
-    plan, seated = plan_dispatch(
-        expert_index,
-        gate=gate,
-        score=gate[:, 0],
-        group=torch.zeros_like(modality),
-        valid=valid,
-        num_experts=num_experts,
-        num_groups=1,
-        capacity=None,
-    )
     return RouterOutput(
         logits=logits,
         noisy_logits=noisy_logits,
         gates=gates,
         expert_index=expert_index,
         gate=gate,
-        kept=seated if kept is None else kept,
+        kept=valid[:, None].expand_as(expert_index) if kept is None else kept,
         modality=modality,
         valid=valid,
         capacity=None,
         noise_std=noise_std,
-        plan=plan,
     )
 
 
@@ -107,6 +96,25 @@ def tokens_of(routed: RouterOutput, part: slice) -> RouterOutput:
     """Some of the tokens, as another rank might see them."""
     names = ("logits", "noisy_logits", "gates", "expert_index", "gate", "kept", "modality", "valid")
     return dataclasses.replace(routed, **{name: getattr(routed, name)[part] for name in names})
+
+
+def decide(router: nn.Module, x: Tensor, packed: PackedTokens) -> RouterOutput:
+    """What a router decides, without its dispatcher."""
+    _, routing = router(x, packed)
+    return routing
+
+
+def slot_dispatcher(
+    expert_index: Tensor, *, gate: Tensor, capacity: int | None, **how: Any
+) -> tuple[SlotDispatcher, Tensor]:
+    """The dispatcher of these choices, and which of them are kept; `how`: see `assign_slots`."""
+    assignment = assign_slots(expert_index, capacity=capacity, **how)
+    return SlotDispatcher(assignment, gate=gate, capacity=capacity), assignment.kept
+
+
+def layouts(dispatcher: Dispatcher, x: Tensor) -> dict[str, ExpertTokens]:
+    """What `dispatch` gives in each layout that it offers."""
+    return {layout: dispatcher.dispatch(x, layout) for layout in dispatcher.rows}
 
 
 def top_k_router(dim: int, *, num_experts: int, **settings: Any) -> TopKRouter:

@@ -20,7 +20,7 @@ from limoe.data.tokenizers import ByteBPE
 from limoe.data.transforms import EvalTransform
 from limoe.models.limoe import LIMoE
 from limoe.routing.priority import bpr
-from limoe.routing.top_k import TopKRouter
+from limoe.routing.token_choice import TopKRouter
 from limoe.types import Pair
 
 COLOURS = {"R": (255, 0, 0), "G": (0, 255, 0), "B": (0, 0, 255)}

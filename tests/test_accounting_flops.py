@@ -57,8 +57,8 @@ def test_formulas_equal_the_counter(case: str, monkeypatch: pytest.MonkeyPatch) 
     model = built(*CASES[case])
     found = flops(anatomy(model), pairs=PAIRS)
     forward, backward = counted(model)
-    assert PAIRS * found["pair_all_seats"] == pytest.approx(forward, rel=1e-9)
-    assert PAIRS * found["train_pair_all_seats"] == pytest.approx(forward + backward, rel=1e-9)
+    assert PAIRS * found["pair_all_slots"] == pytest.approx(forward, rel=1e-9)
+    assert PAIRS * found["train_pair_all_slots"] == pytest.approx(forward + backward, rel=1e-9)
     assert found["train_step"] == pytest.approx(PAIRS * found["train_pair"], rel=1e-9)
 
 
@@ -76,9 +76,9 @@ def test_at_one_expert_per_token_sparse_costs_the_dense_and_its_routers() -> Non
     dense, sparse = (flops(anatomy(built(*CASES[name])), pairs=PAIRS) for name in ("dense", "top_k"))
     routers = 2 * 2 * 32 * 8 * 32  # two layers, 32 tokens, 8 experts, width 32, a multiply-add counts two
     assert sparse["pair"] - dense["pair"] == routers
-    assert sparse["pair_all_seats"] > sparse["pair"]
+    assert sparse["pair_all_slots"] > sparse["pair"]
     unlimited = flops(anatomy(built(*CASES["no limit"])), pairs=PAIRS)
-    assert unlimited["pair_all_seats"] == unlimited["pair"] == sparse["pair"]
+    assert unlimited["pair_all_slots"] == unlimited["pair"] == sparse["pair"]
 
 
 def test_parts() -> None:

@@ -21,10 +21,10 @@ from limoe.models.encoders import ImageEncoder, TextEncoder
 from limoe.models.limoe import LIMoE
 from limoe.models.two_tower import TwoTower
 from limoe.routing.expert_choice import ExpertChoiceRouter
+from limoe.routing.fixed import RandomRouter
 from limoe.routing.priority import bpr
-from limoe.routing.random import RandomRouter
 from limoe.routing.soft import SoftRouter
-from limoe.routing.top_k import TopKRouter
+from limoe.routing.token_choice import TopKRouter
 from limoe.types import IMAGE, TEXT, ZeroShotTask
 
 ROUTERS = {
@@ -141,7 +141,7 @@ def task() -> ZeroShotTask:
 def measure(model: Any, *, pictures: int = 512, templates: int | None = None) -> KnockOut:
     layers = sparse_layers(model, route(model, [planted_batch()]))
     shown = {"pairs": 3, "seed": 0, "patches": 1, "words": 1, "min_occurrences": 1, "examples": 1, "batch_size": 2}
-    seats = {"capacity_factor": "run", "seat_priority": "run"}
+    seats = {"capacity_factor": "run", "slot_priority": "run"}
     settings = Settings(**shown, **seats, knock_out_pictures=pictures, knock_out_templates=templates)
     return KnockOut(model, planted.data(), task(), layers=layers, settings=settings)
 

@@ -20,14 +20,14 @@ from limoe.atlas.survey import Survey, survey
 from limoe.models.encoders import ImageEncoder, TextEncoder
 from limoe.models.two_tower import TwoTower
 from limoe.routing.expert_choice import ExpertChoiceRouter
-from limoe.routing.hash import HashRouter
+from limoe.routing.fixed import HashRouter
 from limoe.routing.priority import bpr
 from limoe.routing.soft import SoftRouter
-from limoe.routing.top_k import TopKRouter
+from limoe.routing.token_choice import TopKRouter
 
 ABOUT = {"name": "run", "step": 7, "source": "the validation split", "facts": {"command": "limoe atlas run"}}
 SETTINGS = {"pairs": 3, "seed": 0, "patches": 12, "words": 12, "min_occurrences": 1, "examples": 2, "batch_size": 3}
-SETTINGS |= {"capacity_factor": "run", "seat_priority": "run", "knock_out_pictures": 5, "knock_out_templates": 1}
+SETTINGS |= {"capacity_factor": "run", "slot_priority": "run", "knock_out_pictures": 5, "knock_out_templates": 1}
 
 
 def look(model: Any, *, knock_out: bool = True, **changes: Any) -> Survey:

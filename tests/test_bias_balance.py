@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 import torch
-from builders import Batches, flat_stream, pair_stream, quiet_trainer, tiny_batch, tiny_model, top_k_router
+from builders import Batches, decide, packed_groups, packed_pairs, quiet_trainer, tiny_batch, tiny_model, top_k_router
 
 from limoe.aux_losses.base import AuxLossSet
 from limoe.contrastive import SoftmaxContrastive
-from limoe.errors import ConfigError
+from limoe.errors import ArgumentError
 from limoe.lit_module import LIMoEModule
 from limoe.optim import adamw
 from limoe.routing import bias_balance
@@ -80,7 +80,7 @@ def test_the_bias_selects_and_the_gate_weighs() -> None:
     router = top_k_router(1, num_experts=4, k=2, noise_std=0.0, bias_balance={"rule": "sign"})
     router.weight.data = torch.tensor([[0.5], [0.25], [0.125], [0.125]]).log()
     router.balance.bias.copy_(torch.tensor([[-1.0, 0.0, 0.0, 0.2]]))
-    routed = router(torch.ones(3, 1), flat_stream(groups=1, length=3))
+    routed = decide(router, torch.ones(3, 1), packed_groups(groups=1, length=3))
     assert routed.expert_index.tolist() == [[3, 1]] * 3
     torch.testing.assert_close(routed.gate, torch.tensor([[0.125, 0.25]]).expand(3, 2))
     torch.testing.assert_close(routed.gates[0], torch.tensor([0.5, 0.25, 0.125, 0.125]))
@@ -88,16 +88,16 @@ def test_the_bias_selects_and_the_gate_weighs() -> None:
 
 def test_training_counts_assignments_before_seats_and_without_padding() -> None:
     mask = torch.tensor([[True, True, False]])
-    stream = pair_stream(pairs=1, image_tokens=3, text_tokens=3, text_mask=mask)
+    packed = packed_pairs(pairs=1, image_tokens=3, text_tokens=3, text_mask=mask)
     settings = {"noise_std": 0.0, "capacity_factor": 0.1, "capacity_multiple_of": 1, "bias_balance": {}}
     router = top_k_router(1, num_experts=2, **settings)
     router.weight.data = torch.tensor([[1.0], [0.0]])
-    routed = router(torch.ones(6, 1), stream)
+    routed = decide(router, torch.ones(6, 1), packed)
     assert routed.capacity == 1 and routed.kept.sum() == 1
     assert router.balance.counts.tolist() == [[5, 0]]
-    router(torch.ones(6, 1), stream)
+    decide(router, torch.ones(6, 1), packed)
     assert router.balance.counts.tolist() == [[10, 0]]  # accumulated batches add up
-    router.eval()(torch.ones(6, 1), stream)
+    decide(router.eval(), torch.ones(6, 1), packed)
     assert router.balance.counts.tolist() == [[10, 0]]
 
 
@@ -111,15 +111,15 @@ def test_only_the_bias_is_saved() -> None:
 def test_it_balances() -> None:
     """Fifty steps on tokens of which most want one expert; no gradient is involved."""
     router = top_k_router(4, num_experts=4, noise_std=0.0, bias_balance={"rate": 0.02})
-    x, stream = torch.randn(64, 4) + 1, flat_stream(groups=1, length=64)
+    x, packed = torch.randn(64, 4) + 1, packed_groups(groups=1, length=64)
     router.weight.data = torch.randn(4, 4)
 
     def load() -> torch.Tensor:
-        return torch.bincount(router.eval()(x, stream).expert_index[:, 0], minlength=4) / 64
+        return torch.bincount(decide(router.eval(), x, packed).expert_index[:, 0], minlength=4) / 64
 
     before = load()
     for _ in range(50):
-        router.train()(x, stream)
+        decide(router.train(), x, packed)
         router.balance.after_step()
     assert before.max() > 0.5 and load().max() < 0.35
 
@@ -156,11 +156,11 @@ def test_ranks_count_together(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"rule": "median"}, r"routing\.bias_balance\.rule must be 'sign' or 'z_score', got 'median'"),
-        ({"rate": 0}, r"routing\.bias_balance\.rate must be > 0, got 0"),
-        ({"rat": 1}, r"routing\.bias_balance must be a map with keys among rule, rate, per_modality, got 'rat'"),
+        ({"rule": "median"}, r"bias_balance\.rule must be 'sign' or 'z_score', got 'median'"),
+        ({"rate": 0}, r"bias_balance\.rate must be > 0, got 0"),
+        ({"rat": 1}, r"bias_balance must be a map with keys among rule, rate, per_modality, got 'rat'"),
     ],
 )
 def test_bad_settings_name_key_and_value(settings: dict[str, Any], words: str) -> None:
-    with pytest.raises(ConfigError, match=words):
+    with pytest.raises(ArgumentError, match=words):
         top_k_router(1, num_experts=2, bias_balance=settings)

@@ -23,7 +23,7 @@ from limoe.callbacks.routing_health import RoutingHealth
 from limoe.errors import ConfigError
 from limoe.lit_module import LIMoEModule
 from limoe.run_record import RunRecord
-from limoe.types import TEXT, RouterOutput, Stream
+from limoe.types import TEXT, PackedTokens, RouterOutput
 from limoe.verbs import train
 
 
@@ -35,14 +35,14 @@ class CraftedRouter(nn.Module):
         self.weight = nn.Parameter(torch.zeros(num_experts, dim))
         self.crowded = self.unseated = False
 
-    def forward(self, x: Tensor, stream: Stream) -> RouterOutput:
-        num_experts, is_text = len(self.weight), stream.modality == TEXT
+    def forward(self, x: Tensor, packed: PackedTokens) -> RouterOutput:
+        num_experts, is_text = len(self.weight), packed.modality == TEXT
         expert = torch.arange(len(x)) % num_experts
         if self.crowded:
             expert = torch.where(is_text, 2, expert)
         logits = F.linear(x, self.weight) + 9.0 * F.one_hot(expert, num_experts)
-        kept = (stream.valid & ~(is_text & self.unseated))[:, None]
-        return router_output(logits, modality=stream.modality, valid=stream.valid, kept=kept, noise_std=1 / num_experts)
+        kept = (packed.valid & ~(is_text & self.unseated))[:, None]
+        return router_output(logits, modality=packed.modality, valid=packed.valid, kept=kept, noise_std=1 / num_experts)
 
 
 class Script(L.Callback):

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 import oracle
 import pytest
 import torch
+from builders import slot_dispatcher
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from limoe.models.expert_backends import arrange, run_experts
-from limoe.models.moe import Experts
-from limoe.routing.dispatch import PaddedPlan, SortedPlan, descending_key, expert_capacity, plan_dispatch, seat_tokens
-from limoe.types import DispatchPlan, PackedPlan
+from limoe.models.experts import Experts
+from limoe.routing.dispatch import assign_slots, descending_key, expert_capacity
+from limoe.types import BUFFERS, SORTED, Dispatcher
 
 FAST = settings(max_examples=60, deadline=None, derandomize=True, database=None)
 GRID = st.sampled_from([0.0, -0.0, 0.125, 0.25, 0.25, 0.5, 0.5000001, 1.0])  # ties, also of 0 and -0
@@ -73,18 +73,16 @@ def run(case: Case, capacity: int | None, backend: str = "auto") -> tuple[Tensor
     """Output, kept mask and gradients (x, gate, expert parameters) of limoe's dispatch in float64."""
     torch.manual_seed(len(case.score))
     x, gate, experts, cotangent = leaves(case)
-    plan, kept = plan_dispatch(
-        torch.tensor(case.expert_index), gate=gate, capacity=capacity, **case.tensors, **case.sizes
-    )
-    y = through_experts(plan, x, experts, backend)
+    index = torch.tensor(case.expert_index)
+    dispatcher, kept = slot_dispatcher(index, gate=gate, capacity=capacity, **case.tensors, **case.sizes)
+    experts.expert_backend = backend
+    y = through_experts(dispatcher, x, experts)
     return y, kept, list(torch.autograd.grad((y * cotangent).sum(), [x, gate, *experts.parameters()]))
 
 
-def through_experts(plan: DispatchPlan, x: Tensor, experts: Experts, backend: str) -> Tensor:
-    weights = experts.weights()
-    plan, backend = arrange(plan, backend=backend, weights=weights)
-    ends = plan.ends if isinstance(plan, PackedPlan) else None
-    return plan.combine(run_experts(plan.dispatch(x), ends, weights=weights, backend=backend))
+def through_experts(dispatcher: Dispatcher, x: Tensor, experts: Experts) -> Tensor:
+    buffers = dispatcher.dispatch(x, experts.select_layout(dispatcher))
+    return dispatcher.combine(experts(buffers))
 
 
 def run_oracle(case: Case, capacity: int | None) -> tuple[Tensor, Tensor, list[Tensor]]:
@@ -101,7 +99,7 @@ def run_oracle(case: Case, capacity: int | None) -> tuple[Tensor, Tensor, list[T
 
 
 def leaves(case: Case) -> tuple[Tensor, Tensor, Experts, Tensor]:
-    experts = Experts(3, hidden_dim=4, num_experts=case.num_experts, init="independent").double()
+    experts = Experts(3, hidden_dim=4, num_experts=case.num_experts, expert_init="independent").double()
     for parameter in experts.parameters():
         torch.nn.init.normal_(parameter)
     x = torch.randn(len(case.score), 3, dtype=torch.float64, requires_grad=True)
@@ -132,7 +130,7 @@ def test_without_limit_values_and_gradients_equal_nested_loops(backend: str, cas
 
 @FAST
 @given(cases())
-def test_sorted_plan_equals_padded_plan_with_room_for_all(case: Case) -> None:
+def test_no_limit_equals_room_for_all(case: Case) -> None:
     roomy = len(case.score)
     assert_equal_runs(run(case, None), run(case, roomy))
 
@@ -141,8 +139,8 @@ def test_sorted_plan_equals_padded_plan_with_room_for_all(case: Case) -> None:
 @given(cases())
 def test_packed_rows_are_the_kept_tokens_by_expert_group_and_seat(case: Case) -> None:
     index, gate = torch.tensor(case.expert_index), torch.tensor(case.gate)
-    plan, _ = plan_dispatch(index, gate=gate, capacity=case.capacity, **case.tensors, **case.sizes)
-    packed = plan.packed()
+    dispatcher, _ = slot_dispatcher(index, gate=gate, capacity=case.capacity, **case.tensors, **case.sizes)
+    rows, offsets = dispatcher.dispatch(torch.arange(float(len(index)))[:, None], SORTED)
     seat = case.seats(case.capacity)
     places = sorted(
         (expert, case.group[token], seat[token][choice], token)
@@ -150,37 +148,36 @@ def test_packed_rows_are_the_kept_tokens_by_expert_group_and_seat(case: Case) ->
         for choice, expert in enumerate(experts)
         if seat[token][choice] is not None
     )
-    assert packed.dispatch(torch.arange(float(len(index)))[:, None])[: len(places), 0].tolist() == [
-        p[3] for p in places
-    ]
+    assert rows[: len(places), 0].tolist() == [p[3] for p in places]
     ends = [sum(p[0] <= expert for p in places) for expert in range(case.num_experts)]
-    assert packed.ends.tolist() == [*ends[:-1], max(ends[-1], 1)]  # row 0 belongs to an expert even if nobody sits
+    assert offsets is not None
+    assert offsets.tolist() == [*ends[:-1], max(ends[-1], 1)]  # row 0 belongs to an expert even if no token is kept
     fullest = max(Counter(p[:2] for p in places).values(), default=1)
-    assert plan.capacity == fullest  # on a CPU nobody computes seats that even the fullest expert leaves empty
-    assert packed.num_rows == min(index.numel(), case.num_experts * case.num_groups * fullest)
+    assert dispatcher.capacity == fullest  # on a CPU no slots are computed that even the fullest expert leaves empty
+    assert dispatcher.rows[SORTED] == len(rows) == min(index.numel(), case.num_experts * case.num_groups * fullest)
 
 
 @FAST
 @given(cases())
-def test_rules_of_seating(case: Case) -> None:
+def test_rules_of_slots(case: Case) -> None:
     index = torch.tensor(case.expert_index)
-    seating = seat_tokens(index, **case.tensors, **case.sizes)
-    _, kept = plan_dispatch(index, gate=torch.tensor(case.gate), capacity=case.capacity, **case.tensors, **case.sizes)
+    assignment = assign_slots(index, capacity=case.capacity, **case.tensors, **case.sizes)
+    kept = assignment.kept
     expected = case.seats(None)
     held = set()
     wanted = [[0] * case.num_groups for _ in range(case.num_experts)]
     for token, experts in enumerate(case.expert_index):
         for choice, expert in enumerate(experts):
             if not case.valid[token]:
-                assert not kept[token, choice]  # padding takes no seat
+                assert not kept[token, choice]  # padding takes no slot
                 continue
-            assert seating.seat[token, choice] == expected[token][choice]
+            assert assignment.slot[token, choice] == expected[token][choice]
             wanted[expert][case.group[token]] += 1
             if kept[token, choice]:
-                place = (expert, case.group[token], int(seating.seat[token, choice]))
-                assert place not in held and place[2] < case.capacity  # one holder per seat
+                place = (expert, case.group[token], int(assignment.slot[token, choice]))
+                assert place not in held and place[2] < case.capacity  # one assignment per slot
                 held.add(place)
-    assert seating.demand.tolist() == wanted
+    assert assignment.demand.tolist() == wanted
     for expert in range(case.num_experts):
         for group in range(case.num_groups):
             lowest_dropped = min(
@@ -202,11 +199,10 @@ def assignments(case: Case, expert: int, group: int) -> list[tuple[int, int]]:
 @given(cases())
 def test_no_token_takes_two_seats_of_one_expert(case: Case) -> None:
     index, gate = torch.tensor(case.expert_index), torch.tensor(case.gate)
-    plan, kept = plan_dispatch(index, gate=gate, capacity=case.capacity, **case.tensors, **case.sizes)
-    assert isinstance(plan, PaddedPlan)
+    dispatcher, kept = slot_dispatcher(index, gate=gate, capacity=case.capacity, **case.tensors, **case.sizes)
     number = torch.arange(1.0, len(case.score) + 1)[:, None]  # token t carries the number t + 1
-    rows = plan.dispatch(number)[..., 0]
-    held = plan.slot[kept]
+    rows = dispatcher.dispatch(number, BUFFERS).tokens[..., 0]
+    held = dispatcher.row_index(BUFFERS).row[kept]
     assert len(held.unique()) == len(held)
     assert torch.equal(rows.reshape(-1)[held], (kept.nonzero()[:, 0] + 1).float())
     for expert in range(case.num_experts):
@@ -232,10 +228,10 @@ def test_empty_seats_give_experts_no_gradient() -> None:
     assert all(p[0].any() and not p[1].any() for p in experts)
 
 
-def test_dropless_plan_computes_exactly_the_wanted_rows() -> None:
+def test_without_limit_experts_compute_exactly_the_wanted_rows() -> None:
     """Experts 2, 0, 2, padding, 0, 2: expert 0 gets tokens 4, 1 (score order), expert 1 none, expert 2 5, 0, 2."""
     index = torch.tensor([[2], [0], [2], [1], [0], [2]])
-    plan, kept = plan_dispatch(
+    dispatcher, kept = slot_dispatcher(
         index,
         gate=torch.ones(6, 1),
         score=torch.tensor([0.5, 0.1, 0.5, 0.9, 0.2, 0.7]),
@@ -245,24 +241,26 @@ def test_dropless_plan_computes_exactly_the_wanted_rows() -> None:
         num_groups=1,
         capacity=None,
     )
-    assert isinstance(plan, SortedPlan)
-    assert plan.ends.tolist() == [2, 2, 5]
-    assert plan.dispatch(torch.arange(6.0)[:, None])[:5, 0].tolist() == [4, 1, 5, 0, 2]
+    assert dispatcher.rows == {SORTED: 6}
+    rows, offsets = dispatcher.dispatch(torch.arange(6.0)[:, None], SORTED)
+    assert offsets is not None and offsets.tolist() == [2, 2, 5]
+    assert rows[:5, 0].tolist() == [4, 1, 5, 0, 2]
     assert kept[:, 0].tolist() == [True, True, True, False, True, True]
 
 
 def test_order_of_many_equal_scores_is_kept() -> None:
     """An unstable sort loses the order of equal keys from about 64 on."""
     n = 1000
-    seating = seat_tokens(
+    assignment = assign_slots(
         torch.zeros(n, 1, dtype=torch.long),
         score=torch.full((n,), 1 / 3),
         group=torch.zeros(n, dtype=torch.long),
         valid=torch.ones(n, dtype=torch.bool),
         num_experts=1,
         num_groups=1,
+        capacity=None,
     )
-    assert seating.seat[:, 0].tolist() == list(range(n))
+    assert assignment.slot[:, 0].tolist() == list(range(n))
 
 
 def test_descending_key_orders_all_of_float32() -> None:

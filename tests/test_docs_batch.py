@@ -54,16 +54,16 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     parts |= {"attn.qkv": "tower.blocks.0.attn.qkv", "mlp": "tower.blocks.0.mlp.fc1"}
     for name, path in parts.items():
         model.get_submodule(path).register_forward_hook(lambda m, i, out, name=name: keep(name, out))
-    model.tower.register_forward_pre_hook(lambda m, inputs: found.update(x=inputs[0], stream=inputs[1]))
+    model.tower.register_forward_pre_hook(lambda m, inputs: found.update(x=inputs[0], packed=inputs[1]))
     model.tower.blocks[1].mlp.register_forward_hook(lambda m, i, out: keep("y", out[0]))
     model.image_head.register_forward_hook(lambda m, inputs, out: keep("pooled", inputs[0]))
     output = model(batch.images, batch.text_ids, batch.text_mask)
     found |= {name: getattr(output, name) for name in ("image_features", "text_features")}
-    found |= {f"stream.{name}": getattr(found["stream"], name) for name in ("modality", "valid", "pair")}
+    found |= {f"packed.{name}": getattr(found["packed"], name) for name in ("modality", "valid", "pair")}
     found |= vars(output.routing[1])
     sparse = model.tower.blocks[1].mlp
     found |= {"router.weight": sparse.router.weight, "weight_in": sparse.experts.weight_in}
-    groups = sparse.router.groups(found["stream"])
+    groups = sparse.router.groups(found["packed"])
     found |= {"group": groups.of_token, "groups": groups, "aux": module.aux_losses(output.routing)}
     return found | {"similarity": output.image_features @ output.text_features.T, "routing": output.routing}
 

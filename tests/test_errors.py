@@ -1,11 +1,13 @@
 """One line, whoever raises it."""
 
+import pickle
+
 import pytest
 from torch.utils.data import DataLoader, Dataset
 
 from limoe.config_errors import explain
 from limoe.data.bad_samples import BadContent
-from limoe.errors import ConfigError, DataError, LimoeError, require
+from limoe.errors import ArgumentError, ConfigError, DataError, LimoeError, require, require_argument
 
 
 class Broken(Dataset):
@@ -42,3 +44,12 @@ def test_require_names_key_rule_and_value() -> None:
     with pytest.raises(ConfigError) as error:
         require(False, "routing.k", ">= 1", 0)
     assert str(error.value) == "routing.k must be >= 1, got 0" and isinstance(error.value, LimoeError)
+
+
+def test_require_argument_names_argument_rule_and_value() -> None:
+    require_argument(True, "k", ">= 1", 1)
+    with pytest.raises(ValueError, match=r"^k must be >= 1, got 0$") as error:
+        require_argument(False, "k", ">= 1", 0)
+    assert isinstance(error.value, ArgumentError) and error.value.argument == "k"
+    copy = pickle.loads(pickle.dumps(error.value))  # errors of other processes travel as bytes
+    assert (str(copy), copy.argument) == ("k must be >= 1, got 0", "k")

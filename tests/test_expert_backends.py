@@ -5,23 +5,25 @@ from functools import partial
 
 import pytest
 import torch
-from builders import pair_stream
+from builders import packed_pairs, slot_dispatcher
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
-from limoe.errors import ConfigError
-from limoe.models.expert_backends import arrange, run_experts
-from limoe.models.moe import Experts, MoE
-from limoe.routing import plans
-from limoe.routing.dispatch import PaddedPlan, SortedPlan, plan_dispatch
+from limoe.errors import ArgumentError
+from limoe.models import expert_backends
+from limoe.models.expert_backends import run_experts
+from limoe.models.experts import Experts
+from limoe.models.moe import MoE
+from limoe.routing import dispatch
+from limoe.routing.dispatch import SlotDispatcher
 from limoe.routing.priority import bpr
 from limoe.routing.soft import SoftRouter
-from limoe.routing.top_k import TopKRouter
-from limoe.types import Stream
+from limoe.routing.token_choice import TopKRouter
+from limoe.types import BUFFERS, SORTED, PackedTokens
 
 BACKENDS = ("padded", "grouped", "loop")
 MASK = torch.tensor([[True, False], [True, True], [False, False]])
-STREAM = pair_stream(pairs=3, image_tokens=4, text_tokens=2, text_mask=MASK)
+PACKED = packed_pairs(pairs=3, image_tokens=4, text_tokens=2, text_mask=MASK)
 
 
 def layer_of(backend: str, **router: object) -> MoE:
@@ -34,11 +36,11 @@ def layer_of(backend: str, **router: object) -> MoE:
     return layer
 
 
-def run(layer: MoE, x: Tensor, *, autocast: bool = False, stream: Stream = STREAM) -> list[Tensor]:
+def run(layer: MoE, x: Tensor, *, autocast: bool = False, packed: PackedTokens = PACKED) -> list[Tensor]:
     """Output and all gradients, the input's first."""
     x = x.detach().requires_grad_()
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-        y, _ = layer(x, stream)
+        y, _ = layer(x, packed)
     cotangent = torch.linspace(-1, 1, y.numel(), dtype=y.dtype).view_as(y)
     return [y, *torch.autograd.grad((y * cotangent).sum(), [x, *layer.parameters()])]
 
@@ -73,10 +75,10 @@ def test_backends_agree_in_value_and_gradients(poisoned: None, factor: float | N
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("factor", [1.0, None])
-def test_nobody_sits(poisoned: None, factor: float | None, backend: str) -> None:
+def test_no_token_is_kept(poisoned: None, factor: float | None, backend: str) -> None:
     """Only padding: no row is held, still everything is finite and every gradient is a zero."""
-    nobody = Stream(STREAM.segments, STREAM.modality, torch.zeros_like(STREAM.valid), STREAM.pair)
-    found = run(layer_of(backend, capacity_factor=factor), torch.randn(18, 8), stream=nobody)
+    padding = PackedTokens(PACKED.segments, PACKED.modality, torch.zeros_like(PACKED.valid), PACKED.pair)
+    found = run(layer_of(backend, capacity_factor=factor), torch.randn(18, 8), packed=padding)
     assert not any(f.any() for f in found)  # NaN counts as True
 
 
@@ -85,7 +87,7 @@ def test_nobody_sits(poisoned: None, factor: float | None, backend: str) -> None
 def test_without_tokens(capacity: int | None, backend: str) -> None:
     empty = torch.zeros(0, dtype=torch.long)
     gate = torch.zeros(0, 2, requires_grad=True)
-    plan, _ = plan_dispatch(
+    dispatcher, _ = slot_dispatcher(
         empty.view(0, 2),
         gate=gate,
         score=empty.float(),
@@ -95,13 +97,12 @@ def test_without_tokens(capacity: int | None, backend: str) -> None:
         num_groups=1,
         capacity=capacity,
     )
-    weights = layer_of(backend).experts.weights()
-    laid_out, chosen = arrange(plan, backend=backend, weights=weights)
+    experts = layer_of(backend).experts
     x = torch.zeros(0, 8, requires_grad=True)
-    ends = laid_out.ends if isinstance(laid_out, SortedPlan) else None
-    y = laid_out.combine(run_experts(laid_out.dispatch(x), ends, weights=weights, backend=chosen))
+    buffers = dispatcher.dispatch(x, experts.select_layout(dispatcher))
+    y = dispatcher.combine(experts(buffers))
     assert y.shape == (0, 8)
-    assert not any(g.any() for g in torch.autograd.grad(y.sum(), [x, gate, *weights]))
+    assert not any(g.any() for g in torch.autograd.grad(y.sum(), [x, gate, *experts.parameters()]))
 
 
 def test_autocast_reaches_every_backend() -> None:
@@ -131,15 +132,14 @@ def test_autocast_reaches_every_backend() -> None:
 def test_auto_on_a_cpu_chooses_by_rows_per_expert_and_by_waste(
     wanted: list[int], capacity: int | None, expected: str
 ) -> None:
-    weights = layer_of("auto").experts.weights()
-    plan, backend = arrange(plan_of(wanted, capacity=capacity), backend="auto", weights=weights)
-    assert backend == expected
-    assert isinstance(plan, PaddedPlan if expected == "padded" else SortedPlan)
+    experts = layer_of("auto").experts
+    layout = experts.select_layout(dispatcher_of(wanted, capacity=capacity))
+    assert layout == {"padded": BUFFERS, "loop": SORTED}[expected]
 
 
-def plan_of(wanted: list[int], *, capacity: int | None) -> PaddedPlan | SortedPlan:
+def dispatcher_of(wanted: list[int], *, capacity: int | None) -> SlotDispatcher:
     tokens = sum(wanted)
-    plan, _ = plan_dispatch(
+    dispatcher, _ = slot_dispatcher(
         torch.arange(4).repeat_interleave(torch.tensor(wanted))[:, None],
         gate=torch.ones(tokens, 1),
         score=torch.zeros(tokens),
@@ -149,7 +149,7 @@ def plan_of(wanted: list[int], *, capacity: int | None) -> PaddedPlan | SortedPl
         num_groups=1,
         capacity=capacity,
     )
-    return plan
+    return dispatcher
 
 
 @pytest.mark.parametrize(
@@ -161,10 +161,18 @@ def plan_of(wanted: list[int], *, capacity: int | None) -> PaddedPlan | SortedPl
         (6, torch.float32, "loop"),
     ],
 )
-def test_grouped_falls_back_where_torch_has_none(dim: int, dtype: torch.dtype, expected: str) -> None:
+def test_grouped_falls_back_where_torch_has_none(
+    dim: int, dtype: torch.dtype, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """No float64; rows of 6 numbers are 24 bytes, no multiple of 16."""
+    used = []
+    for name in ("_grouped", "expert_loop"):
+        way = getattr(expert_backends, name)
+        monkeypatch.setattr(expert_backends, name, lambda *given, way=way, name=name: used.append(name) or way(*given))
     weights = Experts(dim, hidden_dim=16, num_experts=4).weights(dtype)
-    assert arrange(plan_of([2] * 4, capacity=4), backend="grouped", weights=weights)[1] == expected
+    buffers = dispatcher_of([2] * 4, capacity=4).dispatch(torch.randn(8, dim, dtype=dtype), SORTED)
+    run_experts(buffers, weights=weights, backend="grouped")
+    assert used == ["_grouped" if expected == "grouped" else "expert_loop"]
 
 
 def test_rows_that_cannot_be_packed_are_multiplied_at_once() -> None:
@@ -184,12 +192,12 @@ def test_no_shape_and_no_branch_depends_on_the_data(
     backend: str, factor: float | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Fake tensors know shapes but no values: whatever would make a GPU wait for its results raises."""
-    monkeypatch.setattr(plans, "_needed", lambda demand, capacity: capacity)  # looks at the data on a CPU only
+    monkeypatch.setattr(dispatch, "trimmed_capacity", lambda demand, capacity: capacity)  # reads the data on a CPU
     with FakeTensorMode():
         layer, x = layer_of(backend, capacity_factor=factor), torch.randn(18, 8, requires_grad=True)
         mask = torch.ones(3, 2, dtype=torch.bool)
         with torch.autocast("cpu", torch.bfloat16):  # torch groups nothing else without values
-            y, _ = layer(x, pair_stream(pairs=3, image_tokens=4, text_tokens=2, text_mask=mask))
+            y, _ = layer(x, packed_pairs(pairs=3, image_tokens=4, text_tokens=2, text_mask=mask))
         y.sum().backward()
         assert x.grad is not None and x.grad.shape == (18, 8)
 
@@ -198,9 +206,11 @@ def test_no_shape_and_no_branch_depends_on_the_data(
 def test_what_waits_for_the_data_is_found(backend: str) -> None:
     """The proof above can fail: without a limit these two need row counts on the host."""
     with FakeTensorMode(), pytest.raises(DataDependentOutputException):
-        layer_of(backend, capacity_factor=None)(torch.randn(18, 8), pair_stream(pairs=3, image_tokens=4, text_tokens=2))
+        layer_of(backend, capacity_factor=None)(
+            torch.randn(18, 8), packed_pairs(pairs=3, image_tokens=4, text_tokens=2)
+        )
 
 
 def test_unknown_backend() -> None:
-    with pytest.raises(ConfigError, match=r"model\.expert_backend must be one of auto, .*, got 'megablocks'"):
+    with pytest.raises(ArgumentError, match=r"expert_backend must be one of auto, .*, got 'megablocks'"):
         layer_of("megablocks")

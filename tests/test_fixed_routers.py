@@ -4,24 +4,22 @@ from typing import Any
 
 import pytest
 import torch
-from builders import pair_stream, router_output
+from builders import decide, packed_pairs, router_output
 
 from limoe.aux_losses.entropy import LocalEntropy
-from limoe.errors import ConfigError
-from limoe.routing.hash import HashRouter
+from limoe.errors import ArgumentError
+from limoe.routing.fixed import HashRouter, RandomRouter, RoundRobinRouter
 from limoe.routing.priority import bpr, text_first
-from limoe.routing.random import RandomRouter
-from limoe.routing.round_robin import RoundRobinRouter
-from limoe.types import RouterOutput, Stream
+from limoe.types import PackedTokens, RouterOutput
 
 MASK = torch.tensor([[True] * 8 + [False] * 8, [True] * 16])
-STREAM = pair_stream(pairs=2, image_tokens=32, text_tokens=16, text_mask=MASK)
+PACKED = packed_pairs(pairs=2, image_tokens=32, text_tokens=16, text_mask=MASK)
 
 
-def route(kind: type, stream: Stream = STREAM, **settings: Any) -> RouterOutput:
+def route(kind: type, packed: PackedTokens = PACKED, **settings: Any) -> RouterOutput:
     router = kind(3, num_experts=8, **{"priority": bpr, **settings})
     assert not list(router.parameters()) and not router.state_dict()
-    return router(torch.randn(len(stream.valid), 3), stream)
+    return decide(router, torch.randn(len(packed.valid), 3), packed)
 
 
 @pytest.mark.parametrize("kind", [HashRouter, RandomRouter, RoundRobinRouter])
@@ -38,7 +36,7 @@ def test_hash_depends_on_modality_and_position_alone() -> None:
     image, text = index[:64].view(2, 32), index[64:].view(2, 16)
     assert torch.equal(image[0], image[1]) and torch.equal(text[0], text[1])
     assert torch.equal(index, route(HashRouter).expert_index[:, 0])
-    alone = route(HashRouter, pair_stream(pairs=1, image_tokens=0, text_tokens=16)).expert_index[:, 0]
+    alone = route(HashRouter, packed_pairs(pairs=1, image_tokens=0, text_tokens=16)).expert_index[:, 0]
     assert torch.equal(alone, text[0])
     assert not torch.equal(image[0, :16] % 8, text[0])
     assert not torch.equal(image, route(HashRouter, hash_seed=1).expert_index[:64, 0].view(2, 32))
@@ -53,7 +51,7 @@ def test_hash_is_balanced_and_not_regular(hash_seed: int) -> None:
 
 
 def test_random_is_fresh_and_uniform() -> None:
-    big = pair_stream(pairs=100, image_tokens=64, text_tokens=16)
+    big = packed_pairs(pairs=100, image_tokens=64, text_tokens=16)
     first, second = (route(RandomRouter, big).expert_index for _ in range(2))
     assert not torch.equal(first, second)
     share = torch.bincount(first[:, 0], minlength=8) / 8000
@@ -76,10 +74,10 @@ def test_priority_still_decides_who_sits() -> None:
 
 def test_the_builder_of_router_outputs_agrees() -> None:
     routed = route(HashRouter, capacity_factor=None)
-    twin = router_output(routed.logits, modality=STREAM.modality, valid=STREAM.valid)
+    twin = router_output(routed.logits, modality=PACKED.modality, valid=PACKED.valid)
     assert torch.equal(routed.expert_index, twin.expert_index) and torch.equal(routed.kept, twin.kept)
 
 
 def test_bad_seed() -> None:
-    with pytest.raises(ConfigError, match=r"routing\.hash_seed must be >= 0, got -1"):
+    with pytest.raises(ArgumentError, match=r"hash_seed must be >= 0, got -1"):
         HashRouter(3, num_experts=2, priority=bpr, hash_seed=-1)

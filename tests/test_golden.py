@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from builders import flat_stream, router_output
+from builders import decide, packed_groups, router_output, slot_dispatcher
 from reference import PRECISIONS, arrays, cases, close, fix_noise, group_losses, table
 from torch import Tensor
 
@@ -20,12 +20,11 @@ from limoe.aux_losses.classic import Importance, Load, ZLoss
 from limoe.aux_losses.entropy import GlobalEntropy, LocalEntropy
 from limoe.contrastive import SigmoidContrastive, SoftmaxContrastive
 from limoe.models.moe import MoE
-from limoe.routing.dispatch import PaddedPlan, expert_capacity, plan_dispatch
+from limoe.routing.dispatch import expert_capacity
 from limoe.routing.priority import bpr, first_come
-from limoe.routing.token_choice import top_k_index
-from limoe.routing.top_k import TopKRouter
+from limoe.routing.token_choice import TopKRouter, top_k_index
 from limoe.schedules import cosine, rsqrt
-from limoe.types import IMAGE, TEXT
+from limoe.types import BUFFERS, IMAGE, TEXT, ExpertTokens
 
 ROUTER = [
     *("r01", "r02", "r03", "r04_few_tokens", "r05_few_tokens_k2", "r06_mm_k1", "r07_mm_k2", "r08_k_eq_e"),
@@ -49,7 +48,7 @@ def test_router(monkeypatch: pytest.MonkeyPatch, name: str, mode: str, precision
     router = TopKRouter(case["D"], num_experts=case["E"], **settings).to(dtype).train(mode == "noisy")
     router.weight.data = torch.from_numpy(golden[f"{name}/W"]).to(dtype).T.contiguous()
     fix_noise(monkeypatch, golden[f"{name}/eps"])
-    routed = router(x, flat_stream(groups=groups, length=case["S"]))
+    routed = decide(router, x, packed_groups(groups=groups, length=case["S"]))
 
     shape = (groups, case["S"], -1)
     close(routed.logits.view(shape), golden[f"{name}/logits"], tolerance)
@@ -91,7 +90,7 @@ def test_dispatch(name: str, order: str) -> None:
     gates = torch.from_numpy(golden[f"{name}/gates"]).flatten(0, 1)
     index = top_k_index(gates, case["K"])
     gate = gates.gather(1, index)
-    plan, kept = plan_dispatch(
+    dispatcher, kept = slot_dispatcher(
         index,
         gate=gate,
         score=gate[:, 0] if order == "bpr" else torch.zeros(len(gates)),
@@ -101,13 +100,14 @@ def test_dispatch(name: str, order: str) -> None:
         num_groups=case["G"],
         capacity=case["capacity"],
     )
-    assert isinstance(plan, PaddedPlan)
+    row, capacity = dispatcher.row_index(BUFFERS).row, dispatcher.capacity
+    assert capacity is not None
     shape = (case["G"], case["S"], case["K"])
     assert index.view(shape).tolist() == golden[f"{name}/{order}_expert_idx"].tolist()
     position = golden[f"{name}/{order}_buffer_idx"]
     assert kept.view(shape).tolist() == (position < case["capacity"]).tolist()
-    seat = (plan.slot % plan.capacity).view(shape)
-    assert np.where(kept.view(shape), seat, -1).tolist() == np.where(kept.view(shape), position, -1).tolist()
+    slot = (row % capacity).view(shape)
+    assert np.where(kept.view(shape), slot, -1).tolist() == np.where(kept.view(shape), position, -1).tolist()
     assert (~kept).sum() == case[f"{order}_dropped_choices"]
     assert (~kept).all(1).sum() == case[f"{order}_fully_dropped_tokens"]
 
@@ -116,18 +116,18 @@ def test_dispatch(name: str, order: str) -> None:
         assert served[:, : case["n_img"]].mean().item() == pytest.approx(case[f"{order}_img_success"])
         assert served[:, case["n_img"] :].mean().item() == pytest.approx(case[f"{order}_txt_success"])
 
-    rows = plan.dispatch(torch.from_numpy(golden[f"{name}/x"]).flatten(0, 1))
+    rows = dispatcher.dispatch(torch.from_numpy(golden[f"{name}/x"]).flatten(0, 1), BUFFERS).tokens
     used = torch.zeros(rows.shape[:2], dtype=torch.bool).view(-1)
-    used[plan.slot[kept]] = True
-    used = used.view(case["E"], case["G"], plan.capacity)
+    used[row[kept]] = True
+    used = used.view(case["E"], case["G"], capacity)
     filled = golden[f"{name}/{order}_token_at"].transpose(1, 0, 2) >= 0
-    assert not filled[..., plan.capacity :].any()  # ours has no more seats than the fullest expert needs
-    assert used.tolist() == filled[..., : plan.capacity].tolist() and used.sum() == kept.sum()
+    assert not filled[..., capacity:].any()  # ours has no more slots than the fullest expert needs
+    assert used.tolist() == filled[..., :capacity].tolist() and used.sum() == kept.sum()
     if case["G"] % case["E"]:  # otherwise the reference permutes the groups inside its buffer
-        dispatched = golden[f"{name}/{order}_dispatched"].reshape(*filled.shape, -1)[..., : plan.capacity, :]
+        dispatched = golden[f"{name}/{order}_dispatched"].reshape(*filled.shape, -1)[..., :capacity, :]
         close(rows.view(dispatched.shape) * used[..., None], dispatched, 0)
     number = torch.arange(1.0, case["E"] + 1)[:, None, None]
-    combined = plan.combine(2 * rows + number)
+    combined = dispatcher.combine(ExpertTokens(2 * rows + number))
     close(combined.view(*shape[:2], -1), golden[f"{name}/{order}_combined"], 1e-6)
 
 
@@ -186,7 +186,7 @@ def test_moe_layer(monkeypatch: pytest.MonkeyPatch, name: str, precision: str) -
         fix_noise(monkeypatch, golden[f"{name}/eps"])
     x = torch.from_numpy(golden[f"{name}/x"]).to(dtype).requires_grad_()
     groups = case["G"]
-    y, routed = layer(x.flatten(0, 1), flat_stream(groups=groups, length=case["group_size"]))
+    y, routed = layer(x.flatten(0, 1), packed_groups(groups=groups, length=case["group_size"]))
     close(y.view_as(x), golden[f"{name}/y"], tolerance)
 
     cotangent = torch.from_numpy(golden[f"{name}/cot"]).to(dtype)

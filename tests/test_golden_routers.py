@@ -5,13 +5,14 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from builders import flat_stream
+from builders import packed_groups
 from reference import PRECISIONS, arrays, cases, close, fix_noise, table
 
 from limoe.models.moe import MoE
 from limoe.routing.dispatch import expert_capacity
-from limoe.routing.expert_choice import ExpertChoicePlan, ExpertChoiceRouter
+from limoe.routing.expert_choice import ExpertChoiceDispatcher, ExpertChoiceRouter
 from limoe.routing.soft import SoftRouter
+from limoe.types import BUFFERS, ExpertTokens
 
 TOLERANCE = {"f32": 1e-5, "f64": 1e-10}
 EXPERT_CHOICE = ["e01_ec_det", "e02_ec_noise_cf2", "e03_ec_mult4", "e04_ec_dup_ties", "e05_ec_cap1", "e06_ec_mm"]
@@ -43,7 +44,7 @@ def test_expert_choice_layer(monkeypatch: pytest.MonkeyPatch, name: str, precisi
         getattr(layer.experts, ours).data = torch.from_numpy(golden[f"{name}/{theirs}"]).to(dtype)
     layer.router.weight.data = torch.from_numpy(golden[f"{name}/W"]).to(dtype).T.contiguous()
     x = torch.from_numpy(golden[f"{name}/x"]).to(dtype).requires_grad_()
-    y, routed = layer(x.flatten(0, 1), flat_stream(groups=groups, length=case["group_size"]))
+    y, routed = layer(x.flatten(0, 1), packed_groups(groups=groups, length=case["group_size"]))
     close(y.view_as(x), golden[f"{name}/y"], tolerance)
 
     cotangent = torch.from_numpy(golden[f"{name}/cot"]).to(dtype)
@@ -54,10 +55,10 @@ def test_expert_choice_layer(monkeypatch: pytest.MonkeyPatch, name: str, precisi
 
     processed = golden[f"{name}/met_ratio_processed_items_by_at_least_1_experts"]
     close(routed.kept.view(groups, -1).double().mean(1), processed, 1e-6)
-    assert isinstance(routed.plan, ExpertChoicePlan)
-    times = torch.zeros(x[..., 0].numel()).index_add(
-        0, routed.plan.token.view(-1), (routed.plan.weight.detach() > 0).float().view(-1)
-    )
+    dispatcher, _ = layer.router(x.flatten(0, 1), packed_groups(groups=groups, length=case["group_size"]))
+    assert isinstance(dispatcher, ExpertChoiceDispatcher)
+    taken = (dispatcher.weight.detach() > 0).float().view(-1)
+    times = torch.zeros(x[..., 0].numel()).index_add(0, dispatcher.token.view(-1), taken)
     close(times.view(groups, -1).amax(1), golden[f"{name}/met_num_experts_per_item_max"], 0)
     close(times.view(groups, -1).amin(1), golden[f"{name}/met_num_experts_per_item_min"], 0)
 
@@ -75,19 +76,18 @@ def test_soft_router(name: str, precision: str) -> None:
     router.weight.data = mu.flatten(1).T.contiguous()
     router.scale.data = torch.from_numpy(golden[f"{name}/scale"]).to(dtype)
     x = torch.from_numpy(golden[f"{name}/x"]).to(dtype).requires_grad_()
-    routed = router(x.flatten(0, 1), flat_stream(groups=groups, length=length))
+    dispatcher, routed = router(x.flatten(0, 1), packed_groups(groups=groups, length=length))
 
-    plan = routed.plan
     dispatch, combine = (
-        plan.mix[0].view(groups, length, experts, slots),
-        plan.share.view(groups, length, experts, slots),
+        dispatcher.mix[0].view(groups, length, experts, slots),
+        dispatcher.share.view(groups, length, experts, slots),
     )
     close(dispatch, golden[f"{name}/dispatch"], tolerance)
     close(combine, golden[f"{name}/combine"], tolerance)
     torch.testing.assert_close(routed.gates.view(groups, length, experts), combine.sum(-1))
-    rows = plan.dispatch(x.flatten(0, 1))
+    rows = dispatcher.dispatch(x.flatten(0, 1), BUFFERS).tokens
     close(rows, golden[f"{name}/slots"], tolerance)
-    close(plan.combine(rows.tanh()).view_as(x), golden[f"{name}/y"], tolerance)
+    close(dispatcher.combine(ExpertTokens(rows.tanh())).view_as(x), golden[f"{name}/y"], tolerance)
 
     cotangents = [torch.from_numpy(golden[f"{name}/{key}"]).to(dtype) for key in ("cd", "cc")]
     scalar = (dispatch * cotangents[0]).sum() + (combine * cotangents[1]).sum()

@@ -19,8 +19,8 @@ from limoe.contrastive import SigmoidContrastive
 from limoe.models.layers import ImageEmbed, TextEmbed
 from limoe.models.tower import Tower
 from limoe.routing.priority import bpr, first_come
-from limoe.routing.top_k import TopKRouter
-from limoe.types import IMAGE, TEXT, RouterOutput, Segment, Stream
+from limoe.routing.token_choice import TopKRouter
+from limoe.types import IMAGE, TEXT, PackedTokens, RouterOutput, Segment
 
 OUTPUT, GRADIENT = 2e-6, 1e-5
 WIDTH = 16
@@ -109,8 +109,8 @@ def check_gradients(module: nn.Module, layout: dict[str, Tensor]) -> None:
 
 
 def run_tower(tower: Tower, tokens: Tensor, modality: int = IMAGE) -> tuple[Tensor, dict[int, RouterOutput]]:
-    stream = Stream.of([Segment(modality, size=len(tokens), length=tokens.shape[1])], device=tokens.device)
-    y, routing = tower(tokens.flatten(0, 1), stream)
+    packed = PackedTokens.of([Segment(modality, size=len(tokens), length=tokens.shape[1])], device=tokens.device)
+    y, routing = tower(tokens.flatten(0, 1), packed)
     return y.view_as(tokens), routing
 
 

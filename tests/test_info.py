@@ -44,7 +44,7 @@ def test_h14() -> None:
     found = info("model=limoe_h14", "data.batch_size=1024", "trainer=gpu", "micro_batch_size=256")
     assert f"{found['params']['total'] / 1e9:.2f}" == "5.55"
     assert f"{found['params']['active_per_token'] / 1e6:.0f}" == "676"  # 675.0 and the routers
-    assert found["capacity"]["seats_per_expert"] == 72 and found["collapse"]["visible"]
+    assert found["capacity"]["slots_per_expert"] == 72 and found["collapse"]["visible"]
     assert found["dense_twin"]["params"]["total"] == 675_019_521
     assert found["dense_twin"]["ratio"] == pytest.approx(1.0008, abs=1e-4)
     assert found["two_tower_twin"]["flops"]["pair"] == found["dense_twin"]["flops"]["pair"]

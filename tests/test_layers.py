@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from builders import pair_stream
+from builders import packed_pairs
 from torch import Tensor
 
 from limoe.models.layers import (
@@ -45,9 +45,9 @@ def attention_of_one_sequence(layer: Attention, x: Tensor, real: list[bool]) -> 
 def test_attention_equals_the_formula_and_stays_inside_each_sequence() -> None:
     layer = Attention(8, num_heads=2).double()
     torch.nn.init.normal_(layer.qkv.bias)
-    stream = pair_stream(pairs=3, image_tokens=4, text_tokens=3, text_mask=MASK)
+    packed = packed_pairs(pairs=3, image_tokens=4, text_tokens=3, text_mask=MASK)
     x = torch.randn(21, 8, dtype=torch.float64)
-    found = layer(x, stream)
+    found = layer(x, packed)
     images = [attention_of_one_sequence(layer, x[4 * i : 4 * i + 4], [True] * 4) for i in range(3)]
     texts = [attention_of_one_sequence(layer, x[12 + 3 * i : 15 + 3 * i], MASK[i].tolist()) for i in range(3)]
     torch.testing.assert_close(found, torch.cat([*images, *texts]), rtol=1e-10, atol=1e-12)
@@ -97,7 +97,7 @@ def test_attention_mask_of_an_empty_sequence_attends_to_all() -> None:
 
 def test_an_empty_text_gives_finite_gradients() -> None:
     layer, x = Attention(8, num_heads=2), torch.randn(21, 8, requires_grad=True)
-    layer(x, pair_stream(pairs=3, image_tokens=4, text_tokens=3, text_mask=MASK)).sum().backward()
+    layer(x, packed_pairs(pairs=3, image_tokens=4, text_tokens=3, text_mask=MASK)).sum().backward()
     assert x.grad.isfinite().all()
 
 
@@ -107,9 +107,9 @@ def test_mlp_is_tanh_gelu() -> None:
     for linear in (layer.fc1, layer.fc2):
         torch.nn.init.ones_(linear.weight)
         torch.nn.init.zeros_(linear.bias)
-    stream = pair_stream(pairs=1, image_tokens=1, text_tokens=1)
+    packed = packed_pairs(pairs=1, image_tokens=1, text_tokens=1)
     x = torch.tensor([[1.0], [-2.3]], dtype=torch.float64)
-    y, routed = layer(x, stream)
+    y, routed = layer(x, packed)
     expected = [0.5 * v * (1 + math.tanh(math.sqrt(2 / math.pi) * (v + 0.044715 * v**3))) for v in (1.0, -2.3)]
     assert routed is None and y[:, 0].tolist() == pytest.approx(expected, rel=1e-12)
 
@@ -122,13 +122,13 @@ def test_layer_norm_eps() -> None:
 
 def test_block_is_pre_norm_with_two_residuals() -> None:
     block = Block(8, num_heads=2, mlp=Mlp(8, 16)).double()
-    stream, x = pair_stream(pairs=1, image_tokens=3, text_tokens=2), torch.randn(5, 8, dtype=torch.float64)
+    packed, x = packed_pairs(pairs=1, image_tokens=3, text_tokens=2), torch.randn(5, 8, dtype=torch.float64)
 
     def norm(v: Tensor) -> Tensor:
         return (v - v.mean(-1, keepdim=True)) / (v.var(-1, unbiased=False, keepdim=True) + 1e-6).sqrt()
 
-    middle = x + block.attn(norm(x), stream)
-    torch.testing.assert_close(block(x, stream)[0], middle + block.mlp(norm(middle), stream)[0])
+    middle = x + block.attn(norm(x), packed)
+    torch.testing.assert_close(block(x, packed)[0], middle + block.mlp(norm(middle), packed)[0])
 
 
 def test_image_tokens_are_patches_row_by_row_plus_positions() -> None:

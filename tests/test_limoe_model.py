@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from builders import pair_stream, tiny_batch, tiny_model, top_k_router
+from builders import packed_pairs, tiny_batch, tiny_model, top_k_router
 from torch import Tensor
 
 from limoe.aux_losses.base import AuxLossSet
@@ -18,7 +18,7 @@ from limoe.models.limoe import LIMoE
 from limoe.models.tower import Tower
 from limoe.routing.priority import bpr
 from limoe.routing.statistics import modality_statistics
-from limoe.routing.top_k import TopKRouter
+from limoe.routing.token_choice import TopKRouter
 from limoe.types import IMAGE, TEXT, Batch, ModelOutput
 
 H14 = {
@@ -245,7 +245,7 @@ def test_sparse_layers_need_a_router() -> None:
 
 def test_tower_routes_each_sparse_layer_once_in_order() -> None:
     tower = Tower(8, depth=4, num_heads=2, mlp_dim=8, moe_layers=[3, 1], num_experts=2, router=top_k_router)
-    _, routing = tower(torch.randn(6, 8), pair_stream(pairs=2, image_tokens=2, text_tokens=1))
+    _, routing = tower(torch.randn(6, 8), packed_pairs(pairs=2, image_tokens=2, text_tokens=1))
     assert list(routing) == [1, 3]
 
 

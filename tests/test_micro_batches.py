@@ -22,8 +22,8 @@ from limoe.errors import ConfigError
 from limoe.micro_batches import encode
 from limoe.routing.priority import first_come
 from limoe.routing.statistics import modality_statistics
-from limoe.routing.top_k import TopKRouter
-from limoe.types import MODALITIES, Batch, ModelOutput, Stream
+from limoe.routing.token_choice import TopKRouter
+from limoe.types import MODALITIES, Batch, ModelOutput, PackedTokens
 
 PAIRS = 16
 ROUTER = {"pairs_per_group": 2, "capacity_factor": 0.6}  # some tokens are dropped, and the same ones in every part
@@ -103,7 +103,7 @@ def test_statistics_see_the_whole_batch() -> None:
     cut, _ = step(model, batch, size=4, loss=SoftmaxContrastive(), aux=losses())
     assert list(cut.routing) == [0, 2]
     for layer, routed in cut.routing.items():
-        assert (routed.plan, routed.capacity) == (None, whole.routing[layer].capacity)
+        assert routed.capacity == whole.routing[layer].capacity
         for modality in range(len(MODALITIES)):
             for a, b in zip(*(modality_statistics(r, modality) for r in (routed, whole.routing[layer])), strict=True):
                 torch.testing.assert_close(a, b)
@@ -115,7 +115,7 @@ def test_recomputation_counts_no_token_twice_and_chooses_the_same_experts() -> N
     routers = {layer: model.tower.blocks[layer].mlp.router for layer in (0, 2)}
     chosen: dict[int, list[Tensor]] = {layer: [] for layer in routers}
     for layer, router in routers.items():
-        router.register_forward_hook(lambda m, i, out, layer=layer: chosen[layer].append(out.expert_index))
+        router.register_forward_hook(lambda m, i, out, layer=layer: chosen[layer].append(out[1].expert_index))
     output = encode(model, batch, micro_batch_size=4)
     SoftmaxContrastive()(output.image_features, output.text_features, output.logit_scale).backward()
     redrawn = encode(model, Batch(*(x[:4] for x in batch))).routing
@@ -164,7 +164,7 @@ def test_a_ragged_batch_and_a_small_one() -> None:
 class GivenExperts(TopKRouter):
     """Learned gates, but the expert follows from the place of a token, so that rounding cannot send it elsewhere."""
 
-    def _select(self, gates: Tensor, stream: Stream, reachable: Tensor | None) -> Tensor:
+    def _select(self, gates: Tensor, packed: PackedTokens, reachable: Tensor | None) -> Tensor:
         return torch.arange(len(gates))[:, None] % self.num_experts
 
 

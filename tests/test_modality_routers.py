@@ -4,19 +4,18 @@ from typing import Any
 
 import pytest
 import torch
-from builders import pair_stream
+from builders import decide, packed_pairs
 
 from limoe.aux_losses.classic import Importance, Load, ZLoss
 from limoe.aux_losses.entropy import GlobalEntropy, LocalEntropy
-from limoe.errors import ConfigError
-from limoe.routing.modality_experts import ModalityExpertsRouter
-from limoe.routing.per_modality import PerModalityRouter
+from limoe.errors import ArgumentError
+from limoe.routing.modality import ModalityExpertsRouter, PerModalityRouter
 from limoe.routing.priority import bpr
 from limoe.routing.statistics import modality_statistics
-from limoe.routing.top_k import TopKRouter
+from limoe.routing.token_choice import TopKRouter
 from limoe.types import IMAGE, TEXT
 
-STREAM = pair_stream(pairs=2, image_tokens=3, text_tokens=2)  # 6 image tokens, then 4 text tokens
+PACKED = packed_pairs(pairs=2, image_tokens=3, text_tokens=2)  # 6 image tokens, then 4 text tokens
 IMAGES, TEXTS = slice(0, 6), slice(6, 10)
 
 
@@ -28,7 +27,7 @@ def modality_experts(**settings: Any) -> ModalityExpertsRouter:
 def test_each_modality_has_its_map() -> None:
     router = PerModalityRouter(3, num_experts=4, priority=bpr, noise_std=0.0)
     x = torch.randn(10, 3)
-    routed = router(x, STREAM)
+    routed = decide(router, x, PACKED)
     torch.testing.assert_close(routed.logits[IMAGES], x[IMAGES] @ router.weight[IMAGE].T)
     torch.testing.assert_close(routed.logits[TEXTS], x[TEXTS] @ router.weight[TEXT].T)
     routed.logits[IMAGES].square().sum().backward()
@@ -41,7 +40,7 @@ def test_equal_maps_are_the_joint_router() -> None:
     apart = PerModalityRouter(3, num_experts=4, priority=bpr, noise_std=0.0, k=2)
     apart.weight.data = joint.weight.data.expand(2, -1, -1).clone()
     x = torch.randn(10, 3)
-    one, two = joint(x, STREAM), apart(x, STREAM)
+    one, two = decide(joint, x, PACKED), decide(apart, x, PACKED)
     torch.testing.assert_close(one.gates, two.gates)
     assert torch.equal(one.expert_index, two.expert_index) and torch.equal(one.kept, two.kept)
 
@@ -56,7 +55,7 @@ def test_experts_belong_to_a_modality() -> None:
     """Images: experts 0-4. Text: experts 5-7. Gates of the others are exactly 0, the rest is a softmax of its own."""
     router = modality_experts(noise_std=0.0)
     x = torch.randn(10, 3)
-    routed, free = router(x, STREAM), x @ router.weight.T
+    routed, free = decide(router, x, PACKED), x @ router.weight.T
     assert (routed.expert_index[IMAGES] < 5).all() and (routed.expert_index[TEXTS] >= 5).all()
     assert not routed.gates[IMAGES, 5:].any() and not routed.gates[TEXTS, :5].any()
     torch.testing.assert_close(routed.gates[IMAGES, :5], free[IMAGES, :5].softmax(-1))
@@ -65,7 +64,7 @@ def test_experts_belong_to_a_modality() -> None:
 
 def test_what_sizes_leave_over_is_shared() -> None:
     router = modality_experts(sizes={"image": 2, "text": 1}, noise_std=0.0, k=8 - 2)
-    routed = router(torch.randn(10, 3), STREAM)
+    routed = decide(router, torch.randn(10, 3), PACKED)
     assert set(routed.expert_index[IMAGES].flatten().tolist()) <= {0, 1, 3, 4, 5, 6, 7}
     assert routed.expert_index[TEXTS].sort(-1).values.tolist() == [[2, 3, 4, 5, 6, 7]] * 4
 
@@ -75,16 +74,16 @@ def test_no_own_experts_is_top_k() -> None:
     joint.load_state_dict(split.state_dict())
     x = torch.randn(10, 3)
     torch.manual_seed(1)
-    one = split(x, STREAM)
+    one = decide(split, x, PACKED)
     torch.manual_seed(1)
-    torch.testing.assert_close(one.gates, joint(x, STREAM).gates)
+    torch.testing.assert_close(one.gates, decide(joint, x, PACKED).gates)
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e4])
 def test_losses_and_statistics_on_split_experts_are_finite(scale: float) -> None:
     router = modality_experts()
     x = (torch.randn(10, 3) * scale).requires_grad_()
-    routed = router(x, STREAM)
+    routed = decide(router, x, PACKED)
     atoms = [Importance(), Load(), ZLoss()]
     atoms += [kind(modality=m) for kind in (LocalEntropy, GlobalEntropy) for m in ("image", "text")]
     for atom in atoms:
@@ -100,7 +99,7 @@ def test_losses_and_statistics_on_split_experts_are_finite(scale: float) -> None
 def test_foreign_experts_stay_out_of_reach_of_the_bias() -> None:
     router = modality_experts(bias_balance={}, k=3)
     router.balance.bias.copy_(torch.tensor([[0.0] * 5 + [100.0] * 3]))
-    routed = router(torch.randn(10, 3), STREAM)
+    routed = decide(router, torch.randn(10, 3), PACKED)
     assert (routed.expert_index[IMAGES] < 5).all()
     assert routed.expert_index[TEXTS].sort(-1).values.tolist() == [[5, 6, 7]] * 4
 
@@ -108,13 +107,13 @@ def test_foreign_experts_stay_out_of_reach_of_the_bias() -> None:
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"sizes": {"image": 5, "text": 4}}, r"routing\.sizes must be at most model\.num_experts=8 in sum"),
-        ({"sizes": {"image": 8}}, r"routing\.sizes\.text must be >= routing\.k=1 \(with 0 shared experts\), got 0"),
-        ({"k": 4}, r"routing\.sizes\.text must be >= routing\.k=4 .* got 3"),
-        ({"sizes": {"image": -1}}, r"routing\.sizes\.image must be a whole number >= 0, got -1"),
-        ({"sizes": {"audio": 1}}, r"routing\.sizes must be a map of 'image' and 'text', got 'audio'"),
+        ({"sizes": {"image": 5, "text": 4}}, r"sizes must be at most num_experts=8 in sum"),
+        ({"sizes": {"image": 8}}, r"sizes\.text must be >= k=1 \(with 0 shared experts\), got 0"),
+        ({"k": 4}, r"sizes\.text must be >= k=4 .* got 3"),
+        ({"sizes": {"image": -1}}, r"sizes\.image must be a whole number >= 0, got -1"),
+        ({"sizes": {"audio": 1}}, r"sizes must be a map of 'image' and 'text', got 'audio'"),
     ],
 )
 def test_bad_sizes_name_key_and_value(settings: dict[str, Any], words: str) -> None:
-    with pytest.raises(ConfigError, match=words):
+    with pytest.raises(ArgumentError, match=words):
         modality_experts(**settings)

@@ -8,17 +8,17 @@ from functools import partial
 import oracle
 import pytest
 import torch
-from builders import flat_stream, pair_stream
+from builders import packed_groups, packed_pairs
 from torch import Tensor, nn
 
-from limoe.errors import ConfigError
+from limoe.errors import ArgumentError
 from limoe.models.layers import Block, Mlp
 from limoe.models.moe import Experts, MoE
 from limoe.routing.priority import bpr, first_come
-from limoe.routing.top_k import TopKRouter
-from limoe.types import Stream
+from limoe.routing.token_choice import TopKRouter
+from limoe.types import PackedTokens
 
-STREAM = pair_stream(pairs=3, image_tokens=4, text_tokens=2)
+PACKED = packed_pairs(pairs=3, image_tokens=4, text_tokens=2)
 
 
 def moe(*, num_experts: int = 4, expert_init: str = "independent", dim: int = 8, **router: object) -> MoE:
@@ -52,9 +52,9 @@ def test_one_roomy_expert_is_the_dense_mlp(factor: float | None) -> None:
     layer = moe(num_experts=1, capacity_factor=factor).double()
     dense = dense_twin(layer)
     x = torch.randn(18, 8, dtype=torch.float64, requires_grad=True)
-    y, routed = layer(x, STREAM)
+    y, routed = layer(x, PACKED)
     assert (routed.gate == 1).all() and routed.kept.all()
-    expected, _ = dense(x, STREAM)
+    expected, _ = dense(x, PACKED)
     torch.testing.assert_close(y, expected)
     cotangent = torch.randn_like(y)
     (dx,) = torch.autograd.grad((y * cotangent).sum(), x, retain_graph=True)
@@ -70,14 +70,14 @@ def test_one_roomy_expert_is_the_dense_mlp(factor: float | None) -> None:
 def test_identical_experts_without_drops_are_the_dense_mlp_times_the_gates(k: int, factor: float | None) -> None:
     layer = moe(expert_init="identical", k=k, capacity_factor=factor).double()
     x = torch.randn(18, 8, dtype=torch.float64)
-    y, routed = layer(x, STREAM)
-    expected, _ = dense_twin(layer)(x, STREAM)
+    y, routed = layer(x, PACKED)
+    expected, _ = dense_twin(layer)(x, PACKED)
     torch.testing.assert_close(y, routed.gate.sum(1, keepdim=True) * expected)
     if k == 4:  # all gates of a token: they sum to 1
         torch.testing.assert_close(y, expected)
     renormalised = moe(expert_init="identical", k=k, capacity_factor=factor, renormalize_gates=True).double()
     renormalised.load_state_dict(layer.state_dict())
-    torch.testing.assert_close(renormalised(x, STREAM)[0], expected)
+    torch.testing.assert_close(renormalised(x, PACKED)[0], expected)
 
 
 @pytest.mark.parametrize("k", [1, 2, 3])
@@ -85,18 +85,18 @@ def test_identical_experts_without_drops_are_the_dense_mlp_times_the_gates(k: in
 @pytest.mark.parametrize("pairs_per_group", [None, 2])  # three pairs: the second group is incomplete
 def test_values_and_gradients_equal_nested_loops(k: int, factor: float | None, pairs_per_group: int | None) -> None:
     mask = torch.tensor([[True, False], [True, True], [False, False]])
-    stream = pair_stream(pairs=3, image_tokens=4, text_tokens=2, text_mask=mask)
+    packed = packed_pairs(pairs=3, image_tokens=4, text_tokens=2, text_mask=mask)
     settings = {"k": k, "capacity_factor": factor, "capacity_multiple_of": 1, "pairs_per_group": pairs_per_group}
     layer = moe(**settings).double()
     x = torch.randn(18, 8, dtype=torch.float64, requires_grad=True)
-    y, routed = layer(x, stream)
+    y, routed = layer(x, packed)
     gates = (x @ layer.router.weight.T).softmax(-1)
     chosen = [oracle.top_k(row, k) for row in gates.tolist()]
     seat = oracle.seats(
         chosen,
         score=[max(row) for row in gates.tolist()],
-        group=[p // (pairs_per_group or 3) for p in stream.pair.tolist()],
-        valid=stream.valid.tolist(),
+        group=[p // (pairs_per_group or 3) for p in packed.pair.tolist()],
+        valid=packed.valid.tolist(),
         capacity=routed.capacity,
     )
     parameters = list(layer.experts.parameters())
@@ -114,26 +114,26 @@ def test_a_token_without_a_seat_lives_on_through_the_residual_alone() -> None:
     layer = moe(capacity_factor=1e-9, capacity_multiple_of=1, priority=first_come).double()  # one seat each
     block = Block(8, num_heads=2, mlp=layer).double()
     x = torch.randn(18, 8, dtype=torch.float64)
-    y, routed = block(x, STREAM)
+    y, routed = block(x, PACKED)
     dropped = ~routed.kept[:, 0]
     assert dropped.sum() >= 14
-    middle = x + block.attn(block.norm1(x), STREAM)
+    middle = x + block.attn(block.norm1(x), PACKED)
     assert torch.equal(y[dropped], middle[dropped])
     assert (y[~dropped] != middle[~dropped]).any(-1).all()
 
 
 def test_padding_and_dropped_tokens_get_exact_zeros() -> None:
     mask = torch.tensor([[True, False]] * 3)
-    stream = pair_stream(pairs=3, image_tokens=4, text_tokens=2, text_mask=mask)
+    packed = packed_pairs(pairs=3, image_tokens=4, text_tokens=2, text_mask=mask)
     for factor in (None, 0.5):
-        y, routed = moe(capacity_factor=factor)(torch.randn(18, 8), stream)
-        assert not y[~routed.kept[:, 0]].any() and not routed.kept[~stream.valid].any()
+        y, routed = moe(capacity_factor=factor)(torch.randn(18, 8), packed)
+        assert not y[~routed.kept[:, 0]].any() and not routed.kept[~packed.valid].any()
 
 
 def test_all_equal_logits_fill_the_first_expert_in_stream_order() -> None:
     layer = moe(capacity_factor=1.0)
     nn.init.zeros_(layer.router.weight)
-    _, routed = layer(torch.randn(18, 8), STREAM)
+    _, routed = layer(torch.randn(18, 8), PACKED)
     assert routed.capacity == 8  # ceil(18 / 4) = 5 -> 8
     assert routed.expert_index.unique().tolist() == [0]
     assert routed.kept[:, 0].tolist() == [True] * 8 + [False] * 10
@@ -143,17 +143,17 @@ def test_an_idle_expert_gets_a_zero_gradient_not_none() -> None:
     for factor in (None, 8.0):
         layer = moe(num_experts=3, capacity_factor=factor)
         layer.router.weight.data = torch.tensor([[1.0] * 8, [0.0] * 8, [-1.0] * 8])
-        layer(torch.rand(18, 8) + 0.1, STREAM)[0].sum().backward()
+        layer(torch.rand(18, 8) + 0.1, PACKED)[0].sum().backward()
         for parameter in layer.experts.parameters():
             assert parameter.grad[0].any() and not parameter.grad[1:].any()
 
 
 def test_only_padding_keeps_every_parameter_in_the_graph() -> None:
-    stream = Stream.of(pair_stream(pairs=1, image_tokens=2, text_tokens=1).segments, device=torch.device("cpu"))
-    stream = Stream(stream.segments, stream.modality, torch.zeros_like(stream.valid), stream.pair)
+    packed = PackedTokens.of(packed_pairs(pairs=1, image_tokens=2, text_tokens=1).segments, device=torch.device("cpu"))
+    packed = PackedTokens(packed.segments, packed.modality, torch.zeros_like(packed.valid), packed.pair)
     for factor in (None, 1.0):
         layer = moe(capacity_factor=factor)
-        y, _ = layer(torch.randn(3, 8), stream)
+        y, _ = layer(torch.randn(3, 8), packed)
         y.sum().backward()
         assert not y.any()
         assert all(p.grad is not None and not p.grad.any() for p in layer.parameters())
@@ -162,9 +162,9 @@ def test_only_padding_keeps_every_parameter_in_the_graph() -> None:
 @pytest.mark.parametrize("training", [True, False])
 def test_bfloat16_autocast_keeps_router_and_residual_precision(training: bool) -> None:
     layer, x = moe().train(training), torch.randn(18, 8)
-    expected, plain = layer(x, STREAM)
+    expected, plain = layer(x, PACKED)
     with torch.autocast("cpu", torch.bfloat16):
-        y, routed = layer(x, STREAM)
+        y, routed = layer(x, PACKED)
     assert routed.gates.dtype == y.dtype == torch.float32
     assert torch.equal(routed.gates, plain.gates) and torch.equal(routed.kept, plain.kept)
     torch.testing.assert_close(y, expected, rtol=0.05, atol=0.05)
@@ -173,15 +173,15 @@ def test_bfloat16_autocast_keeps_router_and_residual_precision(training: bool) -
 
 @pytest.mark.parametrize("training", [True, False])
 def test_a_block_in_bfloat16_stays_in_bfloat16(training: bool) -> None:
-    """Gates are float32; they must not lift the residual stream, or the next norm fails on mixed types."""
+    """Gates are float32; they must not lift the residual packed, or the next norm fails on mixed types."""
     block = Block(8, num_heads=2, mlp=moe()).bfloat16().train(training)
-    y, routed = block(torch.randn(18, 8, dtype=torch.bfloat16), STREAM)
+    y, routed = block(torch.randn(18, 8, dtype=torch.bfloat16), PACKED)
     assert y.dtype == torch.bfloat16 and routed is not None and routed.logits.dtype == torch.float32
 
 
 def test_expert_initialisation() -> None:
     identical, independent = (
-        Experts(8, hidden_dim=16, num_experts=3, init=init) for init in ("identical", "independent")
+        Experts(8, hidden_dim=16, num_experts=3, expert_init=init) for init in ("identical", "independent")
     )
     for name, parameter in identical.named_parameters():
         assert torch.equal(parameter[0], parameter[1]) and torch.equal(parameter[0], parameter[2]), name
@@ -201,9 +201,9 @@ def test_identical_experts_do_not_share_memory() -> None:
 
 
 def test_bad_settings() -> None:
-    with pytest.raises(ConfigError, match=r"model\.expert_init must be 'identical' or 'independent', got 'zero'"):
-        Experts(2, hidden_dim=2, num_experts=2, init="zero")
-    with pytest.raises(ConfigError, match=r"model\.num_experts must be >= 1, got 0"):
+    with pytest.raises(ArgumentError, match=r"expert_init must be 'identical' or 'independent', got 'zero'"):
+        Experts(2, hidden_dim=2, num_experts=2, expert_init="zero")
+    with pytest.raises(ArgumentError, match=r"num_experts must be >= 1, got 0"):
         Experts(2, hidden_dim=2, num_experts=0)
 
 
@@ -211,8 +211,8 @@ def test_result_does_not_depend_on_the_order_of_pairs() -> None:
     """BPR sees gates only: permuting whole pairs inside a group permutes the result."""
     layer = moe(capacity_factor=0.5, capacity_multiple_of=1).double()
     x, order = torch.randn(6, 5, 8, dtype=torch.float64), torch.randperm(6)
-    y, routed = layer(x.flatten(0, 1), flat_stream(groups=6, length=5))
-    permuted, _ = layer(x[order].flatten(0, 1), flat_stream(groups=6, length=5))
+    y, routed = layer(x.flatten(0, 1), packed_groups(groups=6, length=5))
+    permuted, _ = layer(x[order].flatten(0, 1), packed_groups(groups=6, length=5))
     assert not routed.kept.all()
     torch.testing.assert_close(permuted.view_as(x), y.view_as(x)[order])
 
@@ -222,22 +222,22 @@ import torch
 from functools import partial
 from limoe.models.moe import MoE
 from limoe.routing.priority import bpr
-from limoe.routing.top_k import TopKRouter
-from limoe.types import IMAGE, TEXT, Segment, Stream
+from limoe.routing.token_choice import TopKRouter
+from limoe.types import IMAGE, TEXT, Segment, PackedTokens
 
 torch.set_num_threads(1)
 torch.manual_seed(0)
 router = partial(TopKRouter, priority=bpr, noise_std=0.0, capacity_factor=0.5)
 layer = MoE(8, hidden_dim=16, num_experts=4, router=router)
 mask = torch.tensor([[True, False], [True, True], [True, True]])
-stream = Stream.of([Segment(IMAGE, 3, 4), Segment(TEXT, 3, 2, mask)], device=torch.device("cpu"))
+packed = PackedTokens.of([Segment(IMAGE, 3, 4), Segment(TEXT, 3, 2, mask)], device=torch.device("cpu"))
 x = torch.randn(18, 8)
-expected, routed = layer(x, stream)
+expected, routed = layer(x, packed)
 expected.square().sum().backward()
 gradients = [p.grad.clone() for p in layer.parameters()]
 layer.zero_grad()
 assert not routed.kept.all()
-compiled = torch.compile(lambda x: layer(x, stream)[0], fullgraph=True, backend="aot_eager")
+compiled = torch.compile(lambda x: layer(x, packed)[0], fullgraph=True, backend="aot_eager")
 found = compiled(x)
 found.square().sum().backward()
 torch.testing.assert_close(found, expected)
@@ -261,7 +261,7 @@ def test_capacity_path_compiles_into_one_graph() -> None:
 
 def gradient_of(layer: MoE, x: Tensor) -> Tensor:
     layer.zero_grad()
-    layer(x, STREAM)[0].square().sum().backward()
+    layer(x, PACKED)[0].square().sum().backward()
     return layer.experts.weight_in.grad
 
 

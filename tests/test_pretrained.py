@@ -45,7 +45,7 @@ TWO_TOWER = {
         "moe_layers": [1],
         "num_experts": 4,
         "router": {
-            "_target_": "limoe.routing.top_k.TopKRouter",
+            "_target_": "limoe.routing.token_choice.TopKRouter",
             "_partial_": True,
             "priority": {"_target_": "limoe.routing.priority.bpr", "_partial_": True},
         },

@@ -1,19 +1,30 @@
-"""Groups and seats, shared by the routers that have them."""
+"""Capacity and groups, shared by the routers that have them; the contract of a router."""
+
+from typing import Any
 
 import pytest
 import torch
-from builders import flat_stream, pair_stream, top_k_router
+from builders import decide, packed_groups, packed_pairs, top_k_router
 
-from limoe.errors import ConfigError
-from limoe.routing.base import Router, with_noise
-from limoe.types import RouterOutput
+from limoe.errors import ArgumentError
+from limoe.routing.base import Capacity, Router, capacity_usage, with_noise
 
 
 def capacity(*, tokens: int, **settings: object) -> int | None:
-    return (
-        Router(**{"num_experts": 4, "pairs_per_group": 1, **settings})
-        .groups(flat_stream(groups=3, length=tokens))
-        .capacity
+    packed = packed_groups(groups=3, length=tokens)
+    return limits(pairs_per_group=1, **settings).groups(packed, num_experts=4, training=True).capacity
+
+
+def limits(**settings: Any) -> Capacity:
+    return Capacity(
+        **{
+            "capacity_factor": 1.05,
+            "eval_capacity_factor": None,
+            "capacity_rounding": "ceil",
+            "capacity_multiple_of": 4,
+            "pairs_per_group": 8,
+            **settings,
+        }
     )
 
 
@@ -28,28 +39,50 @@ def test_rounding_is_a_choice() -> None:
 
 
 def test_the_router_uses_its_rounding() -> None:
-    stream, x = flat_stream(groups=1, length=10), torch.ones(10, 1)
-    for rounding, seats in (("ceil", 3), ("round", 2)):
+    packed, x = packed_groups(groups=1, length=10), torch.ones(10, 1)
+    for rounding, slots in (("ceil", 3), ("round", 2)):
         settings = {"capacity_factor": 1.0, "capacity_multiple_of": 1, "capacity_rounding": rounding, "noise_std": 0.0}
-        routed: RouterOutput = top_k_router(1, num_experts=4, **settings)(x, stream)
-        assert (routed.capacity, int(routed.kept.sum())) == (seats, seats)
+        routed = decide(top_k_router(1, num_experts=4, **settings), x, packed)
+        assert (routed.capacity, int(routed.kept.sum())) == (slots, slots)
 
 
 def test_groups_are_whole_pairs() -> None:
     """Five pairs, two per group: both modalities of a pair in its group, the last group is smaller."""
-    stream = pair_stream(pairs=5, image_tokens=2, text_tokens=1)
-    groups = Router(num_experts=2, pairs_per_group=2).groups(stream)
+    packed = packed_pairs(pairs=5, image_tokens=2, text_tokens=1)
+    groups = limits(pairs_per_group=2).groups(packed, num_experts=2, training=True)
     assert (groups.total, groups.pairs) == (3, 2)
     assert groups.of_token.tolist() == [0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 0, 0, 1, 1, 2]
-    whole = Router(num_experts=2, pairs_per_group=None).groups(stream)
+    whole = limits(pairs_per_group=None).groups(packed, num_experts=2, training=True)
     assert (whole.total, whole.pairs, whole.of_token.unique().tolist()) == (1, 5, [0])
 
 
-def test_seats_follow_the_mode() -> None:
-    router = Router(num_experts=2, capacity_factor=1.0, capacity_multiple_of=1, eval_capacity_factor=0.5)
-    stream = flat_stream(groups=1, length=8)
-    assert (router.groups(stream).capacity, router.eval().groups(stream).capacity) == (4, 2)
-    assert router.depends_on_batch and not Router(num_experts=2).depends_on_batch
+def test_capacity_follows_the_mode() -> None:
+    """8 tokens, 2 experts: 4 slots at factor 1, 2 at factor 0.5."""
+    settings = {"capacity_factor": 1.0, "capacity_multiple_of": 1, "eval_capacity_factor": 0.5}
+    router = top_k_router(1, num_experts=2, **settings)
+    packed, x = packed_groups(groups=1, length=8), torch.ones(8, 1)
+    assert decide(router, x, packed).capacity == 4
+    assert decide(router.eval(), x, packed).capacity == 2
+    assert router.depends_on_batch and not top_k_router(1, num_experts=2).depends_on_batch
+
+
+def test_usage_by_hand() -> None:
+    """4 + 2 tokens per pair, 2 pairs per group, 3 experts, factor 1.5: 12 * 1.5 / 3 = 6 slots, 9 rows per pair."""
+    capacity = limits(capacity_factor=1.5, capacity_multiple_of=1, pairs_per_group=2)
+    lengths = {"image": 4, "text": 2}
+    usage = capacity_usage(capacity, lengths, num_experts=3, k=1, pairs=8)
+    assert usage.rows == {"image": 4, "text": 2} and usage.computed_rows == 9
+    assert (usage.slots, usage.pairs_per_group, usage.effective_capacity_factor) == (6, 2, 1.5)
+    filled = capacity_usage(capacity, lengths, num_experts=3, k=1, pairs=8, filled=True)
+    assert filled.experts_per_token == 1.5 and filled.rows == {"image": 6, "text": 3}  # all 18 slots for 12 tokens
+
+
+def test_a_router_without_its_methods_is_refused() -> None:
+    class Half(Router):
+        pass
+
+    with pytest.raises(TypeError, match="abstract methods"):
+        Half(num_experts=2)
 
 
 def test_no_noise_is_no_draw() -> None:
@@ -64,5 +97,5 @@ def test_no_noise_is_no_draw() -> None:
     ("key", "value"), [("capacity_rounding", "floor"), ("capacity_multiple_of", 0), ("pairs_per_group", 0)]
 )
 def test_bad_settings_name_key_and_value(key: str, value: object) -> None:
-    with pytest.raises(ConfigError, match=rf"routing\.{key} must be .* got {value!r}"):
-        Router(num_experts=4, **{key: value})
+    with pytest.raises(ArgumentError, match=rf"{key} must be .* got {value!r}"):
+        limits(**{key: value})

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 import pytest
 import torch
+from builders import layouts
 from torch import Tensor
 
 from limoe.routing import priority
-from limoe.routing.dispatch import PaddedPlan
-from limoe.routing.top_k import TopKRouter
-from limoe.types import IMAGE, TEXT, RouterOutput, Segment, Stream
+from limoe.routing.token_choice import TopKRouter
+from limoe.types import IMAGE, TEXT, Dispatcher, ExpertTokens, PackedTokens, RouterOutput, Segment
 
 PRIORITIES = (priority.bpr, priority.first_come, priority.image_first, priority.text_first, priority.random)
 LOGITS = {
@@ -25,6 +25,7 @@ LOGITS = {
 class Drawn:
     """One random router with the scores that its priority gave, and the tokens it saw."""
 
+    dispatcher: Dispatcher
     routed: RouterOutput
     score: Tensor
     group: Tensor
@@ -36,13 +37,13 @@ def draw(rng: random.Random) -> Drawn:
     pairs, lengths = rng.randint(0, 4), (rng.randint(0, 4), rng.randint(0, 3))
     mask = torch.rand(pairs, lengths[1]) < 0.7
     segments = [Segment(IMAGE, pairs, lengths[0]), Segment(TEXT, pairs, lengths[1], mask)]
-    stream = Stream.of(segments, device=torch.device("cpu"))
+    packed = PackedTokens.of(segments, device=torch.device("cpu"))
     experts = rng.randint(1, 5)
     per_group = rng.choice([None, 1, 2])
     scores = []
 
-    def remember(top_gate: Tensor, stream: Stream) -> Tensor:
-        scores.append(rule(top_gate, stream))
+    def remember(top_gate: Tensor, packed: PackedTokens) -> Tensor:
+        scores.append(rule(top_gate, packed))
         return scores[-1]
 
     rule, kind = rng.choice(PRIORITIES), rng.choice(list(LOGITS))
@@ -59,9 +60,10 @@ def draw(rng: random.Random) -> Drawn:
         count_pad=rng.random() < 0.2,
     )
     router.weight.data = torch.eye(experts)  # tokens are logits
-    x = LOGITS[kind]((len(stream.pair), experts))
+    x = LOGITS[kind]((len(packed.pair), experts))
     group_size = max(1, min(per_group or pairs, pairs))
-    return Drawn(router(x, stream), scores[0].detach(), stream.pair // group_size, -(-pairs // group_size), kind)
+    dispatcher, routed = router(x, packed)
+    return Drawn(dispatcher, routed, scores[0].detach(), packed.pair // group_size, -(-pairs // group_size), kind)
 
 
 def before(drawn: Drawn) -> Tensor:
@@ -91,21 +93,23 @@ def check_travel(drawn: Drawn) -> None:
     """Both layouts: every kept (token, choice) has one row of its own, of its expert, and comes back with its gate."""
     routed = drawn.routed
     tokens, weight = len(routed.valid), (routed.gate * routed.kept).detach()
-    for plan in {routed.plan, routed.plan.packed()}:
-        rows = plan.dispatch(torch.eye(tokens))
+    dispatcher = drawn.dispatcher
+    for layout, buffers in layouts(dispatcher, torch.eye(tokens)).items():
+        rows, offsets = buffers
         num_rows = rows.shape[:-1].numel()
-        torch.testing.assert_close(plan.combine(rows).detach(), weight.sum(1).diag())
+        assert dispatcher.rows[layout] == num_rows
+        torch.testing.assert_close(dispatcher.combine(buffers).detach(), weight.sum(1).diag())
         number = torch.arange(num_rows)
-        expert = (
-            number // max(rows.shape[1], 1) if isinstance(plan, PaddedPlan) else (number[:, None] >= plan.ends).sum(1)
-        )
+        expert = number // max(rows.shape[1], 1) if offsets is None else (number[:, None] >= offsets).sum(1)
         expected = (weight * (1.0 + routed.expert_index)).sum(1, keepdim=True)
-        found = plan.combine((1.0 + expert)[:, None].view(*rows.shape[:-1], 1)).detach()
+        answer = ExpertTokens((1.0 + expert)[:, None].view(*rows.shape[:-1], 1), offsets)
+        found = dispatcher.combine(answer).detach()
         torch.testing.assert_close(found, expected)
         if num_rows == 0:
             continue
-        held = plan.combine(torch.eye(num_rows).view(*rows.shape[:-1], -1)).detach() != 0  # [T, rows]
-        assert held.sum(0).max() <= 1  # nobody shares a seat
+        own = ExpertTokens(torch.eye(num_rows).view(*rows.shape[:-1], -1), offsets)
+        held = dispatcher.combine(own).detach() != 0  # [T, rows]
+        assert held.sum(0).max() <= 1  # no slot is shared
         assert torch.equal(held.sum(1), (weight > 0).sum(1))  # a gate can underflow to 0
 
 

@@ -30,7 +30,10 @@ def composed(*overrides: str) -> DictConfig:
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
-        (["routing=hash"], "routing: limoe.routing.hash.HashRouter learns nothing that aux_loss (importance, load, z,"),
+        (
+            ["routing=hash"],
+            "routing: limoe.routing.fixed.HashRouter learns nothing that aux_loss (importance, load, z,",
+        ),
         (["routing=random", "aux_loss=z"], "learns nothing that aux_loss (z) could move: add aux_loss=none"),
         (["routing=expert_choice"], "aux_loss.load is undefined with ExpertChoiceRouter"),
         (["routing=soft"], "drop it: ~aux_loss.load"),

@@ -2,19 +2,19 @@
 
 import pytest
 import torch
-from builders import flat_stream, pair_stream
+from builders import decide, packed_groups, packed_pairs
 from torch import Tensor
 
 from limoe.aux_losses.classic import Importance, ZLoss
 from limoe.aux_losses.entropy import GlobalEntropy, LocalEntropy
-from limoe.errors import ConfigError
+from limoe.errors import ArgumentError
 from limoe.models.moe import MoE
 from limoe.routing.soft import SoftRouter
 from limoe.routing.statistics import modality_statistics
-from limoe.types import TEXT, RouterOutput
+from limoe.types import BUFFERS, TEXT, ExpertTokens
 
 MASK = torch.tensor([[True, True, False, False], [True, False, False, True], [False] * 4])
-STREAM = pair_stream(pairs=3, image_tokens=5, text_tokens=4, text_mask=MASK)
+PACKED = packed_pairs(pairs=3, image_tokens=5, text_tokens=4, text_mask=MASK)
 
 
 def soft(**settings: object) -> SoftRouter:
@@ -35,13 +35,14 @@ def test_equals_the_algorithm_sequence_by_sequence() -> None:
     router = soft().double()
     router.scale.data.fill_(3.0)
     x = torch.randn(27, 3, dtype=torch.float64)
-    routed = router(x, STREAM)
-    rows = routed.plan.dispatch(x)
+    dispatcher, _ = router(x, PACKED)
+    rows = dispatcher.dispatch(x, BUFFERS).tokens
     assert rows.shape == (2, 6 * 2, 3)  # E, (images and texts) * p, D
     experts = [torch.tanh, torch.sin]
-    y = routed.plan.combine(torch.stack([expert(row) for expert, row in zip(experts, rows, strict=True)]))
-    images, texts = STREAM.split(y)
-    x_images, x_texts = STREAM.split(x)
+    answers = torch.stack([expert(row) for expert, row in zip(experts, rows, strict=True)])
+    y = dispatcher.combine(ExpertTokens(answers))
+    images, texts = PACKED.split(y)
+    x_images, x_texts = PACKED.split(x)
     for i in range(3):
         torch.testing.assert_close(images[i], by_hand(x_images[i], router, experts))
         if MASK[i].any():
@@ -53,7 +54,7 @@ def test_nothing_passes_from_one_sequence_to_another() -> None:
     """Neither between pairs nor from a picture to its text: that would give the contrastive answer away."""
     layer = MoE(3, hidden_dim=8, num_experts=2, router=lambda dim, num_experts: soft())
     x = torch.randn(27, 3, requires_grad=True)
-    images, texts = STREAM.split(layer(x, STREAM)[0])
+    images, texts = PACKED.split(layer(x, PACKED)[0])
     for part, start, length in ((images[1], 5, 5), (texts[1], 15 + 4, 4)):
         (gradient,) = torch.autograd.grad(part.sum(), x, retain_graph=True)
         inside = torch.zeros(27, dtype=torch.bool)
@@ -62,28 +63,28 @@ def test_nothing_passes_from_one_sequence_to_another() -> None:
 
 
 def test_gates_are_the_shares_of_the_experts() -> None:
-    routed: RouterOutput = soft()(torch.randn(27, 3), STREAM)
-    shares = routed.plan.share.view(27, 2, 2).sum(-1)
-    torch.testing.assert_close(routed.gates[STREAM.valid], shares[STREAM.valid])
+    dispatcher, routed = soft()(torch.randn(27, 3), PACKED)
+    shares = dispatcher.share.view(27, 2, 2).sum(-1)
+    torch.testing.assert_close(routed.gates[PACKED.valid], shares[PACKED.valid])
     assert torch.equal(routed.expert_index[:, 0], routed.gates.argmax(-1))
-    assert torch.equal(routed.kept[:, 0], STREAM.valid) and routed.capacity == 2
+    assert torch.equal(routed.kept[:, 0], PACKED.valid) and routed.capacity == 2
     assert modality_statistics(routed, TEXT).success_rate == 1
 
 
 def test_losses_have_gradients() -> None:
     router = soft()
-    routed = router(torch.randn(27, 3), STREAM)
+    routed = decide(router, torch.randn(27, 3), PACKED)
     for atom in (Importance(), ZLoss(), LocalEntropy(modality="text"), GlobalEntropy(modality="image")):
         (gradient,) = torch.autograd.grad(atom(routed), router.weight, retain_graph=True)
         assert gradient.isfinite().all() and gradient.any()
 
 
 def test_noise_is_absolute_and_of_training(monkeypatch: pytest.MonkeyPatch) -> None:
-    router, stream, x = soft(noise_std=0.5), flat_stream(groups=1, length=2), torch.randn(2, 3)
-    clean = router.eval()(x, stream)
+    router, packed, x = soft(noise_std=0.5), packed_groups(groups=1, length=2), torch.randn(2, 3)
+    clean = decide(router.eval(), x, packed)
     assert torch.equal(clean.logits, clean.noisy_logits)
     monkeypatch.setattr(torch, "randn_like", torch.ones_like)  # every slot 0.5 higher, so every expert too
-    noisy = router.train()(x, stream)
+    noisy = decide(router.train(), x, packed)
     torch.testing.assert_close(noisy.noisy_logits, clean.logits + 0.5)
     torch.testing.assert_close(noisy.logits, clean.logits)
 
@@ -91,14 +92,14 @@ def test_noise_is_absolute_and_of_training(monkeypatch: pytest.MonkeyPatch) -> N
 def test_bfloat16_data_keep_float32_weights() -> None:
     layer = MoE(3, hidden_dim=8, num_experts=2, router=lambda dim, num_experts: soft())
     x = torch.randn(27, 3)
-    expected, _ = layer(x, STREAM)
+    expected, _ = layer(x, PACKED)
     with torch.autocast("cpu", torch.bfloat16):
-        y, routed = layer(x, STREAM)
+        y, routed = layer(x, PACKED)
     assert routed.gates.dtype == torch.float32 and y.dtype == torch.float32
     torch.testing.assert_close(y, expected, rtol=0.05, atol=0.02)
 
 
 @pytest.mark.parametrize(("key", "value"), [("slots_per_expert", 0), ("noise_std", -1.0)])
 def test_bad_settings_name_key_and_value(key: str, value: float) -> None:
-    with pytest.raises(ConfigError, match=rf"routing\.{key} must be .* got {value}"):
+    with pytest.raises(ArgumentError, match=rf"{key} must be .* got {value}"):
         soft(**{key: value})

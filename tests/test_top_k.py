@@ -7,16 +7,15 @@ from functools import partial
 import oracle
 import pytest
 import torch
-from builders import flat_stream, pair_stream, top_k_router
+from builders import decide, packed_groups, packed_pairs, top_k_router
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from limoe.errors import ConfigError
+from limoe.errors import ArgumentError
 from limoe.routing.priority import bpr, first_come, get_priority, text_first
-from limoe.routing.token_choice import top_k_index
-from limoe.routing.top_k import TopKRouter
-from limoe.types import IMAGE, TEXT, RouterOutput, Stream
+from limoe.routing.token_choice import TopKRouter, top_k_index
+from limoe.types import IMAGE, TEXT, PackedTokens, RouterOutput
 
 FAST = settings(max_examples=60, deadline=None, derandomize=True, database=None)
 
@@ -63,7 +62,7 @@ def test_decisions_equal_nested_loops(
     k = min(k, num_experts)
     generator = torch.Generator().manual_seed(seed)
     mask = torch.rand(pairs, text_tokens, generator=generator) < 0.7
-    stream = pair_stream(pairs=pairs, image_tokens=image_tokens, text_tokens=text_tokens, text_mask=mask)
+    packed = packed_pairs(pairs=pairs, image_tokens=image_tokens, text_tokens=text_tokens, text_mask=mask)
     router = top_k_router(
         2,
         num_experts=num_experts,
@@ -75,9 +74,9 @@ def test_decisions_equal_nested_loops(
         priority=get_priority(name),
     ).double()
     router.weight.data = torch.randint(-1, 2, (num_experts, 2), generator=generator).double()
-    x = torch.randint(-1, 2, (len(stream.valid), 2), generator=generator).double()
+    x = torch.randint(-1, 2, (len(packed.valid), 2), generator=generator).double()
     torch.manual_seed(7)
-    routed = router(x, stream)
+    routed = decide(router, x, packed)
 
     gates = routed.gates.tolist()
     for token, row in enumerate(gates):
@@ -135,7 +134,7 @@ def unit_noise(monkeypatch: pytest.MonkeyPatch) -> Tensor:
 
 
 def test_noise_is_one_over_e_and_selects_and_weighs(unit_noise: Tensor) -> None:
-    routed = ramp_router()(torch.ones(4, 1), flat_stream(groups=1, length=4))
+    routed = decide(ramp_router(), torch.ones(4, 1), packed_groups(groups=1, length=4))
     assert routed.noise_std == 0.25
     assert torch.equal(routed.logits, torch.arange(4.0).expand(4, 4))  # stays clean
     torch.testing.assert_close(routed.noisy_logits, routed.logits + unit_noise / 4)
@@ -146,22 +145,24 @@ def test_noise_is_one_over_e_and_selects_and_weighs(unit_noise: Tensor) -> None:
 
 
 def test_noise_std_scales_and_is_off_in_evaluation(unit_noise: Tensor) -> None:
-    router, x, stream = ramp_router(noise_std=2.0), torch.ones(4, 1), flat_stream(groups=1, length=4)
-    torch.testing.assert_close(router(x, stream).noisy_logits - torch.arange(4.0), unit_noise / 2)
-    routed = router.eval()(x, stream)
+    router, x, packed = ramp_router(noise_std=2.0), torch.ones(4, 1), packed_groups(groups=1, length=4)
+    torch.testing.assert_close(decide(router, x, packed).noisy_logits - torch.arange(4.0), unit_noise / 2)
+    routed = decide(router.eval(), x, packed)
     assert torch.equal(routed.noisy_logits, routed.logits) and routed.noise_std == 0.0
-    assert ramp_router(noise_std=0.0)(x, stream).noise_std == 0.0
+    assert decide(ramp_router(noise_std=0.0), x, packed).noise_std == 0.0
 
 
 def test_gates_are_softmaxed_before_the_choice_and_not_renormalised() -> None:
     """Token 0: softmax(0, 0, 0, 0): both gates 1/4, not 1/2."""
-    routed = ramp_router(k=2, noise_std=0.0)(torch.zeros(1, 1), flat_stream(groups=1, length=1))
+    routed = decide(ramp_router(k=2, noise_std=0.0), torch.zeros(1, 1), packed_groups(groups=1, length=1))
     assert routed.gate.tolist() == [[0.25, 0.25]] and routed.expert_index.tolist() == [[0, 1]]
 
 
 def test_renormalised_gates_sum_to_one_and_leave_the_selection_alone() -> None:
-    x, stream = torch.linspace(-2, 2, 8)[:, None], flat_stream(groups=1, length=8)
-    raw, renormalised = (ramp_router(k=2, noise_std=0.0, renormalize_gates=r)(x, stream) for r in (False, True))
+    x, packed = torch.linspace(-2, 2, 8)[:, None], packed_groups(groups=1, length=8)
+    raw, renormalised = (
+        decide(ramp_router(k=2, noise_std=0.0, renormalize_gates=choice), x, packed) for choice in (False, True)
+    )
     torch.testing.assert_close(renormalised.gate.sum(1), torch.ones(8))
     assert torch.equal(raw.expert_index, renormalised.expert_index) and torch.equal(raw.gates, renormalised.gates)
     assert torch.equal(raw.kept, renormalised.kept)
@@ -170,7 +171,7 @@ def test_renormalised_gates_sum_to_one_and_leave_the_selection_alone() -> None:
 @pytest.mark.parametrize(("renormalize", "moves"), [(False, True), (True, False)])
 def test_task_gradient_of_the_router_at_k_1(renormalize: bool, moves: bool) -> None:
     router = top_k_router(3, num_experts=4, noise_std=0.0, renormalize_gates=renormalize)
-    router(torch.randn(6, 3), flat_stream(groups=1, length=6)).gate.sum().backward()
+    decide(router, torch.randn(6, 3), packed_groups(groups=1, length=6)).gate.sum().backward()
     assert (router.weight.grad.abs().max() > 1e-6) == moves
 
 
@@ -179,7 +180,7 @@ def test_extreme_logits_stay_finite(k: int) -> None:
     router = top_k_router(2, num_experts=4, k=k, noise_std=0.0)
     router.weight.data = torch.tensor([[1.0, 0], [-1, 0], [0, 1], [0, -1]])
     x = torch.tensor([[1e4, -1e4], [0, 0], [-1e4, 0], [1e4, 1e4]], requires_grad=True)
-    routed = router(x, flat_stream(groups=1, length=4))
+    routed = decide(router, x, packed_groups(groups=1, length=4))
     assert routed.gates.isfinite().all() and routed.log_probs.isfinite().all()
     # (1e4, -1e4, -1e4, 1e4): experts 0 and 3 share; then all equal; then 1 alone; (1e4, -1e4, 1e4, -1e4): 0 and 2
     assert routed.expert_index[:, 0].tolist() == [0, 0, 1, 0]
@@ -189,21 +190,21 @@ def test_extreme_logits_stay_finite(k: int) -> None:
 
 
 def test_router_is_float32_under_bfloat16_autocast() -> None:
-    router, stream = top_k_router(64, num_experts=8, noise_std=0.0), flat_stream(groups=1, length=32)
+    router, packed = top_k_router(64, num_experts=8, noise_std=0.0), packed_groups(groups=1, length=32)
     x = torch.randn(32, 64)
-    expected = router(x, stream)
+    expected = decide(router, x, packed)
     with torch.autocast("cpu", torch.bfloat16):
-        routed = router(x, stream)
-        half = router(x.bfloat16(), stream)
+        routed = decide(router, x, packed)
+        half = decide(router, x.bfloat16(), packed)
     for name in ("logits", "noisy_logits", "gates", "gate"):
         assert getattr(routed, name).dtype == getattr(half, name).dtype == torch.float32
         assert torch.equal(getattr(routed, name), getattr(expected, name)), name
-    assert torch.equal(half.logits, router(x.bfloat16().float(), stream).logits)
+    assert torch.equal(half.logits, decide(router, x.bfloat16().float(), packed).logits)
 
 
 def test_router_in_bfloat16_parameters_still_computes_in_float32() -> None:
     router = top_k_router(64, num_experts=8, noise_std=0.0).bfloat16()
-    routed = router(torch.randn(4, 64, dtype=torch.bfloat16), flat_stream(groups=1, length=4))
+    routed = decide(router, torch.randn(4, 64, dtype=torch.bfloat16), packed_groups(groups=1, length=4))
     assert routed.logits.dtype == routed.gates.dtype == torch.float32
     assert not torch.equal(routed.logits, routed.logits.bfloat16().float())
 
@@ -211,10 +212,13 @@ def test_router_in_bfloat16_parameters_still_computes_in_float32() -> None:
 def test_padding_takes_no_seat_and_count_pad_restores_the_reference() -> None:
     """Six identical texts tokens for 4 seats in batch order, the first two are padding."""
     mask = torch.tensor([[False, False, True, True, True, True]])
-    stream = pair_stream(pairs=1, image_tokens=1, text_tokens=6, text_mask=mask)
+    packed = packed_pairs(pairs=1, image_tokens=1, text_tokens=6, text_mask=mask)
     settings = {"noise_std": 0.0, "capacity_factor": 2.0, "priority": first_come}  # ceil(7 * 2 / 4) = 4 seats
     x = torch.tensor([[-1.0]] + [[1.0]] * 6)  # the image wants expert 0, all texts want expert 3
-    masked, counted = ramp_router(**settings)(x, stream), ramp_router(count_pad=True, **settings)(x, stream)
+    masked, counted = (
+        decide(ramp_router(**settings), x, packed),
+        decide(ramp_router(count_pad=True, **settings), x, packed),
+    )
     assert masked.capacity == counted.capacity == 4
     assert masked.kept[:, 0].tolist() == [True, False, False, True, True, True, True]
     assert masked.valid.tolist() == [True, False, False, True, True, True, True]
@@ -225,14 +229,14 @@ def test_padding_takes_no_seat_and_count_pad_restores_the_reference() -> None:
 def test_capacity_depends_on_shapes_only() -> None:
     router = ramp_router(capacity_factor=1.0, capacity_multiple_of=1)
     for mask in (torch.ones(4, 6, dtype=torch.bool), torch.zeros(4, 6, dtype=torch.bool)):
-        stream = pair_stream(pairs=4, image_tokens=10, text_tokens=6, text_mask=mask)
-        assert router(torch.randn(64, 1), stream).capacity == 16
+        packed = packed_pairs(pairs=4, image_tokens=10, text_tokens=6, text_mask=mask)
+        assert decide(router, torch.randn(64, 1), packed).capacity == 16
 
 
 def test_capacity_is_never_above_the_tokens_of_a_group() -> None:
     """A token takes at most one seat of an expert, so more seats than tokens would only be computed in vain."""
-    stream = flat_stream(groups=2, length=3)
-    routed = ramp_router(capacity_factor=50.0, pairs_per_group=1, k=4)(torch.randn(6, 1), stream)
+    packed = packed_groups(groups=2, length=3)
+    routed = decide(ramp_router(capacity_factor=50.0, pairs_per_group=1, k=4), torch.randn(6, 1), packed)
     assert routed.capacity == 3 and routed.kept.all()
 
 
@@ -242,10 +246,10 @@ def test_groups_do_not_know_each_other() -> None:
         4, num_experts=2, noise_std=0.0, pairs_per_group=2, capacity_factor=0.5, capacity_multiple_of=1
     )
     x = torch.randn(5, 6, 4)
-    whole = router(x.flatten(0, 1), flat_stream(groups=5, length=6))
+    whole = decide(router, x.flatten(0, 1), packed_groups(groups=5, length=6))
     assert whole.capacity == 3  # ceil(12 * 0.5 / 2)
     for start in (0, 2):
-        alone = router(x[start : start + 2].flatten(0, 1), flat_stream(groups=2, length=6))
+        alone = decide(router, x[start : start + 2].flatten(0, 1), packed_groups(groups=2, length=6))
         assert torch.equal(alone.kept, whole.kept.view(5, 6, 1)[start : start + 2].flatten(0, 1))
     per_expert = torch.bincount(whole.expert_index[24:, 0], minlength=2)
     assert whole.kept[24:].sum() == per_expert.clamp_max(3).sum()
@@ -253,28 +257,33 @@ def test_groups_do_not_know_each_other() -> None:
 
 def test_evaluation_has_its_own_capacity_and_priority() -> None:
     mask = torch.ones(1, 2, dtype=torch.bool)
-    stream = pair_stream(pairs=1, image_tokens=2, text_tokens=2, text_mask=mask)
+    packed = packed_pairs(pairs=1, image_tokens=2, text_tokens=2, text_mask=mask)
     settings = {"noise_std": 0.0, "capacity_multiple_of": 1, "capacity_factor": 1.0, "eval_capacity_factor": 2.0}
     x = torch.ones(4, 1)  # everybody wants expert 3; 1 seat in training, 2 in evaluation
     router = ramp_router(priority=first_come, eval_priority=text_first, **settings)
-    assert router(x, stream).kept[:, 0].tolist() == [True, False, False, False]
-    assert router.eval()(x, stream).kept[:, 0].tolist() == [False, False, True, True]
+    assert decide(router, x, packed).kept[:, 0].tolist() == [True, False, False, False]
+    assert decide(router.eval(), x, packed).kept[:, 0].tolist() == [False, False, True, True]
     same = ramp_router(priority=text_first, **settings).eval()
-    assert same(x, stream).kept[:, 0].tolist() == [False, False, True, True]
-    unlimited = ramp_router(priority=first_come).eval()(x, stream)
+    assert decide(same, x, packed).kept[:, 0].tolist() == [False, False, True, True]
+    unlimited = decide(ramp_router(priority=first_come).eval(), x, packed)
     assert unlimited.capacity is None and unlimited.kept.all()
 
 
 def test_bpr_sits_the_sure_token_first() -> None:
     """All want expert 3 with growing confidence; one seat."""
-    x, stream = torch.tensor([[1.0], [2.0], [4.0], [3.0]]), flat_stream(groups=1, length=4)
+    x, packed = torch.tensor([[1.0], [2.0], [4.0], [3.0]]), packed_groups(groups=1, length=4)
     settings = {"noise_std": 0.0, "capacity_multiple_of": 1, "capacity_factor": 1.0}
-    assert ramp_router(priority=bpr, **settings)(x, stream).kept[:, 0].tolist() == [False, False, True, False]
-    assert ramp_router(priority=first_come, **settings)(x, stream).kept[:, 0].tolist() == [True, False, False, False]
+    assert decide(ramp_router(priority=bpr, **settings), x, packed).kept[:, 0].tolist() == [False, False, True, False]
+    assert decide(ramp_router(priority=first_come, **settings), x, packed).kept[:, 0].tolist() == [
+        True,
+        False,
+        False,
+        False,
+    ]
 
 
 def route(**settings: object) -> RouterOutput:
-    return ramp_router(**settings)(torch.randn(4, 1), flat_stream(groups=1, length=4))
+    return decide(ramp_router(**settings), torch.randn(4, 1), packed_groups(groups=1, length=4))
 
 
 def test_router_output_is_frozen() -> None:
@@ -285,7 +294,7 @@ def test_router_output_is_frozen() -> None:
 
 def test_statistics_taken_first_leave_the_losses_their_gradient() -> None:
     router = ramp_router()
-    routed: RouterOutput = router(torch.randn(4, 1), flat_stream(groups=1, length=4))
+    routed: RouterOutput = decide(router, torch.randn(4, 1), packed_groups(groups=1, length=4))
     with torch.no_grad():
         assert routed.log_probs.isfinite().all()
     routed.log_probs[:, 0].sum().backward()
@@ -314,14 +323,14 @@ def test_initial_weights_are_lecun_normal() -> None:
     ],
 )
 def test_bad_settings_name_key_and_value(key: str, value: float) -> None:
-    with pytest.raises(ConfigError, match=rf"routing\.{key} must be .* got {value}"):
+    with pytest.raises(ArgumentError, match=rf"{key} must be .* got {value}"):
         partial(top_k_router, 1, num_experts=4)(**{key: value})
 
 
 def test_streams_split_views() -> None:
-    stream: Stream = pair_stream(pairs=2, image_tokens=3, text_tokens=2)
+    packed: PackedTokens = packed_pairs(pairs=2, image_tokens=3, text_tokens=2)
     x = torch.arange(10.0)[:, None]
-    images, texts = stream.split(x)
+    images, texts = packed.split(x)
     assert images[..., 0].tolist() == [[0, 1, 2], [3, 4, 5]] and texts[..., 0].tolist() == [[6, 7], [8, 9]]
-    assert stream.pair.tolist() == [0, 0, 0, 1, 1, 1, 0, 0, 1, 1]
-    assert stream.tokens_per_pair == 5 and stream.num_pairs == 2
+    assert packed.pair.tolist() == [0, 0, 0, 1, 1, 1, 0, 0, 1, 1]
+    assert packed.tokens_per_pair == 5 and packed.num_pairs == 2

@@ -61,10 +61,10 @@ def test_raw_gates_scale_the_sparse_layer(k: int) -> None:
     seen: dict[str, Tensor] = {}
     mlp = sparse.tower.blocks[1].mlp
     mlp.register_forward_hook(lambda _, inputs, output: seen.update(x=inputs[0], y=output[0], gate=output[1].gate))
-    mlp.register_forward_pre_hook(lambda _, inputs: seen.update(stream=inputs[1]))
+    mlp.register_forward_pre_hook(lambda _, inputs: seen.update(packed=inputs[1]))
     features(sparse)
-    expected, _ = dense.tower.blocks[1].mlp(seen["x"], seen["stream"])
-    valid = seen["stream"].valid[:, None]
+    expected, _ = dense.tower.blocks[1].mlp(seen["x"], seen["packed"])
+    valid = seen["packed"].valid[:, None]
     assert torch.allclose(seen["y"], seen["gate"].sum(-1, keepdim=True) * expected * valid, rtol=0, atol=1e-12)
     dense, all_experts = dense_pair({"k": 4})
     assert torch.allclose(features(all_experts), features(dense), rtol=0, atol=1e-12)

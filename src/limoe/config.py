@@ -17,6 +17,7 @@ from limoe.config_errors import explained
 from limoe.config_targets import check_targets, locate, targets
 from limoe.errors import ConfigError, require
 from limoe.model_settings import check_model, check_seen, require_positive_int, sparse_towers, towers
+from limoe.routing.base import Router
 from limoe.types import MODALITIES
 
 RUN_ID = "LIMOE_RUN_ID"
@@ -188,9 +189,9 @@ def _check_aux_loss(cfg: DictConfig, *, model: dict[str, Any], routing: dict[str
     names = ", ".join(cfg.aux_loss)
     if not sparse_towers(model):
         raise ConfigError(f"model.moe_layers is empty (dense), but aux_loss ({names}) needs routers: add aux_loss=none")
-    target = routing.get("_target_", "limoe.routing.base.Router")
-    router = locate(target, key="routing")
-    if not getattr(router, "learns", True):
+    target = routing["_target_"]
+    router = router_class(routing)
+    if not router.learns:
         raise ConfigError(f"routing: {target} learns nothing that aux_loss ({names}) could move: add aux_loss=none")
     for key, given in targets(cfg.aux_loss):
         if (modality := given.get("modality")) in MODALITIES:
@@ -199,9 +200,22 @@ def _check_aux_loss(cfg: DictConfig, *, model: dict[str, Any], routing: dict[str
             _check_noise(key, router=router, routing=routing)
 
 
-def _check_noise(key: str, *, router: Any, routing: dict[str, Any]) -> None:
+def router_class(routing: dict[str, Any]) -> type[Router]:
+    """The class that the group `routing` names.
+
+    Raises:
+        ConfigError: it is no router.
+    """
+    target = routing["_target_"]
+    found: Any = locate(target, key="routing")
+    if not (isinstance(found, type) and issubclass(found, Router)):
+        raise ConfigError(f"routing._target_: {target} must be a class derived from limoe.routing.base.Router")
+    return found
+
+
+def _check_noise(key: str, *, router: type[Router], routing: dict[str, Any]) -> None:
     """A loss that reads the K-th largest noisy logit needs noise, and a router that chooses by that logit."""
-    if not getattr(router, "has_threshold", True):
+    if not router.has_threshold:
         raise ConfigError(
             f"{key} is undefined with {router.__name__}, where no token chooses by its logits: drop it: ~{key}"
         )

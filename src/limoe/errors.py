@@ -23,6 +23,21 @@ class ConfigError(LimoeError):
     """A config key has a value that breaks a rule."""
 
 
+class ArgumentError(LimoeError):
+    """A constructor's argument breaks a rule, in the constructor's own words: it knows no config key.
+
+    Whoever knows where the argument was set, such as `limoe.config.instantiate`, adds the dotted key.
+
+    Args:
+        message: begins with the name of the argument.
+        argument: that name; a part of its value may follow it (`sizes.image`, `shots[1]`).
+    """
+
+    def __init__(self, message: str, *, argument: str = "", details: str = "") -> None:
+        super().__init__(message, details=details)
+        self.argument = argument
+
+
 class DataError(LimoeError):
     """A file or folder with data is missing or broken."""
 
@@ -38,6 +53,16 @@ def require(condition: bool, key: str, rule: str, value: Any) -> None:
     """
     if not condition:
         raise ConfigError(f"{key} must be {rule}, got {value!r}")
+
+
+def require_argument(condition: bool, argument: str, rule: str, value: Any) -> None:
+    """Raise `ArgumentError("<argument> must be <rule>, got <value>")` unless `condition` holds.
+
+    For constructors and functions that check their own arguments. The rule may name other arguments of the same
+    function (`a multiple of num_heads=4`).
+    """
+    if not condition:
+        raise ArgumentError(f"{argument} must be {rule}, got {value!r}", argument=argument)
 
 
 def one_line(text: str) -> str:

@@ -20,7 +20,7 @@ _PER_TOKEN = ("logits", "noisy_logits", "gates", "expert_index", "gate", "kept",
 def encode(model: nn.Module, batch: Batch, *, micro_batch_size: int | None = None) -> ModelOutput:
     """`model(images, text_ids, text_mask)`, in parts of `micro_batch_size` pairs; None = at once.
 
-    Merged routers list the tokens part by part and have no plan. Equal to the whole batch where routing groups fit into
+    Merged routers list the tokens part by part. Equal to the whole batch where routing groups fit into
     a part without a rest and routers draw no noise (with noise: other draws of the same distribution).
     """
     inputs = (batch.images, batch.text_ids, batch.text_mask)
@@ -45,4 +45,4 @@ def merge_outputs(parts: Sequence[ModelOutput]) -> ModelOutput:
 
 def _merge_routers(parts: Sequence[RouterOutput]) -> RouterOutput:
     tensors: dict[str, Any] = {name: torch.cat([getattr(part, name) for part in parts]) for name in _PER_TOKEN}
-    return dataclasses.replace(parts[0], **tensors, plan=None)
+    return dataclasses.replace(parts[0], **tensors)

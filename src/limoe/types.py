@@ -2,12 +2,13 @@
 
 Legend of shapes, used in every public signature:
 B pairs in the batch, T tokens routed together (both modalities), D width, E experts, K experts per token,
-C seats per expert and group, G routing groups, H hidden width of an MLP, S rows of one expert's buffer,
-N assignments in expert order, n_i / n_t tokens of one image / text.
+C capacity (slots per expert and group), G routing groups, H hidden width of an MLP, S slots of one expert (G * C),
+N rows in expert order, n_i / n_t tokens of one image / text.
 Shapes are jaxtyping annotations: checked in the tests, inert in production.
 """
 
-from collections.abc import Iterator, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple, Protocol, runtime_checkable
@@ -126,7 +127,7 @@ Task = ZeroShotTask | RetrievalTask | FewShotTask | LinearProbeTask
 
 @dataclass(frozen=True)
 class Segment:
-    """The part of the packed stream that one modality fills: `size` sequences of `length` tokens each."""
+    """The part of the packed tokens that one modality fills: `size` sequences of `length` tokens each."""
 
     modality: int
     size: int
@@ -139,8 +140,8 @@ class Segment:
 
 
 @dataclass(frozen=True)
-class Stream:
-    """What is known about the T tokens of a packed stream beside their values."""
+class PackedTokens:
+    """How the T tokens of both modalities lie one after the other: all that is known about them beside their values."""
 
     segments: tuple[Segment, ...]
     modality: Int[Tensor, "T"]
@@ -148,59 +149,79 @@ class Stream:
     pair: Int[Tensor, "T"]  # which of the B pairs a token belongs to
 
     @classmethod
-    def of(cls, segments: Sequence[Segment], device: torch.device) -> "Stream":
+    def of(cls, segments: Sequence[Segment], device: torch.device) -> "PackedTokens":
         """Lay the segments out one after the other, each sequence by sequence."""
-        modality, valid, pair = [], [], []
-        for s in segments:
-            modality.append(torch.full((s.num_tokens,), s.modality, device=device))
-            mask = s.mask if s.mask is not None else torch.ones(s.size, s.length, dtype=torch.bool, device=device)
-            valid.append(mask.reshape(-1))
-            pair.append(torch.arange(s.size, device=device).repeat_interleave(s.length, output_size=s.num_tokens))
+        modality = []
+        valid = []
+        pair = []
+        for segment in segments:
+            modality.append(torch.full((segment.num_tokens,), segment.modality, device=device))
+            if segment.mask is None:
+                valid.append(torch.ones(segment.num_tokens, dtype=torch.bool, device=device))
+            else:
+                valid.append(segment.mask.reshape(-1))
+            number = torch.arange(segment.size, device=device)
+            pair.append(number.repeat_interleave(segment.length, output_size=segment.num_tokens))
         return cls(tuple(segments), torch.cat(modality), torch.cat(valid), torch.cat(pair))
 
     @property
     def modalities(self) -> tuple[int, ...]:
-        """Which ones there are."""
-        return tuple(s.modality for s in self.segments)
+        """The ids of the modalities present."""
+        return tuple(segment.modality for segment in self.segments)
 
     @property
     def num_pairs(self) -> int:
-        return max(s.size for s in self.segments)
+        return max(segment.size for segment in self.segments)
 
     @property
     def tokens_per_pair(self) -> int:
-        """Tokens one pair puts in the stream, padding included (a constant of the model, never of the data)."""
-        return sum(s.length for s in self.segments)
+        """Tokens of one pair, padding included (a constant of the model, never of the data)."""
+        return sum(segment.length for segment in self.segments)
 
     def split(self, x: Shaped[Tensor, "T ..."]) -> list[Shaped[Tensor, "size length ..."]]:
         """One view per segment, sequences apart."""
-        parts = x.split([s.num_tokens for s in self.segments])
-        return [p.view(s.size, s.length, *x.shape[1:]) for p, s in zip(parts, self.segments, strict=True)]
+        parts = x.split([segment.num_tokens for segment in self.segments])
+        views = []
+        for part, segment in zip(parts, self.segments, strict=True):
+            views.append(part.view(segment.size, segment.length, *x.shape[1:]))
+        return views
 
 
-@runtime_checkable
-class DispatchPlan(Protocol):
-    """How tokens move to their experts and back: rows [E, S, D], or [N, D] sorted by expert (`PackedPlan`)."""
-
-    def dispatch(self, x: Float[Tensor, "T D"]) -> Float[Tensor, "..."]: ...
-    def combine(self, rows: Float[Tensor, "..."]) -> Float[Tensor, "T D"]: ...
+BUFFERS, SORTED = "buffers", "sorted"  # layouts of the tokens at their experts, see `ExpertTokens`
 
 
-@runtime_checkable
-class PackedPlan(DispatchPlan, Protocol):
-    """Rows [N, D]; those of expert e end before `ends[e]` (int32). Later rows are nobody's and may hold anything."""
+class ExpertTokens(NamedTuple):
+    """The tokens at their experts, as the experts take them and give them back, in one of two layouts.
 
-    ends: Int[Tensor, "E"]
+    BUFFERS: `tokens` is [E, S, D], S slots per expert (G groups of C), and `offsets` is None.
+    SORTED: `tokens` is [N, D] in the order of their experts; those of expert e end before `offsets[e]` (int32, as
+    torch's grouped products take it). Rows from `offsets[-1]` on belong to no expert and may hold anything.
+    """
+
+    tokens: Float[Tensor, "..."]
+    offsets: Int[Tensor, "E"] | None = None
 
 
-@runtime_checkable
-class PackablePlan(DispatchPlan, Protocol):
-    """A plan that can leave out empty rows: `num_packed_rows` remain of the `num_rows` of its own `dispatch`."""
+class Dispatcher(ABC):
+    """Moves tokens to their experts and back, and nothing else. It is made for one batch, by a router.
 
-    num_rows: int
-    num_packed_rows: int
+    Neither method depends on the other having been called, so a dispatcher can be wrapped: one that exchanges tokens
+    between processes calls the methods of the inner one before and after its exchange.
 
-    def packed(self) -> PackedPlan: ...
+    Attributes:
+        rows: by layout that `dispatch` offers, how many rows the experts compute in it. Where tokens of several
+            processes meet these numbers are pure functions of shapes.
+    """
+
+    rows: Mapping[str, int]
+
+    @abstractmethod
+    def dispatch(self, x: Float[Tensor, "T D"], layout: str) -> ExpertTokens:
+        """The rows of `x` at their experts, in a layout that `rows` names."""
+
+    @abstractmethod
+    def combine(self, expert_tokens: ExpertTokens) -> Float[Tensor, "T D"]:
+        """What the experts made of each token, times its gate; 0 for a dropped token. Takes any layout of `rows`."""
 
 
 @dataclass(frozen=True)
@@ -209,8 +230,8 @@ class RouterOutput:
 
     `logits` are clean and at least float32; `noisy_logits` select and weigh (equal to `logits` without noise);
     `gates` is their softmax. `expert_index[t, k]` is the k-th choice of a token, `gate[t, k]` its weight, `kept[t, k]`
-    whether it got a seat. `capacity` counts seats per expert and group (None: no limit). `noise_std` is in logits.
-    `plan` is None where several micro-batches, each with a plan of its own, are shown as one.
+    whether it got a slot. `capacity` is the number of slots per expert and group (None: no limit). `noise_std` is in
+    logits.
     """
 
     logits: Float[Tensor, "T E"]
@@ -223,8 +244,7 @@ class RouterOutput:
     valid: Bool[Tensor, "T"]
     capacity: int | None
     noise_std: float
-    plan: DispatchPlan | None
-    modalities: tuple[int, ...] = (IMAGE, TEXT)  # which ones the routed stream has, a constant of the model
+    modalities: tuple[int, ...] = (IMAGE, TEXT)  # which ones the routed tokens have, a constant of the model
 
     @property
     def num_experts(self) -> int:

@@ -5,13 +5,12 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float64
-from torch import Tensor, nn
+from torch import nn
 
 from limoe.accounting.anatomy import Anatomy, TowerPart
-from limoe.accounting.seats import expert_rows
+from limoe.accounting.capacity import usage_of
 from limoe.models.layers import Block, ImageEmbed, TextEmbed
 from limoe.models.moe import MoE
-from limoe.routing.soft import SoftRouter
 from limoe.types import MODALITIES
 
 Work = Float64[np.ndarray, "2"]  # FLOPs of the forward, and of the backward alone
@@ -32,14 +31,14 @@ def attention(length: int, width: int) -> Work:
 def flops(parts: Anatomy, *, pairs: int) -> dict[str, int]:
     """Of one picture, text and pair, forward and in a training step (forward and backward) with a batch of `pairs`.
 
-    `image`, `text`, `pair` count each token at its experts, nobody dropped. `pair_all_seats` counts every seat, empty
+    `image`, `text`, `pair` count each token at its experts, none dropped. `pair_all_slots` counts every slot, empty
     or not, as the padded backend computes them. The products of the contrastive loss (2 B d_out per pair and direction)
     are left out.
     """
     sides = {name: _side(parts, name, pairs=pairs) for name in MODALITIES}
     sides["pair"] = sum(sides.values(), start=_NOTHING)
-    empty = sum((_empty_seats(part, pairs=pairs) for part in parts.towers), start=_NOTHING)
-    sides["pair_all_seats"] = sides["pair"] + empty
+    empty = sum((_empty_slots(part, pairs=pairs) for part in parts.towers), start=_NOTHING)
+    sides["pair_all_slots"] = sides["pair"] + empty
     found = {name: work[0] for name, work in sides.items()}
     found |= {f"train_{name}": work.sum() for name, work in sides.items()}
     found["train_step"] = found["train_pair"] * pairs
@@ -78,16 +77,10 @@ def _block(block: Block, part: TowerPart, modality: str, *, pairs: int) -> Work:
     projections = product(length, block.attn.qkv.weight.numel() + block.attn.proj.weight.numel())
     mixed = projections + attention(length, block.attn.proj.in_features)
     if isinstance(mlp, MoE):
-        rows = expert_rows(mlp.router, part, pairs=pairs).needed[modality]
-        return mixed + _router(mlp.router, length) + _experts(mlp, rows)
+        rows = usage_of(mlp.router, part, pairs=pairs).rows[modality]
+        router: Any = mlp.router
+        return mixed + product(length, router.macs_per_token()) + _experts(mlp, rows)
     return mixed + product(length, sum(p.numel() for p in mlp.parameters() if p.ndim > 1))
-
-
-def _router(router: nn.Module, length: int) -> Work:
-    """Logits; a soft router also mixes tokens into slots and slots into tokens, two products of the same size."""
-    weight = getattr(router, "weight", None)
-    logits = product(length, weight.numel()) if isinstance(weight, Tensor) else _NOTHING
-    return 3 * logits if isinstance(router, SoftRouter) else logits
 
 
 def _experts(moe: MoE, rows: float) -> Work:
@@ -95,12 +88,12 @@ def _experts(moe: MoE, rows: float) -> Work:
     return product(rows, weights.weight_in[0].numel() + weights.weight_out[0].numel())
 
 
-def _empty_seats(part: TowerPart, *, pairs: int) -> Work:
+def _empty_slots(part: TowerPart, *, pairs: int) -> Work:
     """What the padded backend does beyond the needed rows, per pair; negative where there are fewer seats."""
     total = _NOTHING
     for moe in part.sparse:
-        rows = expert_rows(moe.router, part, pairs=pairs)
-        extra = _experts(moe, rows.computed - sum(rows.needed.values()))
+        usage = usage_of(moe.router, part, pairs=pairs)
+        extra = _experts(moe, usage.computed_rows - sum(usage.rows.values()))
         again = extra[0] if part.tower.activation_checkpointing else 0.0
         total = total + extra + np.array([0.0, again])
     return total

@@ -3,7 +3,7 @@
 from torch import nn
 
 from limoe.accounting.anatomy import Anatomy
-from limoe.accounting.seats import experts_per_token
+from limoe.accounting.capacity import usage_of
 
 
 def count(module: nn.Module) -> int:
@@ -41,6 +41,6 @@ def _idle(parts: Anatomy, *, pairs: int) -> int:
     for part in parts.towers:
         for moe in part.sparse:
             experts = len(moe.experts.weight_in)
-            visited = min(experts, experts_per_token(moe.router, part, pairs=pairs))
+            visited = min(experts, usage_of(moe.router, part, pairs=pairs).experts_per_token)
             idle += (experts - visited) * count(moe.experts) / experts
     return round(idle)

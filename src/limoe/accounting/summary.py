@@ -3,14 +3,14 @@
 from typing import Any
 
 from limoe.accounting.anatomy import Anatomy, anatomy
+from limoe.accounting.capacity import capacity, collapse
 from limoe.accounting.flops import flops
 from limoe.accounting.memory import memory
 from limoe.accounting.parameters import parameters
-from limoe.accounting.seats import capacity, collapse
 from limoe.models.limoe import LIMoE
 from limoe.models.two_tower import TwoTower
 
-_ROUTED_NOTHING = {"seats_per_expert": None, "says": "No sparse layer: nobody competes for seats."}
+_ROUTED_NOTHING = {"slots_per_expert": None, "says": "No sparse layer: no tokens compete for experts."}
 _NO_TEXT = {"experts_text_needs": None, "visible": None, "says": "No sparse layer sees text."}
 
 

@@ -18,6 +18,7 @@ from limoe.data.loading import BatchCollate, EvalExamples
 from limoe.evaluation.encode import Picked, evaluating
 from limoe.micro_batches import merge_outputs
 from limoe.models.moe import MoE
+from limoe.routing.base import Router
 from limoe.types import MODALITIES, Batch, PairDataset, RouterOutput
 
 
@@ -30,8 +31,13 @@ class SparseLayer:
     modalities: tuple[int, ...]
 
     @property
+    def router(self) -> Router:
+        router: Any = self.moe.router
+        return router
+
+    @property
     def num_experts(self) -> int:
-        return len(self.moe.experts.weight_out)
+        return self.router.num_experts
 
     @property
     def name(self) -> str:
@@ -42,11 +48,11 @@ class SparseLayer:
 
 @dataclass(frozen=True)
 class Tokens:
-    """What became of one modality in one layer, sequence by sequence. `seated` is False on padding too."""
+    """What became of one modality in one layer, sequence by sequence. `kept` is False on padding too."""
 
     expert_index: Int[Tensor, "B n K"]
     gate: Float[Tensor, "B n K"]
-    seated: Bool[Tensor, "B n K"]
+    kept: Bool[Tensor, "B n K"]
     valid: Bool[Tensor, "B n"]
 
     @classmethod
@@ -61,11 +67,11 @@ class Tokens:
 
     def at(self, expert: int) -> Bool[Tensor, "B n"]:
         """Which tokens this expert computes."""
-        return ((self.expert_index == expert) & self.seated).any(-1)
+        return ((self.expert_index == expert) & self.kept).any(-1)
 
     def gate_of(self, expert: int) -> Float[Tensor, "B n"]:
         """The weight of this expert for each token, 0 where it does not compute it."""
-        return (self.gate * ((self.expert_index == expert) & self.seated)).sum(-1)
+        return (self.gate * ((self.expert_index == expert) & self.kept)).sum(-1)
 
 
 def as_pixels(
@@ -108,7 +114,7 @@ def route(model: Any, batches: Sequence[Batch], *, name: str = "routing") -> dic
 
 def _on_cpu(routed: RouterOutput) -> RouterOutput:
     tensors: dict[str, Any] = {name: value.cpu() for name, value in vars(routed).items() if isinstance(value, Tensor)}
-    return dataclasses.replace(routed, **tensors, plan=None)
+    return dataclasses.replace(routed, **tensors)
 
 
 def in_rows(values: Sequence[Any]) -> list[list[Any]]:

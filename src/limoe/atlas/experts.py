@@ -3,33 +3,14 @@
 from typing import Any
 
 from jaxtyping import Bool, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from limoe.atlas.collect import SparseLayer, Tokens, in_rows
 from limoe.atlas.patches import PatchGrid, top_patches
 from limoe.atlas.words import Speller, WordCounts, by_share
 from limoe.data.text_tokenizer import TextTokenizer
-from limoe.routing.expert_choice import ExpertChoiceRouter
-from limoe.routing.fixed import FixedRouter
-from limoe.routing.soft import SoftRouter
 from limoe.routing.statistics import OWN_MAJORITY, OWN_SHARE, QUANTILES, ModalityStatistics, modality_statistics
-from limoe.routing.token_choice import SeatedRouter
 from limoe.types import IMAGE, MODALITIES, TEXT, RouterOutput
-
-_EXPERT_CHOICE = (
-    "Experts choose tokens here (expert choice). Every token is shown at one expert: of those that took it, the one "
-    "with the largest gate. Shares and loads count each token once, also one that nobody took; in the pictures that "
-    "one has no colour. Which tokens are taken depends on the other tokens of a batch."
-)
-_SOFT = (
-    "All experts work for all tokens here (soft routing). A token is shown at the expert that has the largest share of "
-    "its output, and the gate is that share; nobody is ever without a seat. The knock-out silences all slots of an "
-    "expert."
-)
-_FIXED = (
-    "This router learns nothing: the expert follows from a token's place or from chance. Gates are 1, entropies 0, and "
-    "the order of patches is the order of the pictures."
-)
 
 
 def layer_record(layer: SparseLayer, routed: RouterOutput) -> dict[str, Any]:
@@ -38,15 +19,14 @@ def layer_record(layer: SparseLayer, routed: RouterOutput) -> dict[str, Any]:
     counts = {
         name: [round(s.assignments.item() * share) for share in s.load.tolist()] for name, s in statistics.items()
     }
-    k = routed.expert_index.shape[1]
     return {
         "layer": layer.number,
         "name": layer.name,
-        "router": type(layer.moe.router).__name__,
-        "k": k,
+        "router": type(layer.router).__name__,
+        "k": routed.expert_index.shape[1],
         "statistics": {name: _plain(values) for name, values in statistics.items()},
         "experts": [_mix(expert, counts) for expert in range(routed.num_experts)],
-        "notes": notes(layer.moe.router, k=k),
+        "notes": layer.router.notes(),
     }
 
 
@@ -97,19 +77,6 @@ def add_words(
         expert["words_by_count"] = seen[:count]
 
 
-def notes(router: nn.Module, *, k: int) -> list[str]:
-    """Sentences for the page; none for a router that lets every token choose its one expert freely."""
-    kinds = ((ExpertChoiceRouter, _EXPERT_CHOICE), (SoftRouter, _SOFT), (FixedRouter, _FIXED))
-    found = [sentence for kind, sentence in kinds if isinstance(router, kind)]
-    if k > 1:
-        choices = "Patches and words stand at each of them; coloured pictures show the first choice."
-        found.append(f"A token has {k} experts. {choices}")
-    if isinstance(router, SeatedRouter) and router.eval_capacity_factor is not None:
-        limit = f"seats in evaluation too (factor {router.eval_capacity_factor})"
-        found.append(f"This run limits {limit}: tokens without a seat are at no expert.")
-    return found
-
-
 def examples(
     routing: dict[int, RouterOutput],
     *,
@@ -130,7 +97,7 @@ def examples(
     for layer, routed in routing.items():
         for modality in routed.modalities:
             tokens = Tokens.of(routed, modality, sequences=len(ids))
-            first = tokens.expert_index[..., 0].masked_fill(~tokens.seated[..., 0], -1)
+            first = tokens.expert_index[..., 0].masked_fill(~tokens.kept[..., 0], -1)
             for example in found:
                 pair = example["picture"]
                 own = first[pair] if modality == IMAGE else first[pair][mask[pair]]

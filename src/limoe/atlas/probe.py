@@ -9,8 +9,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from limoe.atlas.collect import SparseLayer, Tokens
-from limoe.models.moe import Experts
-from limoe.routing.token_choice import TokenChoiceRouter
+from limoe.models.experts import Experts
+from limoe.types import PackedTokens, RouterOutput
 
 _SEED = 0  # of routers that draw: each encoding sees the same draws
 
@@ -73,8 +73,7 @@ class Probe:
     def _touched(self, layer: SparseLayer, expert: int) -> Int[Tensor, "touched"]:
         if layer.number not in self._visits:
             return torch.arange(0)
-        router = layer.moe.router
-        if not isinstance(router, TokenChoiceRouter) or router.depends_on_batch:
+        if not layer.router.tokens_choose or layer.router.depends_on_batch:
             return torch.arange(len(self.features))
         return self._visits[layer.number][:, expert].nonzero().flatten()
 
@@ -89,8 +88,9 @@ class Probe:
 
 def _note_visits(visits: list[Tensor], modality: int, module: nn.Module, arguments: tuple, result: tuple) -> None:
     """A forward hook of a sparse layer: by sample, its tokens at each expert, and all its real ones."""
-    stream, routed = arguments[1], result[1]
-    tokens = Tokens.of(routed, modality, sequences=stream.segments[0].size)
+    packed: PackedTokens = arguments[1]
+    routed: RouterOutput = result[1]
+    tokens = Tokens.of(routed, modality, sequences=packed.segments[0].size)
     counts = [tokens.at(expert).sum(1) for expert in range(routed.num_experts)]
     counts.append(tokens.valid.sum(1))
     visits.append(torch.stack(counts, dim=1).cpu())

@@ -14,7 +14,7 @@ _LEAST = {"pairs": 1, "patches": 0, "words": 0, "min_occurrences": 1, "examples"
 
 @dataclass(frozen=True)
 class Settings:
-    """Keys of configs/atlas.yaml; seats are shared within `batch_size` pairs.
+    """Keys of configs/atlas.yaml; slots are shared within `batch_size` pairs.
 
     Raises:
         ConfigError: a value breaks its rule.
@@ -28,7 +28,7 @@ class Settings:
     examples: int
     batch_size: int
     capacity_factor: float | str | None
-    seat_priority: str
+    slot_priority: str
     knock_out_pictures: int
     knock_out_templates: int | None
 

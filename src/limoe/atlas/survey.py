@@ -9,13 +9,14 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from limoe.atlas.collect import SparseLayer, as_pixels, choose, load, route, sparse_layers
+from limoe.atlas.drops import capacity_line, drops, has_capacity, limited_routers
 from limoe.atlas.experts import add_patches, add_words, examples, layer_record
 from limoe.atlas.knock_out import KnockOut
 from limoe.atlas.patches import PatchGrid
-from limoe.atlas.seats import drops, has_seats, seats_line
 from limoe.atlas.settings import RUN, Settings
 from limoe.atlas.words import WordCounts
 from limoe.data.datamodule import PairDataModule
+from limoe.errors import require
 from limoe.types import IMAGE, TEXT, Batch, PairDataset, RouterOutput, ZeroShotTask
 
 
@@ -53,7 +54,8 @@ def survey(
         "positions": [chosen.indices[i] for batch in batches for i in batch.sample.tolist()],
         "min_occurrences": settings.min_occurrences,
         "evaluation_drops": any(
-            getattr(layer.moe.router, "eval_capacity_factor", None) is not None for layer in layers
+            layer.router.capacity is not None and layer.router.capacity.eval_capacity_factor is not None
+            for layer in layers
         ),
         "captions": [data.tokenizer.decode(i[m].tolist()) for i, m in zip(ids, mask, strict=True)],
         "layers": [_layer(layer, routing[layer.number], grid=grid, words=words, settings=settings) for layer in layers],
@@ -87,8 +89,14 @@ def _layer(
 
 
 def _drops(model: Any, batches: Sequence[Batch], *, settings: Settings) -> dict[str, Any] | None:
-    """None where nobody could be dropped."""
-    if settings.capacity_factor is None or (settings.capacity_factor == RUN and not has_seats(model)):
+    """None where no token could be dropped.
+
+    Raises:
+        ConfigError: a capacity factor is given, and no router of the model has a capacity.
+    """
+    factor = settings.capacity_factor
+    if factor is None or (factor == RUN and not has_capacity(model)):
         return None
-    how: Any = {"capacity_factor": settings.capacity_factor, "priority": settings.seat_priority}
-    return {"how": seats_line(model, **how), "layers": drops(model, batches, **how)}
+    require(len(limited_routers(model)) > 0, "capacity_factor", "run or null: this model limits no expert", factor)
+    how: Any = {"capacity_factor": settings.capacity_factor, "priority": settings.slot_priority}
+    return {"how": capacity_line(model, **how), "layers": drops(model, batches, **how)}

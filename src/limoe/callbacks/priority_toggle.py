@@ -1,11 +1,13 @@
-"""Switch the rule of who sits first (BPR and others) while a run goes on."""
+"""Switch the priority of the routers (BPR and others) while a run goes on."""
 
 from collections.abc import Mapping
 from typing import Any
 
 import lightning as L
+from torch import nn
 
-from limoe.errors import require
+from limoe.errors import ConfigError, require
+from limoe.routing.base import Router
 from limoe.routing.priority import Priority, get_priority
 
 
@@ -31,6 +33,10 @@ class PriorityToggle(L.Callback):
         self.unit = unit
         self.train, self.eval = _phases("train", train), _phases("eval", eval)
 
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if not routers_with_priority(pl_module):
+            raise ConfigError("callbacks.priority_toggle: no router of this model has a priority; leave it out")
+
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
@@ -41,13 +47,22 @@ class PriorityToggle(L.Callback):
 
     def _apply(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         position = trainer.global_step if self.unit == "step" else trainer.current_epoch
-        for attribute, phases in (("priority", self.train), ("eval_priority", self.eval)):
-            current = [priority for start, priority in phases if start <= position]
-            if not current:
-                continue
-            for module in pl_module.modules():
-                if hasattr(module, attribute):
-                    setattr(module, attribute, current[-1])
+        for router in routers_with_priority(pl_module):
+            router.priority = _current(self.train, position, otherwise=router.priority)
+            router.eval_priority = _current(self.eval, position, otherwise=router.eval_priority)
+
+
+def routers_with_priority(model: nn.Module) -> list[Router]:
+    """The routers that assign slots by a priority."""
+    return [module for module in model.modules() if isinstance(module, Router) and module.priority is not None]
+
+
+def _current(phases: list[tuple[int, Priority]], position: int, *, otherwise: Priority | None) -> Priority | None:
+    """The priority of the last phase that has begun."""
+    for start, priority in phases:
+        if start <= position:
+            otherwise = priority
+    return otherwise
 
 
 def _phases(name: str, spec: Mapping[int, str] | None) -> list[tuple[int, Priority]]:

@@ -1,4 +1,4 @@
-"""Do the features of a sample depend on who shares its batch? They do where experts drop tokens in evaluation."""
+"""Whether the features of a sample depend on its batch. They do where experts drop tokens in evaluation."""
 
 from collections.abc import Sequence
 from itertools import islice
@@ -11,12 +11,13 @@ from torch import Tensor, nn
 
 from limoe.evaluation.encode import EvaluationData, encode_texts, evaluating
 from limoe.evaluation.zero_shot import prompts_of
+from limoe.routing.base import Router
 from limoe.types import PairDataset, RetrievalTask, ZeroShotTask
 
 
 def depends_on_batch(model: nn.Module) -> bool:
-    """Whether any router of the model says that it lets samples disturb each other in evaluation."""
-    return any(getattr(module, "depends_on_batch", False) for module in model.modules())
+    """Whether any router of the model says that samples change each other's features in evaluation."""
+    return any(isinstance(module, Router) and module.depends_on_batch for module in model.modules())
 
 
 def batch_gap(

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from limoe.errors import require
+from limoe.errors import require_argument
 from limoe.models.layers import linear_head
 from limoe.types import ModelOutput, RouterOutput
 
@@ -32,8 +32,9 @@ class DualEncoder(nn.Module):
     ) -> None:
         """A linear head per modality, and the temperature, stored as a logarithm."""
         in_range = 0 < init_logit_scale <= max_logit_scale
-        require(in_range, "model.init_logit_scale", f"in (0, {max_logit_scale}]", init_logit_scale)
-        self.image_head, self.text_head = linear_head(image_width, out_dim), linear_head(text_width, out_dim)
+        require_argument(in_range, "init_logit_scale", f"in (0, {max_logit_scale}]", init_logit_scale)
+        self.image_head = linear_head(image_width, out_dim)
+        self.text_head = linear_head(text_width, out_dim)
         self.logit_scale = nn.Parameter(torch.tensor(math.log(init_logit_scale)))
         self.max_logit_scale = max_logit_scale
 

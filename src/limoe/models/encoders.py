@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from limoe.models.layers import ImageEmbed, TextEmbed, masked_mean
 from limoe.models.tower import Tower
-from limoe.types import IMAGE, TEXT, RouterOutput, Segment, Stream
+from limoe.types import IMAGE, TEXT, PackedTokens, RouterOutput, Segment
 
 
 class ImageEncoder(nn.Module):
@@ -27,10 +27,11 @@ class ImageEncoder(nn.Module):
         self.width, self.depth = width, len(self.tower.blocks)
 
     def forward(self, images: Float[Tensor, "B 3 h w"]) -> tuple[Float[Tensor, "B D"], dict[int, RouterOutput]]:
-        tokens = self.embed(images)
-        segment = Segment(IMAGE, size=tokens.shape[0], length=tokens.shape[1])
-        x, routing = self.tower(tokens.flatten(0, 1), Stream.of([segment], device=tokens.device))
-        return x.view_as(tokens).mean(1), routing
+        embedded = self.embed(images)
+        segment = Segment(IMAGE, size=embedded.shape[0], length=embedded.shape[1])
+        tokens = PackedTokens.of([segment], device=embedded.device)
+        x, routing = self.tower(embedded.flatten(0, 1), tokens)
+        return x.view_as(embedded).mean(1), routing
 
 
 class TextEncoder(nn.Module):
@@ -52,7 +53,8 @@ class TextEncoder(nn.Module):
     def forward(
         self, text_ids: Int[Tensor, "B n_t"], text_mask: Bool[Tensor, "B n_t"]
     ) -> tuple[Float[Tensor, "B D"], dict[int, RouterOutput]]:
-        tokens = self.embed(text_ids)
-        segment = Segment(TEXT, size=tokens.shape[0], length=tokens.shape[1], mask=text_mask)
-        x, routing = self.tower(tokens.flatten(0, 1), Stream.of([segment], device=tokens.device))
-        return masked_mean(x.view_as(tokens), text_mask), routing
+        embedded = self.embed(text_ids)
+        segment = Segment(TEXT, size=embedded.shape[0], length=embedded.shape[1], mask=text_mask)
+        tokens = PackedTokens.of([segment], device=embedded.device)
+        x, routing = self.tower(embedded.flatten(0, 1), tokens)
+        return masked_mean(x.view_as(embedded), text_mask), routing

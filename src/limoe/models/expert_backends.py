@@ -1,12 +1,12 @@
 """Three ways to multiply the rows of each expert with its weights, equal in value and gradient, and which one to take.
 
-`padded`   one batched product over [E, S, D]: nothing depends on the data, so nothing waits for the device and it
-           compiles into one graph; empty seats are computed too.
-`grouped`  torch's grouped product over rows sorted by expert: no empty rows, and nothing waits for the device where
-           torch has a kernel (bfloat16 on NVIDIA Hopper and Blackwell); elsewhere torch itself loops over the experts.
+`padded`   one batched product over buffers [E, S, D]: nothing depends on the data, so nothing waits for the device and
+           it compiles into one graph; empty slots are computed too.
+`grouped`  torch's grouped product over sorted rows: no empty rows, and nothing waits for the device where torch has a
+           kernel (bfloat16 on NVIDIA Hopper and Blackwell); elsewhere torch itself loops over the experts.
 `loop`     one product per expert over its slice of the sorted rows: any device and type, waits for the device once.
 
-Rows [E, S, D] are multiplied by `padded` whatever the setting, since no row could be saved.
+Buffers are always multiplied by `padded`: no row could be saved.
 """
 
 from typing import Any, NamedTuple
@@ -19,11 +19,13 @@ from torch.autograd.function import once_differentiable
 from torch.nn.utils.rnn import pad_sequence
 
 from limoe.models.expert_loop import expert_loop
-from limoe.types import DispatchPlan, PackablePlan, PackedPlan
+from limoe.types import BUFFERS, SORTED, Dispatcher, ExpertTokens
 
 BACKENDS = ("auto", "padded", "grouped", "loop")
 # Where on a CPU `loop` beats `padded`: with so many times as many rows as needed, where experts have many rows or few.
-MANY_ROWS, WASTE_AT_MANY, WASTE_AT_FEW = 400, 1.06, 1.25
+MANY_ROWS = 400
+WASTE_AT_MANY = 1.06
+WASTE_AT_FEW = 1.25
 
 
 class ExpertWeights(NamedTuple):
@@ -35,86 +37,105 @@ class ExpertWeights(NamedTuple):
     bias_out: Float[Tensor, "E D"]
 
 
-def arrange(plan: DispatchPlan, *, backend: str, weights: ExpertWeights) -> tuple[DispatchPlan, str]:
-    """The plan in the layout that the backend wants, and which backend that is ("auto" is replaced)."""
-    if backend == "auto":
-        backend = _auto(plan, weights.weight_in)
-    if backend == "grouped" and not _torch_can_group(weights):
-        backend = "loop"
-    if backend != "padded" and isinstance(plan, PackablePlan):
-        plan = plan.packed()
-    return plan, backend
+def select_layout(
+    backend: str, dispatcher: Dispatcher, *, num_experts: int, dtype: torch.dtype, device: torch.device
+) -> str:
+    """The layout that suits the backend best, of those that the dispatcher offers."""
+    if len(dispatcher.rows) == 1:
+        (only,) = dispatcher.rows
+        return only
+    if backend == "padded":
+        return BUFFERS
+    if backend != "auto" or _has_grouped_kernel(dtype, device):
+        return SORTED
+    if device.type != "cpu" or torch.compiler.is_compiling():
+        return BUFFERS  # sorted rows would wait for the device, or break the graph
+    has_many_rows = dispatcher.rows[SORTED] >= MANY_ROWS * num_experts
+    allowed_waste = WASTE_AT_MANY if has_many_rows else WASTE_AT_FEW
+    return SORTED if dispatcher.rows[BUFFERS] > allowed_waste * dispatcher.rows[SORTED] else BUFFERS
 
 
-def _auto(plan: DispatchPlan, weight: Float[Tensor, "E D H"]) -> str:
-    device = weight.device
-    if (
-        device.type == "cuda"
-        and weight.dtype == torch.bfloat16
-        and torch.cuda.get_device_capability(device)[0] in (9, 10)
-    ):
+def run_experts(buffers: ExpertTokens, *, weights: ExpertWeights, backend: str) -> ExpertTokens:
+    """Every row through its expert; sorted rows after the last expert's come back with anything in them."""
+    rows, offsets = buffers
+    if offsets is None:
+        return ExpertTokens(_padded(rows, weights))
+    backend = _select_sorted_backend(backend, weights.weight_in)
+    if backend == "grouped":
+        return ExpertTokens(_grouped(rows, offsets, weights), offsets)
+    counts = offsets.diff(prepend=offsets.new_zeros(1)).tolist()  # waits for the device
+    if backend == "padded":
+        return ExpertTokens(_pad_sorted(rows, counts, weights), offsets)
+    return ExpertTokens(expert_loop(rows, counts, *weights), offsets)
+
+
+def _select_sorted_backend(backend: str, weight: Float[Tensor, "E D H"]) -> str:
+    """How sorted rows are multiplied: as asked for, unless torch cannot."""
+    if backend == "auto" and _has_grouped_kernel(weight.dtype, weight.device):
+        backend = "grouped"
+    if backend == "grouped" and _torch_can_group(weight):
         return "grouped"
-    if isinstance(plan, PackedPlan):
-        return "loop"  # `padded` would have to learn the row counts too
-    if device.type != "cpu" or not isinstance(plan, PackablePlan) or torch.compiler.is_compiling():
-        return "padded"
-    many = plan.num_packed_rows >= MANY_ROWS * len(weight)
-    wasteful = plan.num_rows > (WASTE_AT_MANY if many else WASTE_AT_FEW) * plan.num_packed_rows
-    return "loop" if wasteful else "padded"
+    return "padded" if backend == "padded" else "loop"
 
 
-def _torch_can_group(weights: ExpertWeights) -> bool:
+def _has_grouped_kernel(dtype: torch.dtype, device: torch.device) -> bool:
+    """Whether torch has a kernel for grouped products that does not loop over the experts."""
+    if device.type != "cuda" or dtype != torch.bfloat16:
+        return False
+    return torch.cuda.get_device_capability(device)[0] in (9, 10)
+
+
+def _torch_can_group(weight: Float[Tensor, "E D H"]) -> bool:
     """torch groups no float64, and wants rows that are a multiple of 16 bytes."""
-    weight = weights.weight_in
     aligned = all(size * weight.element_size() % 16 == 0 for size in weight.shape[1:])
     return aligned and weight.dtype in (torch.float32, torch.bfloat16, torch.float16)
 
 
-def run_experts(
-    rows: Float[Tensor, "... D"], ends: Int[Tensor, "E"] | None, *, weights: ExpertWeights, backend: str
-) -> Float[Tensor, "... D"]:
-    """Every row through its expert; rows [N, D] after `ends[-1]` come back with anything in them."""
-    if ends is None:
-        return _padded(rows, weights)
-    if backend == "grouped":
-        return _grouped(rows, ends, weights)
-    counts = ends.diff(prepend=ends.new_zeros(1)).tolist()
-    return _pad_sorted(rows, counts, weights) if backend == "padded" else expert_loop(rows, counts, *weights)
-
-
 def _padded(rows: Float[Tensor, "E S D"], weights: ExpertWeights) -> Float[Tensor, "E S D"]:
-    hidden = F.gelu(torch.baddbmm(weights.bias_in[:, None], rows, weights.weight_in), approximate="tanh")
+    hidden = torch.baddbmm(weights.bias_in[:, None], rows, weights.weight_in)  # E, S, H
+    hidden = F.gelu(hidden, approximate="tanh")
     return torch.baddbmm(weights.bias_out[:, None], hidden, weights.weight_out)
 
 
 def _pad_sorted(rows: Float[Tensor, "N D"], counts: list[int], weights: ExpertWeights) -> Float[Tensor, "N D"]:
-    """No seat is limited, so S is the size of the fullest expert."""
+    """No capacity limits the slots, so S is the size of the fullest expert."""
     unused = len(rows) - sum(counts)
     *parts, rest = rows.split([*counts, unused])
     out = _padded(pad_sequence(parts, batch_first=True), weights)
-    return torch.cat([*(o[:n] for o, n in zip(out, counts, strict=True)), rest])
+    unpadded = [of_expert[:count] for of_expert, count in zip(out, counts, strict=True)]
+    return torch.cat([*unpadded, rest])
 
 
-def _grouped(rows: Float[Tensor, "N D"], ends: Int[Tensor, "E"], weights: ExpertWeights) -> Float[Tensor, "N D"]:
-    position = torch.arange(len(rows), device=rows.device, dtype=ends.dtype)
-    expert = torch.searchsorted(ends, position, right=True).clamp_max(len(ends) - 1)
-    hidden = _AddBias.apply(F.grouped_mm(rows, weights.weight_in, offs=ends), weights.bias_in, expert, ends)
+def _grouped(rows: Float[Tensor, "N D"], offsets: Int[Tensor, "E"], weights: ExpertWeights) -> Float[Tensor, "N D"]:
+    # [N] the expert of each row; rows that belong to no expert read the bias of the last one
+    position = torch.arange(len(rows), device=rows.device, dtype=offsets.dtype)
+    expert = torch.searchsorted(offsets, position, right=True).clamp_max(len(offsets) - 1)
+
+    hidden = F.grouped_mm(rows, weights.weight_in, offs=offsets)  # N, H
+    hidden = _AddBias.apply(hidden, weights.bias_in, expert, offsets)
     hidden = F.gelu(hidden, approximate="tanh")
-    return _AddBias.apply(F.grouped_mm(hidden, weights.weight_out, offs=ends), weights.bias_out, expert, ends)
+    out = F.grouped_mm(hidden, weights.weight_out, offs=offsets)  # N, D
+    return _AddBias.apply(out, weights.bias_out, expert, offsets)
 
 
 class _AddBias(torch.autograd.Function):
-    """rows + bias[expert]. The gradient of the bias is a grouped product with ones: it reads no row after `ends[-1]`
-    (autograd's would, and what is there is not initialised) and adds in a fixed order."""
+    """rows + bias[expert], with a backward that reads no row after the last expert's.
+
+    What is in those rows is not initialised, and autograd's own backward would add it to the bias of some expert. Here
+    the gradient of the bias is a grouped product of ones with the gradient of the rows: it stops at the offsets, and it
+    adds in a fixed order.
+    """
 
     @staticmethod
-    def forward(ctx: Any, rows: Tensor, bias: Tensor, expert: Tensor, ends: Tensor) -> Tensor:
-        ctx.save_for_backward(ends)
+    def forward(ctx: Any, rows: Tensor, bias: Tensor, expert: Tensor, offsets: Tensor) -> Tensor:
+        ctx.save_for_backward(offsets)
         return rows + bias.index_select(0, expert)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        (ends,) = ctx.saved_tensors
-        ones = grad.new_ones(len(grad), 16 // grad.element_size()).T  # the least width that torch accepts
-        return grad, F.grouped_mm(ones, grad, offs=ends)[:, 0], None, None
+        (offsets,) = ctx.saved_tensors
+        least_width = 16 // grad.element_size()  # torch's grouped products accept no fewer columns
+        ones = grad.new_ones(len(grad), least_width).T
+        grad_bias = F.grouped_mm(ones, grad, offs=offsets)[:, 0]
+        return grad, grad_bias, None, None

@@ -35,12 +35,14 @@ class _ExpertLoop(torch.autograd.Function):
         weight_out: Tensor,
         bias_out: Tensor,
     ) -> Tensor:
-        before, hidden = (rows.new_empty(len(rows), weight_in.shape[2]) for _ in range(2))  # the GELU
+        hidden_dim = weight_in.shape[2]
+        before = rows.new_empty(len(rows), hidden_dim)  # the GELU
+        hidden = rows.new_empty(len(rows), hidden_dim)
         out = torch.empty_like(rows)
-        for e, at in _slices(counts):
-            torch.addmm(bias_in[e], rows[at], weight_in[e], out=before[at])
-            torch.ops.aten.gelu.out(before[at], approximate="tanh", out=hidden[at])
-            torch.addmm(bias_out[e], hidden[at], weight_out[e], out=out[at])
+        for e, own in enumerate(_slices(counts)):
+            torch.addmm(bias_in[e], rows[own], weight_in[e], out=before[own])
+            torch.ops.aten.gelu.out(before[own], approximate="tanh", out=hidden[own])
+            torch.addmm(bias_out[e], hidden[own], weight_out[e], out=out[own])
         ctx.save_for_backward(rows, before, hidden, weight_in, weight_out)
         ctx.counts = counts
         return out
@@ -49,19 +51,33 @@ class _ExpertLoop(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         rows, before, hidden, weight_in, weight_out = ctx.saved_tensors
-        grad_rows, grad_in, grad_out = (torch.empty_like(t) for t in (rows, weight_in, weight_out))
-        grad_bias_in, grad_bias_out = grad.new_empty(weight_in.shape[::2]), grad.new_empty(weight_out.shape[::2])
-        for e, at in _slices(ctx.counts):
-            torch.mm(hidden[at].T, grad[at], out=grad_out[e])
-            torch.sum(grad[at], 0, out=grad_bias_out[e])
-            grad_hidden = grad[at] @ weight_out[e].T
-            torch.ops.aten.gelu_backward.grad_input(grad_hidden, before[at], approximate="tanh", grad_input=grad_hidden)
-            torch.mm(rows[at].T, grad_hidden, out=grad_in[e])
+        num_experts, dim, hidden_dim = weight_in.shape
+        grad_rows = torch.empty_like(rows)
+        grad_in = torch.empty_like(weight_in)
+        grad_out = torch.empty_like(weight_out)
+        grad_bias_in = grad.new_empty(num_experts, hidden_dim)
+        grad_bias_out = grad.new_empty(num_experts, dim)
+        for e, own in enumerate(_slices(ctx.counts)):
+            # the second product
+            torch.mm(hidden[own].T, grad[own], out=grad_out[e])
+            torch.sum(grad[own], 0, out=grad_bias_out[e])
+            grad_hidden = grad[own] @ weight_out[e].T
+            # the GELU, in place
+            torch.ops.aten.gelu_backward.grad_input(
+                grad_hidden, before[own], approximate="tanh", grad_input=grad_hidden
+            )
+            # the first product
+            torch.mm(rows[own].T, grad_hidden, out=grad_in[e])
             torch.sum(grad_hidden, 0, out=grad_bias_in[e])
-            torch.mm(grad_hidden, weight_in[e].T, out=grad_rows[at])
+            torch.mm(grad_hidden, weight_in[e].T, out=grad_rows[own])
         return grad_rows, None, grad_in, grad_bias_in, grad_out, grad_bias_out
 
 
-def _slices(counts: list[int]) -> list[tuple[int, slice]]:
-    ends = [sum(counts[: e + 1]) for e in range(len(counts))]
-    return [(e, slice(end - n, end)) for e, (n, end) in enumerate(zip(counts, ends, strict=True))]
+def _slices(counts: list[int]) -> list[slice]:
+    """The rows of each expert."""
+    slices = []
+    start = 0
+    for count in counts:
+        slices.append(slice(start, start + count))
+        start += count
+    return slices

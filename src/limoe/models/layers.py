@@ -12,30 +12,32 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from limoe.errors import require
+from limoe.errors import require, require_argument
 from limoe.initialisation import lecun_normal_
-from limoe.types import RouterOutput, Stream
+from limoe.types import PackedTokens, RouterOutput
 
 LayerNorm = partial(nn.LayerNorm, eps=1e-6)
 _SHORT = 64  # tokens
 
 
 class Mlp(nn.Module):
-    """D -> H -> D with tanh GELU. Takes and ignores the stream, so that it stands where a sparse layer can."""
+    """D -> H -> D with tanh GELU. Takes `tokens` and ignores them, so that it stands where a sparse layer can."""
 
     def __init__(self, dim: int, hidden_dim: int) -> None:
         super().__init__()
-        self.fc1, self.fc2 = nn.Linear(dim, hidden_dim), nn.Linear(hidden_dim, dim)
+        self.fc1 = nn.Linear(dim, hidden_dim)
+        self.fc2 = nn.Linear(hidden_dim, dim)
         for layer in (self.fc1, self.fc2):
             nn.init.xavier_uniform_(layer.weight)
             nn.init.normal_(layer.bias, std=1e-6)
 
-    def forward(self, x: Float[Tensor, "T D"], stream: Stream) -> tuple[Float[Tensor, "T D"], None]:
-        return self.fc2(F.gelu(self.fc1(x), approximate="tanh")), None
+    def forward(self, x: Float[Tensor, "T D"], tokens: PackedTokens) -> tuple[Float[Tensor, "T D"], None]:
+        hidden = F.gelu(self.fc1(x), approximate="tanh")  # T, H
+        return self.fc2(hidden), None
 
 
 class Attention(nn.Module):
-    """Multi-head attention inside each sequence of each modality; the linear maps see the whole packed stream."""
+    """Multi-head attention inside each sequence of each modality; the linear maps see all packed tokens at once."""
 
     def __init__(self, dim: int, *, num_heads: int) -> None:
         super().__init__()
@@ -47,13 +49,18 @@ class Attention(nn.Module):
         nn.init.zeros_(self.qkv.bias)
         nn.init.zeros_(self.proj.bias)
 
-    def forward(self, x: Float[Tensor, "T D"], stream: Stream) -> Float[Tensor, "T D"]:
+    def forward(self, x: Float[Tensor, "T D"], tokens: PackedTokens) -> Float[Tensor, "T D"]:
         parts = []
-        for qkv, segment in zip(stream.split(self.qkv(x)), stream.segments, strict=True):
-            query, key, value = qkv.unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        for qkv, segment in zip(tokens.split(self.qkv(x)), tokens.segments, strict=True):
+            # [B, n, 3 * D] -> query, key and value [B, heads, n, D / heads]
+            qkv = qkv.unflatten(-1, (3, self.num_heads, -1))
+            query, key, value = qkv.permute(2, 0, 3, 1, 4)
             mask = None if segment.mask is None else attention_mask(segment.mask)
             out = attend(query, key, value, mask)
-            parts.append(out.transpose(1, 2).reshape(segment.num_tokens, -1))
+
+            # [B, heads, n, D / heads] -> the tokens of the segment [B * n, D]
+            out = out.transpose(1, 2)
+            parts.append(out.reshape(segment.num_tokens, -1))
         return self.proj(torch.cat(parts))
 
 
@@ -72,7 +79,8 @@ def attend(
         return F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
     dtype = torch.promote_types(value.dtype, torch.float32)
     with torch.autocast("cpu", enabled=False):
-        scores = query.to(dtype) @ key.to(dtype).mT * query.shape[-1] ** -0.5
+        scores = query.to(dtype) @ key.to(dtype).mT  # B, h, n, n
+        scores = scores * query.shape[-1] ** -0.5
         if mask is not None:
             scores = scores.masked_fill(~mask, -math.inf)
         return (scores.softmax(-1) @ value.to(dtype)).to(value.dtype)
@@ -88,14 +96,17 @@ class Block(nn.Module):
 
     def __init__(self, dim: int, *, num_heads: int, mlp: nn.Module) -> None:
         super().__init__()
-        self.norm1, self.norm2 = LayerNorm(dim), LayerNorm(dim)
+        self.norm1 = LayerNorm(dim)
+        self.norm2 = LayerNorm(dim)
         self.attn = Attention(dim, num_heads=num_heads)
         self.mlp = mlp
 
-    def forward(self, x: Float[Tensor, "T D"], stream: Stream) -> tuple[Float[Tensor, "T D"], RouterOutput | None]:
-        x = x + self.attn(self.norm1(x), stream)
-        y, routed = self.mlp(self.norm2(x), stream)
-        return x + y, routed
+    def forward(
+        self, x: Float[Tensor, "T D"], tokens: PackedTokens
+    ) -> tuple[Float[Tensor, "T D"], RouterOutput | None]:
+        x = x + self.attn(self.norm1(x), tokens)
+        y, routing = self.mlp(self.norm2(x), tokens)
+        return x + y, routing
 
 
 class PatchEmbed(nn.Module):
@@ -104,27 +115,32 @@ class PatchEmbed(nn.Module):
     def __init__(self, dim: int, *, patch_size: int) -> None:
         super().__init__()
         self.proj = nn.Conv2d(3, dim, kernel_size=patch_size, stride=patch_size)
-        for parameter in self.proj.parameters():
-            (lecun_normal_ if parameter.ndim > 1 else nn.init.zeros_)(parameter)
+        lecun_normal_(self.proj.weight)
+        assert self.proj.bias is not None
+        nn.init.zeros_(self.proj.bias)
 
     def forward(self, images: Float[Tensor, "B 3 h w"]) -> Float[Tensor, "B n_i D"]:
-        return self.proj(images).flatten(2).transpose(1, 2)
+        patches = self.proj(images)  # B, D, rows, columns
+        return patches.flatten(2).transpose(1, 2)
 
 
 class ImageEmbed(nn.Module):
     """Patches of `patch_size` pixels plus learned positions; no class token.
 
     Raises:
-        ConfigError: `patch_size` does not divide `image_size`, or a picture has another size.
+        ArgumentError: `patch_size` does not divide `image_size`.
+        ConfigError: an image has another size.
     """
 
     def __init__(self, dim: int, *, image_size: int, patch_size: int) -> None:
         super().__init__()
-        divides, rule = image_size % patch_size == 0, f"a multiple of model.patch_size={patch_size}"
-        require(divides, "model.image_size", rule, image_size)
+        rule = f"a multiple of patch_size={patch_size}"
+        require_argument(image_size % patch_size == 0, "image_size", rule, image_size)
         self.image_size = image_size
         self.patch_embed = PatchEmbed(dim, patch_size=patch_size)
-        self.pos_embed = nn.Parameter(nn.init.normal_(torch.empty((image_size // patch_size) ** 2, dim), std=0.02))
+        num_patches = (image_size // patch_size) ** 2
+        self.pos_embed = nn.Parameter(torch.empty(num_patches, dim))
+        nn.init.normal_(self.pos_embed, std=0.02)
 
     def forward(self, images: Float[Tensor, "B 3 h w"]) -> Float[Tensor, "B n_i D"]:
         height, width = images.shape[-2:]
@@ -140,7 +156,8 @@ class TextEmbed(nn.Module):
         super().__init__()
         self.token_embed = nn.Embedding(vocab_size, dim)
         nn.init.normal_(self.token_embed.weight, std=dim**-0.5)
-        self.pos_embed = nn.Parameter(nn.init.normal_(torch.empty(length, dim), std=0.02))
+        self.pos_embed = nn.Parameter(torch.empty(length, dim))
+        nn.init.normal_(self.pos_embed, std=0.02)
 
     def forward(self, text_ids: Int[Tensor, "B n_t"]) -> Float[Tensor, "B n_t D"]:
         return self.token_embed(text_ids) + self.pos_embed[: text_ids.shape[1]]

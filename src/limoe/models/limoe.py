@@ -9,14 +9,14 @@ from torch import Tensor, nn
 from limoe.models.dual_encoder import DualEncoder
 from limoe.models.layers import ImageEmbed, TextEmbed, masked_mean
 from limoe.models.tower import Tower
-from limoe.types import IMAGE, TEXT, ModelOutput, Segment, Stream
+from limoe.types import IMAGE, TEXT, ModelOutput, PackedTokens, Segment
 
 
 class LIMoE(DualEncoder):
     """One transformer for both modalities; only the embedding in front and the head behind know which is which.
 
     Images and texts are separate sequences: attention never crosses. They meet in the MLPs, in the routers, in the
-    seats of the experts, and in the loss. `moe_layers=[]` makes the same model dense.
+    capacity of the experts, and in the loss. `moe_layers=[]` makes the same model dense.
 
     Args:
         width: D.
@@ -38,7 +38,7 @@ class LIMoE(DualEncoder):
         max_logit_scale: upper clamp of that factor, applied by `clamp_logit_scale`.
 
     Raises:
-        ConfigError: a size breaks its rule.
+        ArgumentError: a size breaks its rule.
     """
 
     def __init__(
@@ -91,22 +91,29 @@ class LIMoE(DualEncoder):
         text_ids: Int[Tensor, "B n_t"],
         text_mask: Bool[Tensor, "B n_t"],
     ) -> ModelOutput:
-        image_tokens, text_tokens = self.image_embed(images), self.text_embed(text_ids)
+        image_tokens = self.image_embed(images)  # B, n_i, D
+        text_tokens = self.text_embed(text_ids)  # B, n_t, D
+
+        # [T, D] all image tokens, then all text tokens
         x = torch.cat([image_tokens.flatten(0, 1), text_tokens.flatten(0, 1)])
-        stream = Stream.of([_segment(IMAGE, image_tokens), _segment(TEXT, text_tokens, text_mask)], device=x.device)
-        x, routing = self.tower(x, stream)
-        image_tokens, text_tokens = stream.split(x)
+        segments = [_segment(IMAGE, image_tokens), _segment(TEXT, text_tokens, text_mask)]
+        tokens = PackedTokens.of(segments, device=x.device)
+        x, routing = self.tower(x, tokens)
+
+        image_tokens, text_tokens = tokens.split(x)
         return self.output(image_tokens.mean(1), masked_mean(text_tokens, text_mask), routing=routing)
 
     def image_trunk(self, images: Float[Tensor, "B 3 h w"]) -> Float[Tensor, "B D"]:
-        tokens = self.image_embed(images)
-        x, _ = self.tower(tokens.flatten(0, 1), Stream.of([_segment(IMAGE, tokens)], device=tokens.device))
-        return x.view_as(tokens).mean(1)
+        embedded = self.image_embed(images)
+        tokens = PackedTokens.of([_segment(IMAGE, embedded)], device=embedded.device)
+        x, _ = self.tower(embedded.flatten(0, 1), tokens)
+        return x.view_as(embedded).mean(1)
 
     def text_trunk(self, text_ids: Int[Tensor, "B n_t"], text_mask: Bool[Tensor, "B n_t"]) -> Float[Tensor, "B D"]:
-        tokens = self.text_embed(text_ids)
-        x, _ = self.tower(tokens.flatten(0, 1), Stream.of([_segment(TEXT, tokens, text_mask)], device=tokens.device))
-        return masked_mean(x.view_as(tokens), text_mask)
+        embedded = self.text_embed(text_ids)
+        tokens = PackedTokens.of([_segment(TEXT, embedded, text_mask)], device=embedded.device)
+        x, _ = self.tower(embedded.flatten(0, 1), tokens)
+        return masked_mean(x.view_as(embedded), text_mask)
 
 
 def _segment(modality: int, tokens: Float[Tensor, "B n D"], mask: Bool[Tensor, "B n"] | None = None) -> Segment:

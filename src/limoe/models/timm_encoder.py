@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from limoe.errors import ConfigError, require
+from limoe.errors import ConfigError, require, require_argument
 from limoe.models.feature_cache import FeatureCache
 from limoe.types import RouterOutput
 
@@ -59,10 +59,10 @@ class TimmEncoder(nn.Module):
     ) -> None:
         super().__init__()
         is_used = weights is None or pretrained
-        require(is_used, "model.image.pretrained", "true where model.image.weights is given", pretrained)
-        require(cache_dir is None or locked, "model.image.cache_dir", "null unless model.image.locked", cache_dir)
+        require_argument(is_used, "pretrained", "true where weights is given", pretrained)
+        require_argument(cache_dir is None or locked, "cache_dir", "null unless locked", cache_dir)
         known = timm.is_model(name)
-        require(known, "model.image.name", f"a model of timm {timm.__version__}, see timm.list_models()", name)
+        require_argument(known, "name", f"a model of timm {timm.__version__}, see timm.list_models()", name)
         self.image_size, self.name, self.locked = image_size, name, locked
         self.pretrained, self.weights = pretrained, weights
         self.cache_dir, self._cache = cache_dir, None
@@ -83,7 +83,8 @@ class TimmEncoder(nn.Module):
         """
         if not self.pretrained:
             return
-        require(self.weights is None or Path(self.weights).is_file(), "model.image.weights", "a file", self.weights)
+        is_file = self.weights is None or Path(self.weights).is_file()
+        require(is_file, "model.image.weights", "a file", self.weights)
         overlay = {} if self.weights is None else {"pretrained_cfg_overlay": {"file": self.weights}}
         logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its failures are told once, below
         try:

@@ -1,15 +1,15 @@
-"""The shared encoder: blocks over the packed stream, some with a sparse MLP, then the final norm."""
+"""The shared encoder: blocks over the packed tokens, some with a sparse MLP, then the final norm."""
 
 from collections.abc import Callable, Sequence
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from limoe.errors import require
+from limoe.errors import require_argument
 from limoe.models.layers import Block, LayerNorm, Mlp
 from limoe.models.moe import MoE
 from limoe.recompute import recomputed
-from limoe.types import RouterOutput, Stream
+from limoe.types import PackedTokens, RouterOutput
 
 
 class Tower(nn.Module):
@@ -18,7 +18,7 @@ class Tower(nn.Module):
     With `activation_checkpointing` a training step keeps what goes into each block and computes the rest again.
 
     Raises:
-        ConfigError: a size breaks its rule.
+        ArgumentError: a size breaks its rule.
     """
 
     def __init__(
@@ -36,13 +36,14 @@ class Tower(nn.Module):
         activation_checkpointing: bool = False,
     ) -> None:
         super().__init__()
-        require(depth >= 1, "model.depth", ">= 1", depth)
-        require(width % num_heads == 0, "model.width", f"a multiple of model.num_heads={num_heads}", width)
-        unique_in_range = len({*moe_layers}) == len(moe_layers) and all(0 <= i < depth for i in moe_layers)
-        require(unique_in_range, "model.moe_layers", f"distinct numbers from 0 to {depth - 1}", list(moe_layers))
-        require(
-            not moe_layers or router is not None, "model.router", "given where model.moe_layers is not empty", router
-        )
+        require_argument(depth >= 1, "depth", ">= 1", depth)
+        require_argument(width % num_heads == 0, "width", f"a multiple of num_heads={num_heads}", width)
+        is_unique = len(set(moe_layers)) == len(moe_layers)
+        in_range = all(0 <= layer < depth for layer in moe_layers)
+        rule = f"distinct numbers from 0 to {depth - 1}"
+        require_argument(is_unique and in_range, "moe_layers", rule, list(moe_layers))
+        has_router = router is not None or len(moe_layers) == 0
+        require_argument(has_router, "router", "given where moe_layers is not empty", router)
 
         def mlp(layer: int) -> nn.Module:
             if layer not in moe_layers or router is None:
@@ -60,10 +61,15 @@ class Tower(nn.Module):
         self.norm = LayerNorm(width)
         self.activation_checkpointing = activation_checkpointing
 
-    def forward(self, x: Float[Tensor, "T D"], stream: Stream) -> tuple[Float[Tensor, "T D"], dict[int, RouterOutput]]:
+    def forward(
+        self, x: Float[Tensor, "T D"], tokens: PackedTokens
+    ) -> tuple[Float[Tensor, "T D"], dict[int, RouterOutput]]:
         routing = {}
         for layer, block in enumerate(self.blocks):
-            x, routed = recomputed(block, x, stream) if self.activation_checkpointing else block(x, stream)
+            if self.activation_checkpointing:
+                x, routed = recomputed(block, x, tokens)
+            else:
+                x, routed = block(x, tokens)
             if routed is not None:
                 routing[layer] = routed
         return self.norm(x), routing

@@ -6,7 +6,7 @@ from typing import Any
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from limoe.errors import require
+from limoe.errors import require_argument
 from limoe.models.dual_encoder import DualEncoder
 from limoe.types import ModelOutput
 
@@ -46,12 +46,12 @@ class TwoTower(DualEncoder):
         max_logit_scale: float = 100.0,
     ) -> None:
         super().__init__()
-        require(image_head in ("linear", "none"), "model.image_head", "'linear' or 'none'", image_head)
+        require_argument(image_head in ("linear", "none"), "image_head", "'linear' or 'none'", image_head)
         self.image = image(image_size=image_size)
         self.text = text(vocab_size=vocab_size, text_length=text_length)
         joint_width: int = self.image.width if out_dim is None else out_dim
         fits = image_head == "linear" or joint_width == self.image.width
-        require(fits, "model.out_dim", f"null or {self.image.width} where model.image_head is none", out_dim)
+        require_argument(fits, "out_dim", f"null or {self.image.width} where image_head is none", out_dim)
         self.add_heads(
             image_width=self.image.width,
             text_width=self.text.width,

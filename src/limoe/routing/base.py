@@ -1,5 +1,8 @@
-"""What routers with limited seats share: whose tokens count, which pairs share seats, and how many seats there are."""
+"""The contract of a router, the capacity of experts, and the two functions that every learned router uses."""
 
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -7,99 +10,181 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from limoe.errors import require
+from limoe.errors import require_argument
 from limoe.routing.dispatch import expert_capacity
-from limoe.types import RouterOutput, Stream
+from limoe.routing.priority import Priority
+from limoe.types import Dispatcher, PackedTokens, RouterOutput
 
 
 class Groups(NamedTuple):
-    """Who shares seats: `of_token[t]` numbers the `total` groups of `pairs` pairs; `capacity` None = no limit."""
+    """Routing groups of a batch: `of_token[t]` numbers the `total` groups of `pairs` pairs; the last may have fewer."""
 
     of_token: Int[Tensor, "T"]
     total: int
     pairs: int
-    capacity: int | None
+    capacity: int | None  # slots per expert and group; None = no limit
 
 
-class Router(nn.Module):
-    """Groups of whole pairs, each with its own seats. Subclasses define `forward(x, stream) -> RouterOutput`.
+@dataclass(frozen=True, kw_only=True)
+class Capacity:
+    """How many slots an expert has for the tokens of a routing group, and which pairs form a group.
 
     Args:
-        num_experts: E.
-        capacity_factor: seats = factor x fair share, per expert and group; None = no limit.
+        capacity_factor: slots = factor * fair share, per expert and group; None = no limit.
         eval_capacity_factor: the same in evaluation. No limit by default, so a sample never depends on its batch.
-        capacity_rounding: "ceil", or "round" (half to even; at least one seat).
-        capacity_multiple_of: seats are then rounded up to a multiple of this (vmoe: 4; its expert choice: 1).
-        pairs_per_group: pairs that share seats; None = all of the process. Tokens per group follow from the batch.
-        count_pad: route padding like text, as the reference does, instead of leaving it out.
+        capacity_rounding: "ceil", or "round" (half to even; at least one slot).
+        capacity_multiple_of: slots are then rounded up to a multiple of this (vmoe: 4; its expert choice: 1).
+        pairs_per_group: pairs that share slots; None = all of the process. Tokens per group follow from the batch.
 
     Raises:
-        ConfigError: a value breaks its rule.
+        ArgumentError: a value breaks its rule.
     """
 
-    learns = True  # False: no parameter, so losses on the router have nothing to move
-    has_threshold = True  # False: no K-th largest logit decides, so losses that need noise are undefined
+    capacity_factor: float | None
+    eval_capacity_factor: float | None
+    capacity_rounding: str
+    capacity_multiple_of: int
+    pairs_per_group: int | None
 
-    def __init__(
-        self,
-        *,
-        num_experts: int,
-        capacity_factor: float | None = 1.05,
-        eval_capacity_factor: float | None = None,
-        capacity_rounding: str = "ceil",
-        capacity_multiple_of: int = 4,
-        pairs_per_group: int | None = 8,
-        count_pad: bool = False,
-    ) -> None:
-        super().__init__()
-        require(num_experts >= 1, "model.num_experts", ">= 1", num_experts)
-        for key, factor in (("capacity_factor", capacity_factor), ("eval_capacity_factor", eval_capacity_factor)):
-            require(factor is None or factor > 0, f"routing.{key}", "> 0 or null", factor)
-        is_known = capacity_rounding in ("ceil", "round")
-        require(is_known, "routing.capacity_rounding", "'ceil' or 'round'", capacity_rounding)
-        require(capacity_multiple_of >= 1, "routing.capacity_multiple_of", ">= 1", capacity_multiple_of)
-        whole = pairs_per_group is None or pairs_per_group >= 1
-        require(whole, "routing.pairs_per_group", ">= 1 or null", pairs_per_group)
-        self.num_experts = num_experts
-        self.capacity_factor, self.eval_capacity_factor = capacity_factor, eval_capacity_factor
-        self.capacity_rounding, self.capacity_multiple_of = capacity_rounding, capacity_multiple_of
-        self.pairs_per_group, self.count_pad = pairs_per_group, count_pad
-
-    def forward(self, x: Float[Tensor, "T D"], stream: Stream) -> RouterOutput:
-        raise NotImplementedError
-
-    @property
-    def depends_on_batch(self) -> bool:
-        """Whether, in evaluation, the other samples of a batch have a say in what happens to a sample."""
-        return self.eval_capacity_factor is not None
-
-    def counted(self, stream: Stream) -> Bool[Tensor, "T"]:
-        """Which tokens take part."""
-        return torch.ones_like(stream.valid) if self.count_pad else stream.valid
-
-    def groups(self, stream: Stream, *, k: int = 1) -> Groups:
-        """Groups and seats for tokens with `k` assignments each (never more seats than a group has tokens)."""
-        pairs = self.group_size(stream.num_pairs)
-        capacity = self.seats(pairs * stream.tokens_per_pair, k=k) if stream.num_pairs > 0 else None
-        return Groups(stream.pair // pairs, total=-(-stream.num_pairs // pairs), pairs=pairs, capacity=capacity)
+    def __post_init__(self) -> None:
+        for name in ("capacity_factor", "eval_capacity_factor"):
+            factor = getattr(self, name)
+            require_argument(factor is None or factor > 0, name, "> 0 or null", factor)
+        is_known = self.capacity_rounding in ("ceil", "round")
+        require_argument(is_known, "capacity_rounding", "'ceil' or 'round'", self.capacity_rounding)
+        require_argument(self.capacity_multiple_of >= 1, "capacity_multiple_of", ">= 1", self.capacity_multiple_of)
+        is_size = self.pairs_per_group is None or self.pairs_per_group >= 1
+        require_argument(is_size, "pairs_per_group", ">= 1 or null", self.pairs_per_group)
 
     def group_size(self, num_pairs: int) -> int:
         """Pairs of a full group in a batch of `num_pairs`."""
-        return max(1, min(self.pairs_per_group or num_pairs, num_pairs))
+        wanted = num_pairs if self.pairs_per_group is None else self.pairs_per_group
+        return max(1, min(wanted, num_pairs))
 
-    def seats(self, tokens: int, *, k: int = 1) -> int | None:
-        """Seats of each expert in a group of `tokens` with `k` assignments each; None = no limit."""
-        factor = self.capacity_factor if self.training else self.eval_capacity_factor
+    def slots(self, tokens: int, *, num_experts: int, k: int = 1, training: bool) -> int | None:
+        """Slots of each expert in a group of `tokens` with `k` assignments each; None = no limit.
+
+        Never more than `tokens`: an expert takes a token once.
+        """
+        factor = self.capacity_factor if training else self.eval_capacity_factor
         if factor is None:
             return None
-        seats = expert_capacity(
+        slots = expert_capacity(
             tokens * k,
-            num_experts=self.num_experts,
+            num_experts=num_experts,
             capacity_factor=factor,
             rounding=self.capacity_rounding,
             multiple_of=self.capacity_multiple_of,
         )
-        return min(seats, tokens)
+        return min(slots, tokens)
+
+    def groups(self, tokens: PackedTokens, *, num_experts: int, k: int = 1, training: bool) -> Groups:
+        """Groups and slots of a batch whose tokens have `k` assignments each."""
+        pairs = self.group_size(tokens.num_pairs)
+        capacity = None
+        if tokens.num_pairs > 0:
+            per_group = pairs * tokens.tokens_per_pair
+            capacity = self.slots(per_group, num_experts=num_experts, k=k, training=training)
+        total = -(-tokens.num_pairs // pairs)  # rounded up
+        return Groups(tokens.pair // pairs, total=total, pairs=pairs, capacity=capacity)
+
+
+class Usage(NamedTuple):
+    """What one sparse layer computes in training, by arithmetic (for FLOPs, memory and `limoe info`).
+
+    Args:
+        rows: by modality, rows per pair that all experts compute together if no token is dropped.
+        computed_rows: rows per pair in buffers, empty slots included; the sum of `rows` where slots have no limit.
+        experts_per_token: experts that compute a token, on average if none is dropped.
+        slots: slots of one expert in a group; None = no limit.
+        pairs_per_group: pairs of a group; None where no pairs share slots.
+        effective_capacity_factor: slots over the fair share, after rounding; None where there is no capacity factor.
+    """
+
+    rows: dict[str, float]
+    computed_rows: float
+    experts_per_token: float
+    slots: int | None
+    pairs_per_group: int | None
+    effective_capacity_factor: float | None = None
+
+
+class Router(nn.Module, ABC):
+    """Sends tokens to experts. A new kind of router derives from this class and is complete with its abstract methods.
+
+    What others must know about a kind of router they read here, never from its class: the class attributes, the
+    attributes `capacity` and `priority`, and the methods below.
+
+    Args:
+        num_experts: E.
+        count_pad: route padding like text, as the reference does, instead of leaving it out.
+
+    Raises:
+        ArgumentError: `num_experts` is not positive.
+    """
+
+    learns = True  # False: no parameter, so losses on the router have nothing to move
+    has_threshold = True  # False: no K-th largest logit decides, so losses that need noise are undefined
+    tokens_choose = True  # each token names its experts: `expert_index` holds all that compute it
+
+    capacity: Capacity | None = None  # None: slots are not limited in the sense of a capacity factor
+    priority: Priority | None = None  # which tokens get a slot first; None: slots are not assigned by priority
+    eval_priority: Priority | None = None  # the same in evaluation; None = as in training
+
+    def __init__(self, *, num_experts: int, count_pad: bool = False) -> None:
+        super().__init__()
+        require_argument(num_experts >= 1, "num_experts", ">= 1", num_experts)
+        self.num_experts = num_experts
+        self.count_pad = count_pad
+
+    @abstractmethod
+    def forward(self, x: Float[Tensor, "T D"], tokens: PackedTokens) -> tuple[Dispatcher, RouterOutput]:
+        """How the tokens travel, and what was decided about them."""
+
+    @property
+    @abstractmethod
+    def depends_on_batch(self) -> bool:
+        """Whether, in evaluation, the other samples of a batch change what happens to a sample."""
+
+    @abstractmethod
+    def usage(self, lengths: Mapping[str, int], *, pairs: int) -> Usage:
+        """In training with a batch of `pairs`, whose sequences have `lengths` tokens by modality."""
+
+    def macs_per_token(self) -> int:
+        """Multiply-accumulates of the router itself per token: by default each weight matrix is applied once."""
+        return sum(p.numel() for p in self.parameters(recurse=False) if p.ndim > 1)
+
+    def notes(self) -> list[str]:
+        """Sentences that a reader of this run's routing atlas must know; none where tokens choose freely."""
+        return []
+
+    def counted(self, tokens: PackedTokens) -> Bool[Tensor, "T"]:
+        """Which tokens take part."""
+        return torch.ones_like(tokens.valid) if self.count_pad else tokens.valid
+
+
+def capacity_usage(
+    capacity: Capacity, lengths: Mapping[str, int], *, num_experts: int, k: int, pairs: int, filled: bool = False
+) -> Usage:
+    """Usage of a router with limited slots, whose tokens have `k` assignments each.
+
+    `filled`: experts fill every slot (expert choice), so the slots say how many experts compute a token.
+    """
+    group = capacity.group_size(pairs)
+    tokens = group * sum(lengths.values())
+    slots = capacity.slots(tokens, num_experts=num_experts, k=k, training=True)
+    experts_per_token: float = k
+    if filled:
+        experts_per_token = num_experts if slots is None else num_experts * slots / tokens
+    rows = {name: experts_per_token * length for name, length in lengths.items()}
+    return Usage(
+        rows=rows,
+        computed_rows=sum(rows.values()) if slots is None else num_experts * slots / group,
+        experts_per_token=experts_per_token,
+        slots=slots,
+        pairs_per_group=group,
+        effective_capacity_factor=None if slots is None else num_experts * slots / (tokens * k),
+    )
 
 
 def float32_linear(x: Float[Tensor, "T D"], weight: Float[Tensor, "F D"]) -> Float[Tensor, "T F"]:
@@ -111,4 +196,6 @@ def float32_linear(x: Float[Tensor, "T D"], weight: Float[Tensor, "F D"]) -> Flo
 
 def with_noise(logits: Float[Tensor, "..."], std: float) -> Float[Tensor, "..."]:
     """Logits plus Normal(0, std^2); the logits themselves where std is 0."""
-    return logits + std * torch.randn_like(logits) if std > 0 else logits
+    if std > 0:
+        return logits + std * torch.randn_like(logits)
+    return logits

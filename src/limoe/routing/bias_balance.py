@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from limoe.distributed import all_reduce_sum
-from limoe.errors import require
+from limoe.errors import require_argument
 from limoe.types import MODALITIES
 
 
@@ -29,7 +29,7 @@ class BiasBalance(nn.Module):
         per_modality: balance each modality by itself instead of their sum.
 
     Raises:
-        ConfigError: a value breaks its rule.
+        ArgumentError: a value breaks its rule.
     """
 
     bias: Float[Tensor, "M E"]
@@ -37,9 +37,11 @@ class BiasBalance(nn.Module):
 
     def __init__(self, num_experts: int, *, rule: str = "sign", rate: float = 1e-3, per_modality: bool = False) -> None:
         super().__init__()
-        require(rule in ("sign", "z_score"), "routing.bias_balance.rule", "'sign' or 'z_score'", rule)
-        require(rate > 0, "routing.bias_balance.rate", "> 0", rate)
-        self.rule, self.rate, self.per_modality = rule, rate, per_modality
+        require_argument(rule in ("sign", "z_score"), "bias_balance.rule", "'sign' or 'z_score'", rule)
+        require_argument(rate > 0, "bias_balance.rate", "> 0", rate)
+        self.rule = rule
+        self.rate = rate
+        self.per_modality = per_modality
         self.counting = True
         rows = len(MODALITIES) if per_modality else 1
         self.register_buffer("bias", torch.zeros(rows, num_experts))
@@ -51,7 +53,7 @@ class BiasBalance(nn.Module):
         """From the config's mapping, whose keys are all optional."""
         known = ("rule", "rate", "per_modality")
         for key in settings:
-            require(key in known, "routing.bias_balance", f"a map with keys among {', '.join(known)}", key)
+            require_argument(key in known, "bias_balance", f"a map with keys among {', '.join(known)}", key)
         return cls(num_experts, **settings)
 
     def forward(self, gates: Float[Tensor, "T E"], modality: Int[Tensor, "T"]) -> Float[Tensor, "T E"]:

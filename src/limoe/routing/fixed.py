@@ -6,37 +6,150 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from limoe.routing.token_choice import NEVER, Choice, SeatedRouter
-from limoe.types import Stream
+from limoe.errors import require_argument
+from limoe.routing.base import Capacity
+from limoe.routing.priority import Priority
+from limoe.routing.token_choice import NEVER, Choice, TokenChoiceRouter
+from limoe.types import PackedTokens, Segment
+
+_MASK = 0xFFFFFFFF
 
 
-class FixedRouter(SeatedRouter):
+class FixedRouter(TokenChoiceRouter):
     """One expert per token with gate 1. Subclasses define `expert_of`.
 
-    All gates are equal, so `priority=bpr` is the order of the stream. The logits are those of a one-hot softmax and
+    All gates are equal, so `priority=bpr` is the order of the tokens. The logits are those of a one-hot softmax and
     carry no gradient: statistics work, losses on the router are constants.
 
     Args:
         dim: not used.
         num_experts: E.
-        settings: see `SeatedRouter` and `Router`.
+        priority: which tokens get a slot first, see `limoe.routing.priority`.
+        eval_priority: the same in evaluation; None = as in training.
+        capacity_factor: see `Capacity`, as the next four.
+        eval_capacity_factor: in evaluation.
+        capacity_rounding: "ceil" or "round".
+        capacity_multiple_of: slots are rounded up to a multiple.
+        pairs_per_group: pairs that share slots; None = all of the process.
+        count_pad: route padding like text.
     """
 
     learns = False
     has_threshold = False
 
-    def __init__(self, dim: int, *, num_experts: int, **settings: Any) -> None:
-        super().__init__(num_experts=num_experts, **settings)
+    def __init__(
+        self,
+        dim: int,
+        *,
+        num_experts: int,
+        priority: Priority,
+        eval_priority: Priority | None = None,
+        capacity_factor: float | None = 1.05,
+        eval_capacity_factor: float | None = None,
+        capacity_rounding: str = "ceil",
+        capacity_multiple_of: int = 4,
+        pairs_per_group: int | None = 8,
+        count_pad: bool = False,
+    ) -> None:
+        capacity = Capacity(
+            capacity_factor=capacity_factor,
+            eval_capacity_factor=eval_capacity_factor,
+            capacity_rounding=capacity_rounding,
+            capacity_multiple_of=capacity_multiple_of,
+            pairs_per_group=pairs_per_group,
+        )
+        super().__init__(
+            num_experts=num_experts,
+            k=1,
+            priority=priority,
+            eval_priority=eval_priority,
+            capacity=capacity,
+            count_pad=count_pad,
+        )
 
-    def expert_of(self, stream: Stream) -> Int[Tensor, "T"]:
+    def expert_of(self, tokens: PackedTokens) -> Int[Tensor, "T"]:
         raise NotImplementedError
 
-    def choose(self, x: Float[Tensor, "T D"], stream: Stream) -> Choice:
-        expert_index = self.expert_of(stream)[:, None]
-        gates = torch.zeros(
-            len(x), self.num_experts, device=x.device, dtype=torch.promote_types(x.dtype, torch.float32)
-        )
+    def choose(self, x: Float[Tensor, "T D"], tokens: PackedTokens) -> Choice:
+        expert_index = self.expert_of(tokens)[:, None]
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        gates = torch.zeros(len(x), self.num_experts, device=x.device, dtype=dtype)
         gates = gates.scatter(1, expert_index, 1.0)
         logits = (1 - gates) * NEVER
         gate = gates.gather(1, expert_index)
         return Choice(logits, logits, gates, expert_index, gate, top_gate=gate[:, 0])
+
+    def notes(self) -> list[str]:
+        own = (
+            "This router learns nothing: the expert follows from a token's place or from chance. Gates are 1, "
+            "entropies 0, and the order of patches is the order of the images."
+        )
+        return [own, *super().notes()]
+
+
+class HashRouter(FixedRouter):
+    """Expert = hash(modality, position in the sequence): the same in all layers, steps and runs.
+
+    In the spirit of Hash Layers (arXiv 2106.04426), but not the same thing: theirs hashes the vocabulary id of a token,
+    which image patches do not have, so here the position stands in. As in their balanced variant every expert gets
+    equally many positions of a sequence (give or take one): the hash orders the positions, and the rank modulo E is
+    the expert. No sample depends on its batch unless slots are limited in evaluation.
+
+    Args:
+        dim: not used.
+        num_experts: E.
+        hash_seed: which hash.
+        fixed: see `FixedRouter`.
+    """
+
+    def __init__(self, dim: int, *, num_experts: int, hash_seed: int = 0, **fixed: Any) -> None:
+        super().__init__(dim, num_experts=num_experts, **fixed)
+        require_argument(hash_seed >= 0, "hash_seed", ">= 0", hash_seed)
+        self.hash_seed = hash_seed
+
+    def expert_of(self, tokens: PackedTokens) -> Int[Tensor, "T"]:
+        return torch.cat([self._of_segment(segment, tokens.modality.device) for segment in tokens.segments])
+
+    def _of_segment(self, segment: Segment, device: torch.device) -> Int[Tensor, "n"]:
+        position = torch.arange(segment.length, device=device)
+        start = (self.hash_seed * 0x85EBCA6B + (segment.modality + 1) * 0x9E3779B9) & _MASK
+        # the rank of each position in the order of the hashes
+        rank = _scramble(position + start).argsort(stable=True).argsort(stable=True)
+        return (rank % self.num_experts).repeat(segment.size)
+
+
+class RandomRouter(FixedRouter):
+    """A uniformly random expert for each token, drawn anew at every call, in evaluation too: a lower bound.
+
+    So features of the same sample differ from call to call. Arguments: see `FixedRouter`.
+    """
+
+    @property
+    def depends_on_batch(self) -> bool:
+        return True
+
+    def expert_of(self, tokens: PackedTokens) -> Int[Tensor, "T"]:
+        return torch.randint_like(tokens.modality, self.num_experts)
+
+
+class RoundRobinRouter(FixedRouter):
+    """Expert = place among the packed tokens modulo E: perfectly balanced, for measuring speed.
+
+    Padding takes its turn too, though it is not computed. Arguments: see `FixedRouter`.
+    """
+
+    @property
+    def depends_on_batch(self) -> bool:
+        """A sample's place among the packed tokens follows from its place in the batch."""
+        return True
+
+    def expert_of(self, tokens: PackedTokens) -> Int[Tensor, "T"]:
+        return torch.arange(len(tokens.modality), device=tokens.modality.device) % self.num_experts
+
+
+def _scramble(x: Int[Tensor, "n"]) -> Int[Tensor, "n"]:
+    """A mixing hash on 32 bits (two rounds of multiply and shift), in 64-bit integers that cannot overflow."""
+    for _ in range(2):
+        x = x & _MASK
+        x = ((x ^ (x >> 16)) * 0x45D9F3B) & _MASK
+    return x ^ (x >> 16)

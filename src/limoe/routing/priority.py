@@ -1,7 +1,7 @@
-"""Who sits first when an expert has fewer seats than candidates.
+"""Which tokens get a slot first where an expert has fewer slots than tokens that chose it.
 
-A priority is a function (top_gate [T], stream) -> score [T]; the higher score sits first. Scores are compared as
-float32 inside one expert, group and choice; equal scores keep the order of the stream (images before texts, pair by
+A priority is a function (top_gate [T], tokens) -> score [T]; higher scores come first. Scores are compared as
+float32 inside one expert, group and choice; equal scores keep the order of the tokens (images before texts, pair by
 pair).
 """
 
@@ -13,34 +13,34 @@ from jaxtyping import Float
 from torch import Tensor
 
 from limoe.errors import ConfigError
-from limoe.types import IMAGE, TEXT, Stream
+from limoe.types import IMAGE, TEXT, PackedTokens
 
-Priority = Callable[[Float[Tensor, "T"], Stream], Float[Tensor, "T"]]
+Priority = Callable[[Float[Tensor, "T"], PackedTokens], Float[Tensor, "T"]]
 
 
-def bpr(top_gate: Float[Tensor, "T"], stream: Stream) -> Float[Tensor, "T"]:
+def bpr(top_gate: Float[Tensor, "T"], tokens: PackedTokens) -> Float[Tensor, "T"]:
     """Batch priority routing: the largest (noisy) gate first, both modalities together (paper section 2; V-MoE 3.3)."""
     return top_gate
 
 
-def first_come(top_gate: Float[Tensor, "T"], stream: Stream) -> Float[Tensor, "T"]:
-    """Order of the stream: all image tokens of a group come before its text tokens."""
+def first_come(top_gate: Float[Tensor, "T"], tokens: PackedTokens) -> Float[Tensor, "T"]:
+    """Order of the tokens: all image tokens of a group come before its text tokens."""
     return torch.zeros_like(top_gate)
 
 
-def random(top_gate: Float[Tensor, "T"], stream: Stream) -> Float[Tensor, "T"]:
+def random(top_gate: Float[Tensor, "T"], tokens: PackedTokens) -> Float[Tensor, "T"]:
     """A fresh random order at every call (torch's global generator)."""
     return torch.rand_like(top_gate)
 
 
-def image_first(top_gate: Float[Tensor, "T"], stream: Stream) -> Float[Tensor, "T"]:
+def image_first(top_gate: Float[Tensor, "T"], tokens: PackedTokens) -> Float[Tensor, "T"]:
     """Image tokens before text tokens."""
-    return (stream.modality == IMAGE).to(top_gate.dtype)
+    return (tokens.modality == IMAGE).to(top_gate.dtype)
 
 
-def text_first(top_gate: Float[Tensor, "T"], stream: Stream) -> Float[Tensor, "T"]:
+def text_first(top_gate: Float[Tensor, "T"], tokens: PackedTokens) -> Float[Tensor, "T"]:
     """Text tokens before image tokens."""
-    return (stream.modality == TEXT).to(top_gate.dtype)
+    return (tokens.modality == TEXT).to(top_gate.dtype)
 
 
 _PRIORITIES = {rule.__name__: rule for rule in (bpr, first_come, random, image_first, text_first)}

@@ -1,130 +1,212 @@
-"""Token choice: every token names its K experts, then the seats decide (V-MoE, LIMoE)."""
+"""Token choice: every token names its K experts, then priority and capacity decide which assignments are kept."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
-from limoe.errors import require
-from limoe.routing.base import Router, with_noise
+from limoe.errors import require_argument
+from limoe.initialisation import lecun_normal_
+from limoe.routing.base import Capacity, Router, Usage, capacity_usage, float32_linear, with_noise
 from limoe.routing.bias_balance import BiasBalance
-from limoe.routing.dispatch import plan_dispatch
+from limoe.routing.dispatch import SlotDispatcher, assign_slots
 from limoe.routing.priority import Priority
-from limoe.types import RouterOutput, Stream
+from limoe.types import Dispatcher, PackedTokens, RouterOutput
 
 NEVER = -1e9  # logit of an expert out of reach: its gate is exactly 0, and unlike -inf it gives no NaN anywhere
 
 
 class Choice(NamedTuple):
-    """What the tokens want, before anybody sits. `top_gate` is what priorities see."""
+    """What the tokens want, before any slot is assigned."""
 
     logits: Float[Tensor, "T E"]
     noisy_logits: Float[Tensor, "T E"]
     gates: Float[Tensor, "T E"]
     expert_index: Int[Tensor, "T K"]
     gate: Float[Tensor, "T K"]
-    top_gate: Float[Tensor, "T"]
-    noise_std: float = 0.0
+    top_gate: Float[Tensor, "T"]  # what priorities see
+    noise_std: float = 0.0  # in logits
 
 
-class SeatedRouter(Router):
-    """Seats what `choose` wants, by priority. Subclasses define `choose`.
+class TokenChoiceRouter(Router):
+    """Gives slots to what `choose` wants. Subclasses define `choose(x, tokens) -> Choice`.
 
     Args:
-        priority: who sits first, see `limoe.routing.priority`.
+        num_experts: E.
+        k: experts per token.
+        priority: which tokens get a slot first, see `limoe.routing.priority`.
         eval_priority: the same in evaluation; None = as in training.
-        seats: see `Router`.
+        capacity: slots and groups.
+        count_pad: route padding like text.
     """
 
-    def __init__(self, *, priority: Priority, eval_priority: Priority | None = None, **seats: Any) -> None:
-        super().__init__(**seats)
-        self.priority, self.eval_priority = priority, eval_priority
+    capacity: Capacity
+    priority: Priority
 
-    def choose(self, x: Float[Tensor, "T D"], stream: Stream) -> Choice:
+    def __init__(
+        self,
+        *,
+        num_experts: int,
+        k: int,
+        priority: Priority,
+        eval_priority: Priority | None,
+        capacity: Capacity,
+        count_pad: bool,
+    ) -> None:
+        super().__init__(num_experts=num_experts, count_pad=count_pad)
+        require_argument(1 <= k <= num_experts, "k", f"between 1 and num_experts={num_experts}", k)
+        self.k = k
+        self.priority = priority
+        self.eval_priority = eval_priority
+        self.capacity = capacity
+
+    def choose(self, x: Float[Tensor, "T D"], tokens: PackedTokens) -> Choice:
         raise NotImplementedError
 
-    def forward(self, x: Float[Tensor, "T D"], stream: Stream) -> RouterOutput:
-        choice = self.choose(x, stream)
-        valid = self.counted(stream)
-        groups = self.groups(stream, k=choice.expert_index.shape[1])
-        priority = self.priority if self.training else self.eval_priority or self.priority
-        plan, kept = plan_dispatch(
+    def forward(self, x: Float[Tensor, "T D"], tokens: PackedTokens) -> tuple[Dispatcher, RouterOutput]:
+        choice = self.choose(x, tokens)
+        valid = self.counted(tokens)
+        groups = self.capacity.groups(tokens, num_experts=self.num_experts, k=self.k, training=self.training)
+        priority = self.priority
+        if not self.training and self.eval_priority is not None:
+            priority = self.eval_priority
+        assignment = assign_slots(
             choice.expert_index,
-            gate=choice.gate,
-            score=priority(choice.top_gate, stream),
+            score=priority(choice.top_gate, tokens),
             group=groups.of_token,
             valid=valid,
             num_experts=self.num_experts,
             num_groups=groups.total,
             capacity=groups.capacity,
         )
-        return RouterOutput(
+        dispatcher = SlotDispatcher(assignment, gate=choice.gate, capacity=groups.capacity)
+        routing = RouterOutput(
             logits=choice.logits,
             noisy_logits=choice.noisy_logits,
             gates=choice.gates,
             expert_index=choice.expert_index,
             gate=choice.gate,
-            kept=kept,
-            modality=stream.modality,
+            kept=assignment.kept,
+            modality=tokens.modality,
             valid=valid,
             capacity=groups.capacity,
             noise_std=choice.noise_std,
-            plan=plan,
-            modalities=stream.modalities,
+            modalities=tokens.modalities,
         )
+        return dispatcher, routing
+
+    @property
+    def depends_on_batch(self) -> bool:
+        return self.capacity.eval_capacity_factor is not None
+
+    def usage(self, lengths: Mapping[str, int], *, pairs: int) -> Usage:
+        return capacity_usage(self.capacity, lengths, num_experts=self.num_experts, k=self.k, pairs=pairs)
+
+    def notes(self) -> list[str]:
+        found = []
+        if self.k > 1:
+            shown = "Patches and words stand at each of them; coloured images show the first choice."
+            found.append(f"A token has {self.k} experts. {shown}")
+        factor = self.capacity.eval_capacity_factor
+        if factor is not None:
+            limit = f"the capacity in evaluation too (factor {factor})"
+            found.append(f"This run limits {limit}: dropped tokens are at no expert.")
+        return found
 
 
-class TokenChoiceRouter(SeatedRouter):
-    """Softmax over all experts, then the K largest. Subclasses define `logits`, and `reachable` if it is not all.
+class TopKRouter(TokenChoiceRouter):
+    """Softmax of one bias-free linear map D -> E, shared by both modalities, then the K largest gates (LIMoE, V-MoE).
 
     In training Normal(0, (noise_std / E)^2) is added to the logits; the noisy softmax selects, orders and weighs
     (paper App. B.1; vmoe). Gates are not renormalised, so at K = 1 the gate carries the router's task gradient.
+    Logits are float32 (float64 for float64 input). Subclasses may define `logits` and, where not every token may choose
+    every expert, `reachable`.
 
     Args:
+        dim: width D of the tokens.
         num_experts: E.
         k: experts per token.
         noise_std: in units of 1/E logits; 0 = none (then the load loss is undefined).
         renormalize_gates: divide the K gates by their sum (GShard); at K = 1 the router then has no task gradient.
         bias_balance: settings of `BiasBalance` (select by gate + bias, weigh by gate); None = off.
-        seats: see `SeatedRouter` and `Router`.
+        priority: which tokens get a slot first, see `limoe.routing.priority`.
+        eval_priority: the same in evaluation; None = as in training.
+        capacity_factor: see `Capacity`, as the next four.
+        eval_capacity_factor: in evaluation.
+        capacity_rounding: "ceil" or "round".
+        capacity_multiple_of: slots are rounded up to a multiple.
+        pairs_per_group: pairs that share slots; None = all of the process.
+        count_pad: route padding like text.
 
     Raises:
-        ConfigError: a value breaks its rule.
+        ArgumentError: a value breaks its rule.
     """
 
     def __init__(
         self,
+        dim: int,
         *,
         num_experts: int,
         k: int = 1,
         noise_std: float = 1.0,
         renormalize_gates: bool = False,
         bias_balance: Mapping[str, Any] | None = None,
-        **seats: Any,
+        priority: Priority,
+        eval_priority: Priority | None = None,
+        capacity_factor: float | None = 1.05,
+        eval_capacity_factor: float | None = None,
+        capacity_rounding: str = "ceil",
+        capacity_multiple_of: int = 4,
+        pairs_per_group: int | None = 8,
+        count_pad: bool = False,
     ) -> None:
-        super().__init__(num_experts=num_experts, **seats)
-        require(1 <= k <= num_experts, "routing.k", f"between 1 and model.num_experts={num_experts}", k)
-        require(noise_std >= 0, "routing.noise_std", ">= 0", noise_std)
-        self.k, self.noise_std, self.renormalize_gates = k, noise_std, renormalize_gates
+        capacity = Capacity(
+            capacity_factor=capacity_factor,
+            eval_capacity_factor=eval_capacity_factor,
+            capacity_rounding=capacity_rounding,
+            capacity_multiple_of=capacity_multiple_of,
+            pairs_per_group=pairs_per_group,
+        )
+        super().__init__(
+            num_experts=num_experts,
+            k=k,
+            priority=priority,
+            eval_priority=eval_priority,
+            capacity=capacity,
+            count_pad=count_pad,
+        )
+        require_argument(noise_std >= 0, "noise_std", ">= 0", noise_std)
+        self.noise_std = noise_std
+        self.renormalize_gates = renormalize_gates
         self.balance = None if bias_balance is None else BiasBalance.of(bias_balance, num_experts=num_experts)
+        self.weight = self.new_weight(dim)
 
-    def logits(self, x: Float[Tensor, "T D"], stream: Stream) -> Float[Tensor, "T E"]:
-        raise NotImplementedError
+    def new_weight(self, dim: int) -> nn.Parameter:
+        """The weight of the linear map, lecun-normal."""
+        return nn.Parameter(lecun_normal_(torch.empty(self.num_experts, dim)))
 
-    def reachable(self, stream: Stream) -> Bool[Tensor, "T E"] | None:
+    def logits(self, x: Float[Tensor, "T D"], tokens: PackedTokens) -> Float[Tensor, "T E"]:
+        return float32_linear(x, self.weight)
+
+    def reachable(self, tokens: PackedTokens) -> Bool[Tensor, "T E"] | None:
         """Which experts a token may choose; None = all. The others get no gate, no gradient and no token."""
         return None
 
-    def choose(self, x: Float[Tensor, "T D"], stream: Stream) -> Choice:
-        logits = self.logits(x, stream)
+    def choose(self, x: Float[Tensor, "T D"], tokens: PackedTokens) -> Choice:
+        # [T, E] logits without and with noise
+        logits = self.logits(x, tokens)
         noise_std = self.noise_std / self.num_experts if self.training else 0.0
         noisy_logits = with_noise(logits, noise_std)
-        reachable = self.reachable(stream)
+        reachable = self.reachable(tokens)
         if reachable is not None:
-            logits, noisy_logits = (z.masked_fill(~reachable, NEVER) for z in (logits, noisy_logits))
+            logits = logits.masked_fill(~reachable, NEVER)
+            noisy_logits = noisy_logits.masked_fill(~reachable, NEVER)
+
+        # [T, K] the chosen experts and their gates
         gates = noisy_logits.softmax(-1)
-        expert_index = self._select(gates, stream, reachable)
+        expert_index = self._select(gates, tokens, reachable)
         gate = gates.gather(-1, expert_index)
         top_gate = gate[:, 0]
         if self.renormalize_gates:
@@ -132,16 +214,16 @@ class TokenChoiceRouter(SeatedRouter):
         return Choice(logits, noisy_logits, gates, expert_index, gate, top_gate, noise_std)
 
     def _select(
-        self, gates: Float[Tensor, "T E"], stream: Stream, reachable: Bool[Tensor, "T E"] | None
+        self, gates: Float[Tensor, "T E"], tokens: PackedTokens, reachable: Bool[Tensor, "T E"] | None
     ) -> Int[Tensor, "T K"]:
         if self.balance is None:
             return top_k_index(gates, self.k)
-        scores = self.balance(gates, stream.modality)
+        scores = self.balance(gates, tokens.modality)
         if reachable is not None:
             scores = scores.masked_fill(~reachable, -float("inf"))
         expert_index = top_k_index(scores, self.k)
         if self.training:
-            self.balance.count(expert_index, modality=stream.modality, valid=self.counted(stream))
+            self.balance.count(expert_index, modality=tokens.modality, valid=self.counted(tokens))
         return expert_index
 
 

@@ -1,9 +1,9 @@
-"""Show who goes where in a trained sparse model: patches, words, lost seats and the worth of every expert, as one page.
+"""Show what the experts of a trained model compute: patches, words, dropped tokens and the effect of each, as a page.
 
 limoe atlas logs/emoji/runs/<run id>                           writes atlas/index.html and atlas.json there
 limoe atlas RUN eval=[emoji_identity] source=emoji_identity    the pictures of a task instead of the validation split
 limoe atlas RUN knock_out=null                                 without the slow part
-limoe atlas RUN capacity_factor=0.75 seat_priority=first_come  who would lose a seat then
+limoe atlas RUN capacity_factor=0.75 slot_priority=first_come  which tokens would be dropped then
 """
 
 import shlex

@@ -1,4 +1,4 @@
-"""Seats, and when a collapse of text would show in them."""
+"""Slots, and when a collapse of text would show in them."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import pytest
 from test_accounting_flops import built
 
 from limoe.accounting.anatomy import anatomy
-from limoe.accounting.seats import capacity, collapse
+from limoe.accounting.capacity import capacity, collapse
 from limoe.accounting.summary import summary
 
 
@@ -16,20 +16,20 @@ def of(*overrides: str, pairs: int = 64) -> tuple[dict[str, Any], dict[str, Any]
 
 
 @pytest.mark.parametrize(
-    ("model", "experts", "seats", "needs"),
+    ("model", "experts", "slots", "needs"),
     [
         # a group of 8 pairs, factor 1.05, rounded up to a multiple of 4
-        ("limoe_b32", 8, 72, 128 / 72),  # 520 tokens: 68.25 seats
+        ("limoe_b32", 8, 72, 128 / 72),  # 520 tokens: 68.25 slots
         ("limoe_b32", 32, 20, 128 / 20),  # 17.06
         ("limoe_b16", 8, 224, 128 / 224),  # 1696 tokens: 222.6
         ("limoe_b16", 32, 56, 128 / 56),  # 55.65
         ("limoe_h14", 32, 72, 128 / 72),  # 2176 tokens: 71.4
     ],
 )
-def test_seats_and_what_text_needs(model: str, experts: int, seats: int, needs: float) -> None:
+def test_slots_and_what_text_needs(model: str, experts: int, slots: int, needs: float) -> None:
     found, text = of(f"model={model}", f"model.num_experts={experts}")
-    assert found["seats_per_expert"] == seats and found["pairs_per_group"] == 8
-    assert found["effective_capacity_factor"] == pytest.approx(seats * experts / found["tokens_per_group"])
+    assert found["slots_per_expert"] == slots and found["pairs_per_group"] == 8
+    assert found["effective_capacity_factor"] == pytest.approx(slots * experts / found["tokens_per_group"])
     assert text["experts_text_needs"] == pytest.approx(needs)
     assert text["best_text_success"] == pytest.approx(min(1, 1 / needs))
     assert text["visible"] == (needs > 1)
@@ -45,37 +45,37 @@ def test_as_the_paper_counts_without_rounding() -> None:
 
 
 def test_two_choices_fill_two_experts() -> None:
-    """tiny: 8 pairs of 32 tokens, 2 choices, 8 experts: 67.2, so 68 seats; 128 text tokens want two seats each."""
+    """tiny: 8 pairs of 32 tokens, 2 choices, 8 experts: 67.2, so 68 slots; 128 text tokens want two slots each."""
     found, text = of("model=limoe_tiny", "routing.k=2")
-    assert found["seats_per_expert"] == 68 and found["experts_per_token"] == 2
+    assert found["slots_per_expert"] == 68 and found["experts_per_token"] == 2
     assert text["experts_text_needs"] == pytest.approx(2 * 128 / 68)
     assert text["best_text_success"] == pytest.approx(68 / 128) and "the same 2 experts" in text["says"]
 
 
 def test_a_small_batch_is_one_group() -> None:
     found, _ = of("model=limoe_tiny", pairs=2)
-    assert (found["pairs_per_group"], found["tokens_per_group"], found["seats_per_expert"]) == (2, 64, 12)  # 8.4 -> 12
+    assert (found["pairs_per_group"], found["tokens_per_group"], found["slots_per_expert"]) == (2, 64, 12)  # 8.4 -> 12
 
 
 def test_without_limit_nothing_can_be_seen() -> None:
     found, text = of("model=limoe_tiny", "routing.capacity_factor=null")
-    assert found["seats_per_expert"] is None and found["effective_capacity_factor"] is None
+    assert found["slots_per_expert"] is None and found["effective_capacity_factor"] is None
     assert text["visible"] is False and "no limit" in text["says"]
 
 
-@pytest.mark.parametrize(("routing", "seats"), [("soft", 2), ("expert_choice", 32)])
-def test_experts_that_choose_cannot_be_crowded(routing: str, seats: int) -> None:
+@pytest.mark.parametrize(("routing", "slots"), [("soft", 2), ("expert_choice", 32)])
+def test_experts_that_choose_cannot_be_crowded(routing: str, slots: int) -> None:
     found, text = of("model=limoe_tiny", f"routing={routing}")
-    assert found["seats_per_expert"] == seats and text["visible"] is None and text["experts_text_needs"] is None
+    assert found["slots_per_expert"] == slots and text["visible"] is None and text["experts_text_needs"] is None
 
 
 def test_in_two_towers_text_competes_with_text_alone() -> None:
-    """16 tokens of 8 texts, 8 experts: 16.8, so 20 seats; all on one expert means 20 of 128."""
+    """16 tokens of 8 texts, 8 experts: 16.8, so 20 slots; all on one expert means 20 of 128."""
     info = summary(built("model=two_tower_moe_tiny"), pairs=64, micro_batch=64, precision="32-true", optimizer="adamw")
     assert info["capacity"]["tokens"] == "text" and set(info["capacity"]["towers"]) == {"image", "text"}
     assert info["collapse"]["best_text_success"] == pytest.approx(20 / 128)
 
 
-def test_dense_models_have_no_seats() -> None:
+def test_dense_models_have_no_slots() -> None:
     info = summary(built("model=dense_tiny"), pairs=64, micro_batch=64, precision="32-true", optimizer="adamw")
-    assert info["capacity"]["seats_per_expert"] is None and info["collapse"]["visible"] is None
+    assert info["capacity"]["slots_per_expert"] is None and info["collapse"]["visible"] is None

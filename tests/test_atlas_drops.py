@@ -1,16 +1,16 @@
-"""Who would lose a seat in training: worked out by hand for twelve patches and eight words."""
+"""Which tokens would be dropped in training: worked out by hand for twelve patches and eight words."""
 
 import planted
 import pytest
 import torch
 
 from limoe.atlas.collect import load
-from limoe.atlas.seats import drops, has_seats, seats_line, training_seats
+from limoe.atlas.drops import capacity_line, drops, has_capacity, training_capacity
 from limoe.errors import ConfigError
 from limoe.routing.priority import bpr, first_come
 from limoe.routing.soft import SoftRouter
 
-# 3 pairs of 4 patches and 4 places for words share seats: 24 tokens, 4 experts, factor 1/3: 24 / 3 / 4 = 2 seats each.
+# 3 pairs of 4 patches and 4 places for words share slots: 24 tokens, 4 experts, factor 1/3: 24 / 3 / 4 = 2 slots each.
 TIGHT = {"capacity_factor": 1 / 3, "capacity_multiple_of": 1, "pairs_per_group": None}
 
 
@@ -20,10 +20,10 @@ def lost(model: torch.nn.Module, **how: object) -> dict:
 
 
 def test_drops_by_position() -> None:
-    """Words have the larger gates and sit first. Expert 0: `red`, then patch 0 of pair 0; 1: `dog`, patch 2 of pair 0;
-    2: the ends of texts 0 and 1; 3: the cats of texts 0 and 1. Everybody else loses."""
+    """Words have the larger gates and come first. Expert 0: `red`, then patch 0 of pair 0; 1: `dog`, patch 2 of pair 0;
+    2: the ends of texts 0 and 1; 3: the cats of texts 0 and 1. All others are dropped."""
     found = lost(planted.model(**TIGHT))
-    assert found["seats"] == 2
+    assert found["slots"] == 2
     assert found["image"]["dropped"] == pytest.approx(10 / 12)
     assert found["image"]["by_position"] == [[pytest.approx(2 / 3), 1.0], [pytest.approx(2 / 3), 1.0]]
     assert found["image"]["tokens"] == [3, 3, 3, 3]
@@ -33,7 +33,7 @@ def test_drops_by_position() -> None:
 
 
 def test_another_priority_can_be_asked_for() -> None:
-    """First come: both seats of experts 0 to 2 go to patches, those of 3 to two cats."""
+    """First come: both slots of experts 0 to 2 go to patches, those of 3 to two cats."""
     found = lost(planted.model(**TIGHT), priority="first_come")
     assert found["image"]["dropped"] == pytest.approx(6 / 12)
     assert found["text"]["dropped"] == pytest.approx(6 / 8)
@@ -44,10 +44,10 @@ def test_another_priority_can_be_asked_for() -> None:
 
 def test_another_factor_can_be_asked_for() -> None:
     found = lost(planted.model(**TIGHT), capacity_factor=4.0)
-    assert (found["seats"], found["image"]["dropped"], found["text"]["dropped"]) == (24, 0.0, 0.0)
+    assert (found["slots"], found["image"]["dropped"], found["text"]["dropped"]) == (24, 0.0, 0.0)
 
 
-def test_seats_are_those_of_training_whatever_evaluation_has() -> None:
+def test_capacity_is_that_of_training_whatever_evaluation_has() -> None:
     free, limited = (planted.model(**TIGHT, eval_capacity_factor=factor) for factor in (None, 2.0))
     assert lost(free) == lost(limited)
 
@@ -55,22 +55,23 @@ def test_seats_are_those_of_training_whatever_evaluation_has() -> None:
 def test_routers_are_left_as_they_were() -> None:
     model = planted.model(**TIGHT)
     router = model.tower.blocks[0].mlp.router
-    with pytest.raises(RuntimeError, match="inside"), training_seats(model, capacity_factor=0.5, priority="random"):
-        assert router.eval_capacity_factor == 0.5 and router.eval_priority is not None
+    with pytest.raises(RuntimeError, match="inside"), training_capacity(model, capacity_factor=0.5, priority="random"):
+        assert router.capacity.eval_capacity_factor == 0.5 and router.eval_priority is not None
         raise RuntimeError("inside")
-    assert (router.capacity_factor, router.eval_capacity_factor, router.eval_priority) == (1 / 3, None, None)
+    capacity = router.capacity
+    assert (capacity.capacity_factor, capacity.eval_capacity_factor, router.eval_priority) == (1 / 3, None, None)
     assert router.priority is bpr
 
 
-def test_models_without_seats() -> None:
-    assert has_seats(planted.model(**TIGHT))
-    assert not has_seats(planted.model(capacity_factor=None))
-    assert not has_seats(planted.model(router=SoftRouter, slots_per_expert=1))
+def test_models_without_capacity() -> None:
+    assert has_capacity(planted.model(**TIGHT))
+    assert not has_capacity(planted.model(capacity_factor=None))
+    assert not has_capacity(planted.model(router=SoftRouter, slots_per_expert=1))
 
 
-def test_the_page_says_whose_seats_they_are() -> None:
+def test_the_page_says_whose_capacity_it_is() -> None:
     model = planted.model(**{**TIGHT, "capacity_factor": 1.05, "pairs_per_group": 8})
-    own = seats_line(model, capacity_factor="run", priority="run")
-    assert own == "the seats of training (factor 1.05) shared by 8 pairs, and its priority (bpr)"
-    other = seats_line(model, capacity_factor=0.5, priority="random")
-    assert other == "seats by factor 0.5 shared by 8 pairs, and priority random"
+    own = capacity_line(model, capacity_factor="run", priority="run")
+    assert own == "the capacity of training (factor 1.05) shared by 8 pairs, and its priority (bpr)"
+    other = capacity_line(model, capacity_factor=0.5, priority="random")
+    assert other == "capacity factor 0.5 shared by 8 pairs, and priority random"

@@ -1,0 +1,65 @@
+"""Slots of the experts of a tower, and whether a collapse of text would show in them."""
+
+from typing import Any
+
+from limoe.accounting.anatomy import TowerPart
+from limoe.routing.base import Usage
+from limoe.types import MODALITIES
+
+
+def usage_of(router: Any, part: TowerPart, *, pairs: int) -> Usage:
+    """What a layer of this tower with this router computes in training, with a batch of `pairs`."""
+    return router.usage(part.lengths, pairs=pairs)
+
+
+def capacity(part: TowerPart, *, pairs: int) -> dict[str, Any]:
+    """Slots of the experts of one tower in training (its first sparse layer; all have one configuration).
+
+    Factors are in fair shares: 1 is as many slots as assignments.
+    """
+    router: Any = part.sparse[0].router
+    usage = usage_of(router, part, pairs=pairs)
+    group = usage.pairs_per_group
+    return {
+        "tokens": "+".join(part.lengths),
+        "sparse_layers": len(part.sparse),
+        "experts": router.num_experts,
+        "experts_per_token": usage.experts_per_token,
+        "pairs_per_group": group,
+        "tokens_per_group": None if group is None else group * part.tokens_per_pair,
+        "slots_per_expert": usage.slots,
+        "capacity_factor": None if router.capacity is None else router.capacity.capacity_factor,
+        "effective_capacity_factor": usage.effective_capacity_factor,
+    }
+
+
+def collapse(part: TowerPart, *, pairs: int) -> dict[str, Any]:
+    """If all text took one expert (its K experts) and images left it alone, how much of it would get a slot?
+
+    Counts every text token as real; with padding there is less text, and a collapse shows later.
+    """
+    router: Any = part.sparse[0].router
+    usage = usage_of(router, part, pairs=pairs)
+    result = {
+        "experts_text_needs": None,
+        "experts": router.num_experts,
+        "best_text_success": None,
+        "visible": None,
+    }
+    if not router.tokens_choose:
+        return result | {"says": "Experts choose what they compute: text cannot crowd one of them."}
+    if usage.slots is None or usage.pairs_per_group is None:
+        return result | {"visible": False, "says": "Collapse is invisible in this set-up: slots have no limit."}
+    text = usage.pairs_per_group * part.lengths[MODALITIES[1]]  # tokens of a group
+    success = min(1.0, usage.slots / text)
+    result["experts_text_needs"] = text * usage.experts_per_token / usage.slots
+    result["best_text_success"] = success
+    result["visible"] = success < 1
+    return result | {"says": _sentence(success, experts=usage.experts_per_token)}
+
+
+def _sentence(success: float, *, experts: float) -> str:
+    chosen = "one expert" if experts == 1 else f"the same {experts:g} experts"
+    if success < 1:
+        return f"Collapse is visible in this set-up: if all text took {chosen}, {success:.0%} of it would get a slot."
+    return f"Collapse is invisible in this set-up: {chosen} can take all text of a group, so success stays at 100%."

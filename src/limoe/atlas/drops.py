@@ -1,0 +1,105 @@
+"""Which tokens would be dropped in training, and where they stand."""
+
+import dataclasses
+import functools
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from torch import nn
+
+from limoe.atlas.collect import Tokens, in_rows, route
+from limoe.atlas.settings import RUN
+from limoe.routing.base import Router
+from limoe.routing.priority import Priority, get_priority
+from limoe.types import IMAGE, MODALITIES, Batch
+
+
+def limited_routers(model: nn.Module) -> list[Router]:
+    """The routers whose experts have a capacity."""
+    return [module for module in model.modules() if isinstance(module, Router) and module.capacity is not None]
+
+
+@contextmanager
+def training_capacity(model: nn.Module, *, capacity_factor: float | str | None, priority: str) -> Iterator[None]:
+    """Evaluation with limited slots: by default those of training and its priority. Noise stays off.
+
+    Raises:
+        ConfigError: there is no such priority.
+    """
+    routers = limited_routers(model)
+    before = [(router.capacity, router.eval_priority) for router in routers]
+    try:
+        for router in routers:
+            assert router.capacity is not None
+            factor = router.capacity.capacity_factor if isinstance(capacity_factor, str) else capacity_factor
+            router.capacity = dataclasses.replace(router.capacity, eval_capacity_factor=factor)
+            if router.priority is not None:
+                router.eval_priority = router.priority if priority == RUN else get_priority(priority)
+        yield
+    finally:
+        for router, (capacity, eval_priority) in zip(routers, before, strict=True):
+            router.capacity = capacity
+            router.eval_priority = eval_priority
+
+
+def has_capacity(model: nn.Module) -> bool:
+    """Whether some router limits slots in training."""
+    capacities = [router.capacity for router in limited_routers(model)]
+    return any(capacity is not None and capacity.capacity_factor is not None for capacity in capacities)
+
+
+def capacity_line(model: nn.Module, *, capacity_factor: float | str | None, priority: str) -> str:
+    """Which tokens share how many slots, and which of them come first, in words."""
+    router = limited_routers(model)[0]
+    assert router.capacity is not None
+    line = f"capacity factor {capacity_factor}"
+    if capacity_factor == RUN:
+        line = f"the capacity of training (factor {router.capacity.capacity_factor})"
+    line += f" shared by {router.capacity.pairs_per_group or 'all'} pairs"
+    if router.priority is None:
+        return line
+    chosen = f"its priority ({priority_name(router.priority)})" if priority == RUN else f"priority {priority}"
+    return f"{line}, and {chosen}"
+
+
+def priority_name(priority: Priority) -> str:
+    """The name of the function, also where a config has wrapped it."""
+    function: Any = priority.func if isinstance(priority, functools.partial) else priority
+    return function.__name__
+
+
+def drops(
+    model: nn.Module, batches: Sequence[Batch], *, capacity_factor: float | str | None, priority: str
+) -> dict[int, dict[str, Any]]:
+    """By layer: `slots` of each expert and group, and by modality the share of dropped assignments.
+
+    `dropped` is over all, `by_position` over the sequences (image: rows of the grid; None where no token stands),
+    `tokens` counts the real tokens of each position. Slots are shared inside each of the batches.
+    """
+    pairs = sum(len(batch.images) for batch in batches)
+    with training_capacity(model, capacity_factor=capacity_factor, priority=priority):
+        routing = route(model, batches, name="drops")
+    found: dict[int, dict[str, Any]] = {}
+    for layer, routed in routing.items():
+        found[layer] = {"slots": routed.capacity}
+        for modality in routed.modalities:
+            tokens = Tokens.of(routed, modality, sequences=pairs)
+            found[layer][MODALITIES[modality]] = _by_position(tokens, is_grid=modality == IMAGE)
+    return found
+
+
+def _by_position(tokens: Tokens, *, is_grid: bool) -> dict[str, Any]:
+    wanted = tokens.valid[..., None].expand_as(tokens.kept)
+    dropped = (wanted & ~tokens.kept).sum((0, 2))
+    asked = wanted.sum((0, 2))
+    share = [_ratio(a, b) for a, b in zip(dropped.tolist(), asked.tolist(), strict=True)]
+    return {
+        "dropped": _ratio(dropped.sum().item(), asked.sum().item()),
+        "by_position": in_rows(share) if is_grid else share,
+        "tokens": tokens.valid.sum(0).tolist(),
+    }
+
+
+def _ratio(part: float, whole: float) -> float | None:
+    return part / whole if whole else None

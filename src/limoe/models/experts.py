@@ -1,0 +1,96 @@
+"""The experts of a sparse layer: their parameters, and which backend multiplies them."""
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from limoe.errors import require_argument
+from limoe.models.expert_backends import BACKENDS, ExpertWeights, run_experts, select_layout
+from limoe.types import Dispatcher, ExpertTokens
+
+
+class Experts(nn.Module):
+    """E MLPs D -> H -> D (tanh GELU) as stacked parameters: an idle expert gets a zero gradient, never none.
+
+    Args:
+        dim: width D.
+        hidden_dim: H.
+        num_experts: E.
+        expert_init: "identical" (all experts start as the same MLP, as in vmoe's configs) or "independent".
+        expert_backend: "auto", "padded", "grouped" or "loop", see `limoe.models.expert_backends`.
+
+    Raises:
+        ArgumentError: a value breaks its rule.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        hidden_dim: int,
+        num_experts: int,
+        expert_init: str = "identical",
+        expert_backend: str = "auto",
+    ) -> None:
+        super().__init__()
+        require_argument(num_experts >= 1, "num_experts", ">= 1", num_experts)
+        is_init = expert_init in ("identical", "independent")
+        require_argument(is_init, "expert_init", "'identical' or 'independent'", expert_init)
+        is_backend = expert_backend in BACKENDS
+        require_argument(is_backend, "expert_backend", f"one of {', '.join(BACKENDS)}", expert_backend)
+        self.expert_backend = expert_backend
+        stack = _identical if expert_init == "identical" else _independent
+        self.weight_in = nn.Parameter(stack(num_experts, (dim, hidden_dim), nn.init.xavier_uniform_))
+        self.bias_in = nn.Parameter(stack(num_experts, (hidden_dim,), _tiny_normal_))
+        self.weight_out = nn.Parameter(stack(num_experts, (hidden_dim, dim), nn.init.xavier_uniform_))
+        self.bias_out = nn.Parameter(stack(num_experts, (dim,), _tiny_normal_))
+
+    def forward(self, buffers: ExpertTokens) -> ExpertTokens:
+        """Every row through its expert, in the same layout; rows that belong to no expert hold anything."""
+        return run_experts(buffers, weights=self.weights(self.compute_dtype()), backend=self.expert_backend)
+
+    def select_layout(self, dispatcher: Dispatcher) -> str:
+        """In which layout these experts want the tokens of this dispatcher."""
+        return select_layout(
+            self.expert_backend,
+            dispatcher,
+            num_experts=len(self.weight_in),
+            dtype=self.compute_dtype(),
+            device=self.weight_in.device,
+        )
+
+    def compute_dtype(self) -> torch.dtype:
+        """What autocast asks for, else the type of the parameters.
+
+        Autocast itself reaches neither grouped products nor own autograd functions, and would cast the weights once per
+        use instead of once per pass.
+        """
+        device = self.weight_in.device.type
+        return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else self.weight_in.dtype
+
+    def weights(self, dtype: torch.dtype | None = None) -> ExpertWeights:
+        """All parameters, cast to `dtype`; None = as they are."""
+        parameters = (self.weight_in, self.bias_in, self.weight_out, self.bias_out)
+        return ExpertWeights(*(p.to(p.dtype if dtype is None else dtype) for p in parameters))
+
+
+Fill = Callable[[Tensor], Tensor]
+
+
+def _tiny_normal_(x: Tensor) -> Tensor:
+    return nn.init.normal_(x, std=1e-6)
+
+
+def _identical(num_experts: int, shape: tuple[int, ...], fill_: Fill) -> Float[Tensor, "E ..."]:
+    """The same numbers for every expert; the fan of the initialiser is that of one expert."""
+    return torch.empty(num_experts, *shape).copy_(fill_(torch.empty(shape)))
+
+
+def _independent(num_experts: int, shape: tuple[int, ...], fill_: Fill) -> Float[Tensor, "E ..."]:
+    """Numbers of its own for every expert."""
+    stacked = torch.empty(num_experts, *shape)
+    for expert in stacked:
+        fill_(expert)
+    return stacked

@@ -18,6 +18,8 @@ from packaging.utils import canonicalize_name
 REPO = Path(__file__).parents[1]
 # Distributions whose import name is another one, where they may be missing from the environment of the tests.
 DISTRIBUTIONS = {"open_clip": "open-clip-torch"}
+# Modules that import a package which the rest of their own package does without.
+BEHIND = {"rich.markdown": "markdown_it"}
 # Declared and used, but imported by no file of ours.
 NOT_IMPORTED = {
     "tensorboard": "Lightning's TensorBoardLogger writes with it",
@@ -37,11 +39,15 @@ NOT_IMPORTED = {
 
 
 class Use(NamedTuple):
-    """A package that a file needs. `always`: whoever imports the file imports the package too, with no way round it."""
+    """A package that a file needs. `always`: whoever imports the file imports the package too, with no way round it.
+
+    `guarded`: where the package is missing the file knows, and goes on or says so.
+    """
 
     package: str
     always: bool
     place: str
+    guarded: bool = False
 
 
 class Uses(ast.NodeVisitor):
@@ -50,7 +56,8 @@ class Uses(ast.NodeVisitor):
     def __init__(self, place: str) -> None:
         self.place = place
         self.found: list[Use] = []
-        self._depth = 0  # of functions and guards around the current node
+        self._functions = 0  # around the current node
+        self._guards = 0
 
     def visit_Import(self, node: ast.Import) -> None:
         for alias in node.names:
@@ -63,38 +70,40 @@ class Uses(ast.NodeVisitor):
     def visit_Call(self, node: ast.Call) -> None:
         name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
         if name in ("import_module", "importorskip") and node.args and isinstance(node.args[0], ast.Constant):
-            self._depth += 1
+            self._guards += 1
             self._add(str(node.args[0].value), node.lineno)
-            self._depth -= 1
+            self._guards -= 1
         self.generic_visit(node)
 
     def visit_Try(self, node: ast.Try) -> None:
         """Only the body of a `try` that catches a missing package is a guard."""
         caught = {name.id for handler in node.handlers for name in ast.walk(handler) if isinstance(name, ast.Name)}
         guards = bool(caught & {"ImportError", "ModuleNotFoundError"})
-        self._depth += guards
+        self._guards += guards
         for child in node.body:
             self.visit(child)
-        self._depth -= guards
+        self._guards -= guards
         for child in [*node.handlers, *node.orelse, *node.finalbody]:
             self.visit(child)
 
     def visit_FunctionDef(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
-        self._depth += 1
+        self._functions += 1
         self.generic_visit(node)
-        self._depth -= 1
+        self._functions -= 1
 
     visit_AsyncFunctionDef = visit_FunctionDef
 
     def visit_If(self, node: ast.If) -> None:
         """`if TYPE_CHECKING:` runs for mypy alone."""
         typing_only = "TYPE_CHECKING" in ast.unparse(node.test)
-        self._depth += typing_only
+        self._guards += typing_only
         self.generic_visit(node)
-        self._depth -= typing_only
+        self._guards -= typing_only
 
     def _add(self, module: str, line: int) -> None:
-        self.found.append(Use(module.partition(".")[0], self._depth == 0, f"{self.place}:{line}"))
+        always, guarded = self._functions + self._guards == 0, self._guards > 0
+        packages = [module.partition(".")[0], *(own for name, own in BEHIND.items() if module == name)]
+        self.found += [Use(package, always, f"{self.place}:{line}", guarded) for package in packages]
 
 
 def uses_of(text: str, place: str) -> list[Use]:
@@ -118,7 +127,7 @@ def _uses_in(folder: str) -> Iterator[Use]:
     for path in sorted((REPO / folder).rglob("*.yaml")):
         for package in re.findall(r"_target_: *['\"]?(\w+)\.", path.read_text()):
             if package not in own and package not in sys.stdlib_module_names:
-                yield Use(package, False, str(path.relative_to(REPO)))
+                yield Use(package, False, str(path.relative_to(REPO)), guarded=True)  # limoe.config_targets says so
 
 
 INSTALLED = packages_distributions()  # seconds, so once
@@ -188,6 +197,12 @@ def test_the_runtime_is_enough() -> None:
     assert not any(line.startswith(("limoe.cli", "limoe.verbs.train", "limoe.pretrained")) for line in said)
 
 
+def test_a_function_that_imports_a_package_of_an_extra_knows_that_it_may_be_missing() -> None:
+    """A verb of the base install, such as `limoe info`, would end in a traceback otherwise."""
+    in_functions = [use for use in uses_in("src") if not use.always and not use.guarded]
+    assert in_functions and undeclared(in_functions, declared()) == []
+
+
 @pytest.mark.parametrize("folder", ["tests", "docs", "benchmarks"])
 def test_dev_declares_what_tests_and_tools_import(folder: str) -> None:
     """With `make install` alone; only what a benchmark compares with may be missing."""
@@ -235,12 +250,14 @@ except ValueError:
     pass
 def function():
     from i import j
+    from rich.markdown import Markdown
 importlib.import_module("k.l")
 from .m import n
 """
-    found = {use.package: use.always for use in uses_of(code, "x.py")}
+    uses = uses_of(code, "x.py")
     always = dict.fromkeys("acgh", True)
-    assert found == always | dict.fromkeys("efik", False)
+    assert {use.package: use.always for use in uses} == always | dict.fromkeys([*"efik", "rich", "markdown_it"], False)
+    assert [use.package for use in uses if use.guarded] == ["e", "f", "k"]
     missing = [Use("nowhere", True, "x.py:1"), Use("torch", True, "x.py:2")]
     assert undeclared(missing, declared()) == ["x.py:1: nowhere"]
     assert "pytest" in declared("dev") and "pytest" not in declared() and "optuna" in declared("dev")

@@ -11,8 +11,7 @@ from ranks import run_two
 
 from limoe.errors import ConfigError
 from limoe.evaluation.encode import Encoder, Picked
-from limoe.evaluation.metrics import TaskMetric
-from limoe.evaluation.outcome import Measure
+from limoe.evaluation.metrics import Measure, TaskMetric
 from limoe.evaluation.tasks import evaluate_task
 from limoe.types import FewShotTask, LabelledPictures, LinearProbeTask, Pair, RetrievalTask, Task, ZeroShotTask
 

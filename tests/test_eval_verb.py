@@ -14,7 +14,7 @@ from test_configs import composed
 
 from limoe.errors import ConfigError
 from limoe.evaluation.encode import Encoder
-from limoe.evaluation.outcome import Answers
+from limoe.evaluation.metrics import Answers
 from limoe.reporting.confusion import confusion_matrix, save_confusion, shown_classes
 from limoe.reporting.terminal import print_evaluations
 from limoe.verbs.eval import evaluate, evaluation_config, summary

@@ -13,7 +13,8 @@ from limoe import export as export_module
 from limoe.build import build_model
 from limoe.errors import ConfigError, DataError
 from limoe.export import export
-from limoe.pretrained import load, sha256
+from limoe.files import sha256
+from limoe.pretrained import load
 
 FILES = {"model.safetensors", "config.json", "tokenizer.json", "README.md"}
 

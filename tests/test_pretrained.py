@@ -20,7 +20,8 @@ import limoe
 from limoe.config import instantiate
 from limoe.errors import DataError
 from limoe.export import export
-from limoe.pretrained import CONFIG, TOKENIZER, WEIGHTS, ImageTextEncoder, load, self_contained, sha256
+from limoe.files import sha256
+from limoe.pretrained import CONFIG, TOKENIZER, WEIGHTS, ImageTextEncoder, load, self_contained
 
 TEXTS = ["a red circle", "", "a blue square above a red circle and much more"]
 # Two towers, the text side sparse; the image side of timm, which must not fetch anything when it is loaded.

@@ -306,12 +306,24 @@ def test_a_report_can_be_made_again_of_its_rows_alone(tmp_path: Path) -> None:
     assert (tmp_path / RUNS).read_bytes() == saved
 
 
-@pytest.mark.parametrize("text", [None, "variant,seed\na,0\n", "variant,seed,config_hash,run\na,x,b,c\n"])
-def test_rows_that_cannot_be_read(tmp_path: Path, text: str | None) -> None:
-    if text is not None:
-        (tmp_path / RUNS).write_text(text)
-    with pytest.raises(DataError, match=r"runs\.csv"):
+@pytest.mark.parametrize("text", ["variant,seed\na,0\n", "variant,seed,config_hash,run\na,x,b,c\n"])
+def test_rows_that_cannot_be_read(tmp_path: Path, text: str) -> None:
+    (tmp_path / RUNS).write_text(text)
+    with pytest.raises(DataError, match=r"runs\.csv cannot be read as the rows of a report"):
         read_csv(tmp_path / RUNS)
+
+
+def test_a_report_of_rows_that_are_not_there(tmp_path: Path) -> None:
+    """One plain line: which file, the rule, and what to do."""
+    with pytest.raises(DataError) as caught:
+        conclude(STUDY, PLAN, None, out=tmp_path / "new")
+    said = str(caught.value)
+    assert said.startswith(
+        f"{tmp_path / 'new' / RUNS} does not exist; report_only=true writes the report of the runs.csv"
+    )
+    assert said.endswith("name that folder (out=FOLDER), or train first, without report_only")
+    assert "\n" not in said and "Error" not in said
+    assert not (tmp_path / "new").exists()
 
 
 def test_differences_of_nested_configs() -> None:

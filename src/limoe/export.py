@@ -14,7 +14,7 @@ from torch import Tensor
 import limoe
 from limoe.checkpoints import find_checkpoint, has_average, listed, load_checkpoint, model_state
 from limoe.errors import ConfigError, DataError
-from limoe.files import read_object, write_json
+from limoe.files import read_object, sha256, write_json
 from limoe.pretrained import (
     CARD,
     CONFIG,
@@ -24,7 +24,6 @@ from limoe.pretrained import (
     load,
     read_config,
     self_contained,
-    sha256,
 )
 from limoe.reporting.model_card import model_card
 from limoe.run_files import RECORD, TOKENIZER

@@ -1,6 +1,7 @@
-"""Files that are replaced in one step (a reader sees the old content or the new one, never half of it), and locks."""
+"""Files that are replaced in one step (a reader sees the old content or the new one, never half), hashes, and locks."""
 
 import fcntl
+import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -48,6 +49,12 @@ def read_object(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
+
+
+def sha256(path: Path) -> str:
+    """Hex digits of the content of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager

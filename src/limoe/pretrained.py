@@ -5,7 +5,6 @@ build network and preprocessing, sha256 of both files) and a model card. No file
 one that was exported is refused: a flipped bit in weights loads without a word otherwise.
 """
 
-import hashlib
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,19 +14,18 @@ import torch
 from jaxtyping import Bool, Float, Int
 from PIL.Image import Image
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from limoe.checkpoints import check_names, listed, read_tensors
 from limoe.data.images import to_rgb
 from limoe.data.text_tokenizer import TextTokenizer
 from limoe.errors import DataError
+from limoe.files import sha256
 from limoe.rebuild import rebuild
 from limoe.run_files import TOKENIZER
 
 FORMAT, FORMAT_VERSION = "limoe", 1
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 _KEYS = {"format", "format_version", "limoe_version", "model", "preprocess", "logit_bias", "sha256", "source"}
-_CHUNK = 1 << 22  # bytes
 
 
 class ImageTextEncoder(nn.Module):
@@ -155,16 +153,6 @@ def _check_keys(config: dict[str, Any], *, path: Path) -> None:
         raise DataError(f"{path} has unknown keys: {listed(unknown)}; export the model again")
     if not isinstance(config["sha256"], dict) or config["sha256"].keys() != {WEIGHTS, TOKENIZER}:
         raise DataError(f"{path}: sha256 must name {WEIGHTS} and {TOKENIZER}")
-
-
-def sha256(path: Path) -> str:
-    """Hex digits; a bar where it takes longer than a few seconds."""
-    digest = hashlib.sha256()
-    size = path.stat().st_size
-    with path.open("rb") as raw, tqdm.wrapattr(raw, "read", total=size, desc="sha256", delay=2, disable=None) as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _check_file(path: Path, *, expected: Any) -> None:

@@ -1,6 +1,5 @@
 """Tar shards with their indexes: read where they are there and still true, built where not."""
 
-import hashlib
 import logging
 import os
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ from limoe.data.gzip_shards import is_gzip, unpack
 from limoe.data.shard_builder import read_contents
 from limoe.data.shard_index import SUFFIX, Located, ShardFacts, ShardIndex, write_index
 from limoe.errors import DataError
+from limoe.files import sha256
 
 log = logging.getLogger(__name__)
 
@@ -94,8 +94,7 @@ def _is_current(facts: ShardFacts, *, path: Path, copy: Path) -> bool:
 
 def _walked(path: Path, *, copy: Path) -> tuple[ShardFacts, list[Located]]:
     size, mtime_ns = stamp(path)  # from before it is read
-    with path.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    digest = sha256(path)
     unpacked = None
     if is_gzip(path):
         damage = unpack(path, to=copy)
@@ -106,7 +105,7 @@ def _walked(path: Path, *, copy: Path) -> tuple[ShardFacts, list[Located]]:
     facts = ShardFacts(
         size=size,
         mtime_ns=mtime_ns,
-        sha256=sha256,
+        sha256=digest,
         unpacked=unpacked,
         damage=contents.damage,
         bad=[list(sample[1:]) for sample in contents.bad.first],

@@ -6,7 +6,6 @@
   its class id. Templates may lie in a file of their own (`templates_path`), under the bare name of the set as well.
 """
 
-import hashlib
 import logging
 import re
 import string
@@ -17,6 +16,7 @@ from typing import Any, NamedTuple
 
 from limoe.data.task_files import read_object, short
 from limoe.errors import DataError
+from limoe.files import sha256
 from limoe.types import PromptSource
 
 log = logging.getLogger(__name__)
@@ -69,7 +69,7 @@ def read_classes(
         names, sentences = [cleaned(name) for name in names], [cleaned(sentence) for sentence in sentences]
     _warn_of_repeats(path, names)
     chosen = "" if templates is None else f", templates {templates if isinstance(templates, str) else list(templates)}"
-    files = tuple((file, _sha256(file)) for file in dict.fromkeys([path, templates_path or path]))
+    files = tuple((file, sha256(Path(file))) for file in dict.fromkeys([path, templates_path or path]))
     source = PromptSource(f"{Path(path).parent.name}/{Path(path).name}: {label_space}{chosen}", files)
     return ClassList(field, ids, names, sentences, source)
 
@@ -155,7 +155,3 @@ def _warn_of_repeats(path: str, names: Sequence[str]) -> None:
             len(repeated),
             ", ".join(repr(name) for name in repeated[:5]),
         )
-
-
-def _sha256(path: str) -> str:
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()

@@ -3,8 +3,7 @@
 from typing import Any
 
 from limoe.evaluation.bootstrap import LEVEL, RESAMPLES, SEED
-from limoe.evaluation.metrics import TaskMetric
-from limoe.evaluation.outcome import Measure
+from limoe.evaluation.metrics import Measure, TaskMetric
 from limoe.evaluation.tasks import task_chance
 from limoe.evaluation.zero_shot import prompts_sha256
 from limoe.trees import strict_json

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
-from limoe.evaluation.outcome import Answers
+from limoe.evaluation.metrics import Answers
 
 MAX_CLASSES = 250  # with more of them the picture shows ...
 _MOST_MISTAKEN = 100  # ... those that take part in the most mistakes

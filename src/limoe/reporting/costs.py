@@ -3,6 +3,7 @@
 from typing import Any
 
 from rich.console import RenderableType
+from rich.markdown import Markdown
 
 from limoe.reporting.templates import template
 
@@ -12,8 +13,6 @@ _OF_PARAMETERS = ("", "k", "M", "B", "T")
 
 def cost_tables(info: dict[str, Any], *, title: str) -> RenderableType:
     """Everything of `info`, one small table per question."""
-    from rich.markdown import Markdown  # with a parser, which no other verb needs
-
     twins = {"dense twin": info.get("dense_twin"), "two-tower twin": info.get("two_tower_twin")}
     seats = info["capacity"]
     text = template("reporting/costs.md.j2", parameters=parameters, number=number, gib=gib).render(

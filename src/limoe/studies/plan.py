@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from limoe.accounting.anatomy import without_values
 from limoe.build import assemble, build_callbacks, build_model
 from limoe.config import check, config_hash
-from limoe.config_errors import Known, composed_keys, explain
+from limoe.config_errors import Known, composed_keys, explained
 from limoe.errors import ConfigError, DataError
 from limoe.files import write_json
 from limoe.studies.study import Study
@@ -87,22 +87,20 @@ def differences(configs: dict[str, DictConfig], *, baseline: str) -> dict[str, d
 
 def _compose(name: str, overrides: Sequence[str]) -> DictConfig:
     """All that needs no data is built too, the model without values: what a trial would refuse is refused here."""
+    known = Known(
+        keys=lambda: composed_keys("train", overrides),
+        options=lambda group: GlobalHydra.instance().config_loader().get_group_options(group),
+    )
     try:
-        cfg = compose("train", overrides=list(overrides))
-        check(cfg)
-        with without_values():
-            module = assemble(cfg, build_model(cfg))
-            module.configure_optimizers()
-        for callback in build_callbacks(cfg, tasks={}):
-            if hasattr(callback, "check"):
-                callback.check(module)
-        return cfg
-    except Exception as error:
-        known = Known(
-            keys=lambda: composed_keys("train", overrides),
-            options=lambda group: GlobalHydra.instance().config_loader().get_group_options(group),
-        )
-        message = explain(error, known=known)
-        if message is None:
-            raise
-        raise ConfigError(f"variant {name}: {message}") from error
+        with explained(known=known):
+            cfg = compose("train", overrides=list(overrides))
+            check(cfg)
+            with without_values():
+                module = assemble(cfg, build_model(cfg))
+                module.configure_optimizers()
+            for callback in build_callbacks(cfg, tasks={}):
+                if hasattr(callback, "check"):
+                    callback.check(module)
+            return cfg
+    except ConfigError as error:
+        raise ConfigError(f"variant {name}: {error}") from error

@@ -114,6 +114,11 @@ def read_csv(path: Path) -> list[Row]:
     Raises:
         DataError: the file is missing, or no such table.
     """
+    if not path.is_file():
+        raise DataError(
+            f"{path} does not exist; report_only=true writes the report of the {path.name} that lies in its folder: "
+            "name that folder (out=FOLDER), or train first, without report_only"
+        )
     try:
         with path.open(encoding="utf-8", newline="") as file:
             return [_row(entry) for entry in csv.DictReader(file)]

@@ -23,7 +23,7 @@ from limoe.build import build_trained
 from limoe.checkpoints import find_checkpoint, load_checkpoint
 from limoe.config import plain
 from limoe.errors import ConfigError
-from limoe.pretrained import sha256
+from limoe.files import sha256
 from limoe.run_files import TOKENIZER
 
 POSITIONAL = "ckpt"

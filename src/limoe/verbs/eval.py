@@ -22,9 +22,8 @@ from limoe.evaluation.encode import Encoder
 from limoe.evaluation.metrics import Classification
 from limoe.evaluation.record import evaluation_record
 from limoe.evaluation.tasks import evaluate_task
-from limoe.files import write_json
+from limoe.files import sha256, write_json
 from limoe.model_settings import sparse_towers
-from limoe.pretrained import sha256
 from limoe.reporting.confusion import save_classes, save_confusion
 from limoe.reporting.terminal import print_evaluations
 from limoe.run_files import TOKENIZER

@@ -22,6 +22,7 @@ from limoe.routing.per_modality import PerModalityRouter
 from limoe.routing.priority import bpr, first_come, image_first, text_first
 from limoe.routing.token_choice import SeatedRouter
 from limoe.routing.top_k import TopKRouter
+from limoe.step_update import StepUpdated
 from limoe.types import IMAGE, TEXT, DispatchPlan, PackablePlan, PackedPlan, RouterOutput, Stream
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -193,7 +194,7 @@ def test_no_shape_and_no_branch_depends_on_the_data(option: str, monkeypatch: py
         rows = routed.plan.dispatch(x)
         routed.plan.combine(rows).sum().backward()
         for module in sparse.router.modules():
-            if hasattr(module, "after_step"):
+            if isinstance(module, StepUpdated):
                 module.after_step()
     assert rows.shape[0] == EXPERTS
 

@@ -2,19 +2,21 @@
 
 import copy
 import hashlib
+import inspect
 import json
 import os
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import hydra.utils
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 import limoe
+from limoe.aux_losses.base import AuxLoss
 from limoe.config_errors import explained
-from limoe.config_targets import check_targets, locate, targets
+from limoe.config_targets import check_targets, locate
 from limoe.errors import ConfigError, require
 from limoe.model_settings import check_model, check_seen, require_positive_int, sparse_towers, towers
 from limoe.types import MODALITIES
@@ -192,11 +194,27 @@ def _check_aux_loss(cfg: DictConfig, *, model: dict[str, Any], routing: dict[str
     router = locate(target, key="routing")
     if not getattr(router, "learns", True):
         raise ConfigError(f"routing: {target} learns nothing that aux_loss ({names}) could move: add aux_loss=none")
-    for key, given in targets(cfg.aux_loss):
-        if (modality := given.get("modality")) in MODALITIES:
+    for name, node in cfg.aux_loss.items():
+        key = f"aux_loss.{name}"
+        loss = _aux_loss_class(node, key=key)
+        if (modality := node.get("modality")) in MODALITIES:
             check_seen(modality, loss=key, model=model)
-        if getattr(locate(given["_target_"], key=key), "needs_noise", False):
+        if loss.needs_noise:
             _check_noise(key, router=router, routing=routing)
+
+
+def _aux_loss_class(node: Any, *, key: str) -> type[AuxLoss]:
+    """The class of an auxiliary loss, in limoe or outside.
+
+    Raises:
+        ConfigError: there is no such class, or it is no `AuxLoss`.
+    """
+    target = node.get("_target_") if isinstance(node, DictConfig) else None
+    rule = "the path of a subclass of limoe.aux_losses.base.AuxLoss"
+    require(isinstance(target, str), f"{key}._target_", rule, target)
+    found = locate(str(target), key=key)
+    require(inspect.isclass(found) and issubclass(found, AuxLoss), f"{key}._target_", rule, target)
+    return cast(type[AuxLoss], found)
 
 
 def _check_noise(key: str, *, router: Any, routing: dict[str, Any]) -> None:

@@ -98,6 +98,9 @@ class LIMoE(DualEncoder):
         image_tokens, text_tokens = stream.split(x)
         return self.output(image_tokens.mean(1), masked_mean(text_tokens, text_mask), routing=routing)
 
+    def transformer_blocks(self) -> list[nn.Module]:
+        return list(self.tower.blocks)
+
     def image_trunk(self, images: Float[Tensor, "B 3 h w"]) -> Float[Tensor, "B D"]:
         tokens = self.image_embed(images)
         x, _ = self.tower(tokens.flatten(0, 1), Stream.of([_segment(IMAGE, tokens)], device=tokens.device))

@@ -16,6 +16,7 @@ from torch import nn
 from limoe.build import build_module
 from limoe.compilation import as_written, compile_blocks
 from limoe.errors import ConfigError
+from limoe.models.dual_encoder import DualEncoder
 
 STEP = """
 import sys
@@ -92,8 +93,9 @@ class Double(nn.Module):
         return 2 * x
 
 
-def test_blocks_are_compiled_and_a_model_without_blocks_as_a_whole() -> None:
+def test_blocks_are_compiled_in_place() -> None:
     model, other = tiny_model(), Double()
+    assert model.transformer_blocks() == list(model.tower.blocks)
     compile_blocks(model.transformer_blocks(), {"backend": "eager"})
     compiled = {name for name, module in model.named_modules() if module._compiled_call_impl is not None}
     assert compiled == {"tower.blocks.0", "tower.blocks.1"}
@@ -104,6 +106,15 @@ def test_blocks_are_compiled_and_a_model_without_blocks_as_a_whole() -> None:
 def test_the_config_reaches_the_model() -> None:
     module = build_module(composed("compile={backend:eager}", "tokenizer.vocab_size=300"))
     assert module.model.tower.blocks[0]._compiled_call_impl is not None
+    assert module.model._compiled_call_impl is None
+
+
+def test_a_model_without_blocks_is_compiled_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = DualEncoder()
+    model.blocks = nn.ModuleList([Double()])  # a name alone says nothing
+    monkeypatch.setattr("limoe.build.build_model", lambda cfg: model)
+    build_module(composed("compile={backend:eager}"))
+    assert model._compiled_call_impl is not None and model.blocks[0]._compiled_call_impl is None
 
 
 def test_as_written_runs_without_the_compiler() -> None:

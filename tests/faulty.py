@@ -2,12 +2,12 @@
 
 from collections.abc import Collection
 
-from limoe.data.bad_samples import BadSample, BadSampleError, BadSamples
+from limoe.data.bad_samples import BadSample, BadSampleError, BadSamples, LeavesOutBad
 from limoe.data.synthetic import SyntheticScenes
 from limoe.types import Pair
 
 
-class FaultyScenes(SyntheticScenes):
+class FaultyScenes(SyntheticScenes, LeavesOutBad):
     """Scenes; those at the places `broken` turn out bad when read, `left_out` were found bad before."""
 
     def __init__(self, *, size: int, broken: Collection[int] = (), left_out: int = 0) -> None:

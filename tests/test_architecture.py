@@ -22,8 +22,9 @@ FLOORS = (
         "overrides",
         "distributed",
         "initialisation",
-        "recompute",
+        "step_update",
     },
+    {"recompute"},
     {
         "config_errors",
         "model_settings",

@@ -16,6 +16,7 @@ from torch import nn
 from limoe.build import build_module
 from limoe.compilation import as_written, compile_blocks
 from limoe.errors import ConfigError
+from limoe.models.dual_encoder import DualEncoder
 
 STEP = """
 import sys
@@ -43,7 +44,7 @@ def step():
 counts = [b.mlp.router.balance.counts for b in model.tower.blocks[1::2]]
 expected, keys = step(), list(model.state_dict())
 once = [c.clone() for c in counts]
-compile_blocks(model, SETTINGS)
+compile_blocks(model.transformer_blocks(), SETTINGS)
 found = step()
 assert list(model.state_dict()) == keys
 assert all(torch.equal(c, 2 * o) for c, o in zip(counts, once)), (counts, once)
@@ -80,7 +81,7 @@ def test_generated_code_gives_the_same_numbers() -> None:
 
 def test_false_leaves_everything_as_it_is() -> None:
     model = tiny_model()
-    compile_blocks(model, False)
+    compile_blocks(model.transformer_blocks(), False)
     assert all(module._compiled_call_impl is None for module in model.modules())
     code = "import limoe.compilation as c, sys; c.as_written(); print('torch._dynamo' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -92,18 +93,28 @@ class Double(nn.Module):
         return 2 * x
 
 
-def test_blocks_are_compiled_and_a_model_without_blocks_as_a_whole() -> None:
+def test_blocks_are_compiled_in_place() -> None:
     model, other = tiny_model(), Double()
-    compile_blocks(model, {"backend": "eager"})
+    assert model.transformer_blocks() == list(model.tower.blocks)
+    compile_blocks(model.transformer_blocks(), {"backend": "eager"})
     compiled = {name for name, module in model.named_modules() if module._compiled_call_impl is not None}
     assert compiled == {"tower.blocks.0", "tower.blocks.1"}
-    compile_blocks(other, {"backend": "eager", "dynamic": True})
+    compile_blocks([other], {"backend": "eager", "dynamic": True})
     assert other._compiled_call_impl is not None
 
 
 def test_the_config_reaches_the_model() -> None:
     module = build_module(composed("compile={backend:eager}", "tokenizer.vocab_size=300"))
     assert module.model.tower.blocks[0]._compiled_call_impl is not None
+    assert module.model._compiled_call_impl is None
+
+
+def test_a_model_without_blocks_is_compiled_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = DualEncoder()
+    model.blocks = nn.ModuleList([Double()])  # a name alone says nothing
+    monkeypatch.setattr("limoe.build.build_model", lambda cfg: model)
+    build_module(composed("compile={backend:eager}"))
+    assert model._compiled_call_impl is not None and model.blocks[0]._compiled_call_impl is None
 
 
 def test_as_written_runs_without_the_compiler() -> None:
@@ -130,10 +141,10 @@ def test_as_written_runs_without_the_compiler() -> None:
 )
 def test_bad_settings(settings: dict, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        compile_blocks(tiny_model(), settings)
+        compile_blocks([Double()], settings)
 
 
 def test_a_missing_compiler_is_said_before_training(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(ConfigError, match="no-such-compiler is not installed"):
-        compile_blocks(tiny_model(), True)
+        compile_blocks([Double()], True)

@@ -85,6 +85,17 @@ def test_good_configs_pass() -> None:
         ("trainer.max_steps", "???", "trainer.max_steps needs a value"),
         ("aux_loss.load.wieght", 1, "aux_loss.load.wieght: limoe.aux_losses.classic.Load has no such argument"),
         ("aux_loss.load._target_", "limoe.aux_losses.classic.Laod", "aux_loss.load._target_: cannot find"),
+        (
+            "aux_loss.load._target_",
+            "limoe.aux_losses.base.AuxLossSet",
+            "must be the path of a subclass of limoe.aux_losses.",
+        ),
+        (
+            "aux_loss.load",
+            {"weight": 1.0},
+            "aux_loss.load._target_ must be the path of a subclass of limoe.aux_losses.",
+        ),
+        ("aux_loss.load", None, "aux_loss.load._target_ must be the path of a subclass of limoe.aux_losses."),
     ],
 )
 def test_a_broken_rule_names_key_rule_and_value(key: str, value: Any, words: str) -> None:

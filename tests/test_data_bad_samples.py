@@ -3,7 +3,7 @@ import pickle
 
 import pytest
 
-from limoe.data.bad_samples import SHOWN, BadContent, BadSample, BadSampleError, BadSamples, bad_of
+from limoe.data.bad_samples import SHOWN, BadContent, BadSample, BadSampleError, BadSamples, LeavesOutBad, bad_of
 
 CUT = BadSample("a.tar", "0001", "bad_picture", "its picture is cut")
 EMPTY = BadSample("b.tar", "7", "empty", "its picture is empty (0 bytes)")
@@ -68,4 +68,4 @@ def test_errors_survive_the_way_between_processes(error):
 
 def test_a_source_without_a_word_about_bad_samples_left_out_none():
     assert bad_of(object()).total == 0
-    assert bad_of(type("Source", (), {"bad": collected(CUT)})()).total == 1
+    assert bad_of(type("Source", (LeavesOutBad,), {"bad": collected(CUT)})()).total == 1

@@ -18,6 +18,10 @@ def png(colour="red"):
     return buffer.getvalue()
 
 
+class ClassLabel(SimpleNamespace):
+    """Labels as numbers, with their `names`."""
+
+
 class FakeRows:
     """The part of `datasets.Dataset` that is used: rows by number, columns by slice."""
 
@@ -51,6 +55,7 @@ def hub(monkeypatch, tmp_path):
     fake.rows = None
     fake.asked = None
     fake.config = SimpleNamespace(HF_CACHE_HOME=str(tmp_path))
+    fake.ClassLabel = ClassLabel
     fake.Image = lambda decode: SimpleNamespace(decode=decode)
 
     def load_dataset(path, name, **settings):
@@ -78,7 +83,7 @@ def stored(*pictures):
 
 
 def test_rows_become_pairs(hub):
-    labels = SimpleNamespace(names=["cat", "dog"])
+    labels = ClassLabel(names=["cat", "dog"])
     columns = {
         "image": stored(png(), png("blue"), png()),
         "text": ["one", ["two", " three "], "four"],

@@ -3,14 +3,14 @@ from collections import Counter
 import pytest
 from PIL import Image
 
-from limoe.data.bad_samples import BadSample, BadSamples
+from limoe.data.bad_samples import BadSample, BadSamples, LeavesOutBad
 from limoe.data.mixture import Mixture
 from limoe.data.pairs import DescribedPairs, Description
 from limoe.errors import ConfigError, DataError
 from limoe.types import Pair
 
 
-class Numbers:
+class Numbers(LeavesOutBad):
     """Pairs `0`, `1`, ... with one label; the picture's colour is the number."""
 
     def __init__(self, size, bad=0):

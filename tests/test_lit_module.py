@@ -9,7 +9,7 @@ import pytest
 import torch
 from builders import Batches, quiet_trainer, tiny_batch, tiny_model
 from lightning.pytorch.callbacks import ModelCheckpoint
-from torch import Tensor
+from torch import Tensor, nn
 
 from limoe.aux_losses.base import AuxLossSet
 from limoe.aux_losses.classic import Importance, Load, ZLoss
@@ -19,6 +19,7 @@ from limoe.errors import ConfigError
 from limoe.lit_module import LIMoEModule
 from limoe.optim import adafactor, adamw, lion
 from limoe.schedules import warmup_stable_decay
+from limoe.step_update import StepUpdated
 
 CONFIG = {"model": {"width": 16, "moe_layers": [1], "out_dim": None}, "seed": 0, "name": "tiny", "lr": 1e-3}
 
@@ -107,6 +108,29 @@ def test_learning_rate_follows_the_schedule_per_step(tmp_path: Path) -> None:
     schedule = warmup_stable_decay(total_steps=6, warmup=2, cooldown=2)
     fit(module(scheduler=schedule), tmp_path, steps=6, callbacks=[Record()])
     assert rates == pytest.approx([0, 0.5e-3, 1e-3, 1e-3, 1e-3, 0.5e-3])
+
+
+class Steps(StepUpdated):
+    def __init__(self) -> None:
+        super().__init__()
+        self.steps = 0
+
+    def after_step(self) -> None:
+        self.steps += 1
+
+
+class SameName(nn.Module):
+    def after_step(self) -> None:
+        raise AssertionError("nobody asked")
+
+
+@pytest.mark.parametrize("accumulated", [1, 2])
+def test_state_moves_once_per_optimizer_step(tmp_path: Path, accumulated: int) -> None:
+    """Of modules that say so by their class, and not of those with a method of that name."""
+    lit = module()
+    lit.model.tower.blocks[0].extra = nn.ModuleList([Steps(), SameName()])
+    fit(lit, tmp_path, steps=3, accumulate_grad_batches=accumulated)
+    assert lit.model.tower.blocks[0].extra[0].steps == 3
 
 
 def test_checkpoint_loads_with_weights_only_and_restores_the_model(tmp_path: Path) -> None:

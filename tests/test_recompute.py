@@ -7,15 +7,16 @@ from torch import Tensor, nn
 
 from limoe.contrastive import SoftmaxContrastive
 from limoe.recompute import recomputed
+from limoe.step_update import StepUpdated
 from limoe.types import Batch
 
 
-class Counter(nn.Module):
+class Counter(StepUpdated):
     """Counts its calls and draws random numbers."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.counting, self.calls, self.counted = True, 0, 0
+        self.calls, self.counted = 0, 0
         self.linear = nn.Linear(3, 3)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ from limoe.routing.base import Router
 from limoe.routing.modality import PerModalityRouter
 from limoe.routing.priority import bpr, first_come, image_first, text_first
 from limoe.routing.token_choice import TokenChoiceRouter, TopKRouter
+from limoe.step_update import StepUpdated
 from limoe.types import BUFFERS, IMAGE, TEXT, Dispatcher, ExpertTokens, PackedTokens, RouterOutput
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -192,7 +193,7 @@ def test_no_shape_and_no_branch_depends_on_the_data(option: str, monkeypatch: py
         buffers = dispatcher.dispatch(x, BUFFERS)
         dispatcher.combine(buffers).sum().backward()
         for module in sparse.router.modules():
-            if hasattr(module, "after_step"):
+            if isinstance(module, StepUpdated):
                 module.after_step()
     assert buffers.tokens.shape[0] == EXPERTS
 

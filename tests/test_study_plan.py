@@ -36,7 +36,7 @@ def refused(*overrides: str, root: Path) -> str:
     ("override", "message"),
     [
         ("aux_loss.z.weight=-1", "aux_loss.z: weight must be a number >= 0, got -1"),
-        ("aux_loss.z._target_=textwrap.dedet", "aux_loss.z: textwrap has no 'dedet'; did you mean 'dedent'?"),
+        ("aux_loss.z._target_=textwrap.dedet", "aux_loss.z._target_: cannot find 'textwrap.dedet'"),
         ("aux_loss.global_text.min_fraction=2", "aux_loss.global_text: min_fraction must be a number in (0, 1] or"),
         ("aux_total.over_layers=max", "aux_total.over_layers must be 'mean' or 'sum', got 'max'"),
     ],

@@ -58,6 +58,14 @@ def test_any_architecture_and_pooling() -> None:
     assert encoder(pool="avg").eval()(pictures())[0].shape == encoder(pool="token").eval()(pictures())[0].shape
 
 
+def test_blocks_are_those_of_the_architecture_where_it_has_some() -> None:
+    model = encoder()
+    assert model.transformer_blocks() == list(model.backbone.blocks)
+    assert encoder(name="test_resnet", settings=None).transformer_blocks() == []
+    both = lit()
+    assert both.transformer_blocks() == [*both.image.backbone.blocks, *both.text.tower.blocks]
+
+
 def test_unlocked_it_learns() -> None:
     model = encoder()
     model(pictures())[0].sum().backward()

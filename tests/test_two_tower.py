@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from builders import TINY, Batches, quiet_trainer, tiny_batch, top_k_router
-from torch import Tensor
+from torch import Tensor, nn
 
 from limoe.aux_losses.base import AuxLossSet
 from limoe.aux_losses.classic import Importance
@@ -55,6 +55,18 @@ def test_in_evaluation_forward_equals_the_encoders(layers: tuple[int, ...]) -> N
     assert torch.equal(output.text_features, model.encode_text(batch.text_ids, batch.text_mask))
     assert model.image_trunk(batch.images).shape == (4, 16)
     assert model.text_trunk(batch.text_ids, batch.text_mask).shape == (4, 24)
+
+
+def test_blocks_are_those_of_both_towers() -> None:
+    model = two_towers()
+    assert model.transformer_blocks() == [*model.image.tower.blocks, *model.text.tower.blocks]
+
+
+def test_what_is_no_encoder_is_refused() -> None:
+    with pytest.raises(
+        ConfigError, match=r"model\.text\._target_ must be a limoe\.models\.encoders\.Encoder, got 'Flatten'"
+    ):
+        TwoTower(image=partial(ImageEncoder, patch_size=4, **TOWER), text=lambda **_: nn.Flatten(), **INPUT)
 
 
 def test_text_layers_are_numbered_after_image_layers() -> None:

@@ -1,6 +1,5 @@
 """From a checked config to the objects of a run: data, tasks, module, callbacks, loggers, trainer."""
 
-import inspect
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +10,15 @@ from omegaconf import DictConfig
 from torch import nn
 
 from limoe.aux_losses.base import AuxLossSet
+from limoe.callbacks.base import TaskCallback
 from limoe.checkpoints import model_state
 from limoe.compilation import compile_blocks
 from limoe.config import instantiate, plain
-from limoe.config_targets import locate
 from limoe.data.datamodule import PairDataModule
 from limoe.data.text_tokenizer import TextTokenizer
 from limoe.errors import ConfigError, require
 from limoe.lit_module import LIMoEModule
+from limoe.models.dual_encoder import DualEncoder
 from limoe.types import Task
 from limoe.upcycling import Start
 
@@ -57,8 +57,16 @@ def build_tasks(cfg: DictConfig) -> Tasks:
     return {name: instantiate(node) for name, node in cfg.eval.items()}
 
 
-def build_model(cfg: DictConfig) -> nn.Module:
-    return instantiate(cfg.model)
+def build_model(cfg: DictConfig) -> DualEncoder:
+    """The model with weights as they are drawn.
+
+    Raises:
+        ConfigError: a size breaks its rule, or `model._target_` makes something else.
+    """
+    model = instantiate(cfg.model)
+    is_model = isinstance(model, DualEncoder)
+    require(is_model, "model._target_", "a limoe.models.dual_encoder.DualEncoder", cfg.model._target_)
+    return model
 
 
 def build_trained(
@@ -90,11 +98,9 @@ def initialise(cfg: DictConfig, model: nn.Module, *, tokenizer: TextTokenizer) -
 
 def build_module(cfg: DictConfig) -> LIMoEModule:
     """The model with the weights it starts from, its losses and its optimizer."""
-    model: Any = build_model(cfg)
-    for part in model.modules():
-        if hasattr(part, "load_starting_weights"):
-            part.load_starting_weights()
-    compile_blocks(model, plain(cfg)["compile"])
+    model = build_model(cfg)
+    model.load_starting_weights()
+    compile_blocks(model.transformer_blocks() or [model], plain(cfg)["compile"])
     return assemble(cfg, model)
 
 
@@ -111,18 +117,29 @@ def assemble(cfg: DictConfig, model: nn.Module) -> LIMoEModule:
     )
 
 
-def build_callbacks(cfg: DictConfig, *, tasks: Tasks) -> list[L.Callback]:
-    """Callbacks in the order of the config; those with an argument `tasks` get the evaluation tasks."""
+def build_callbacks(cfg: DictConfig) -> list[L.Callback]:
+    """Callbacks in the order of the config, without the evaluation tasks that some of them need.
+
+    Raises:
+        ConfigError: a value breaks its rule, or something is no callback of Lightning.
+    """
     callbacks = []
     for name, node in cfg.callbacks.items():
-        wants_tasks = "tasks" in inspect.signature(locate(node._target_, key=f"callbacks.{name}")).parameters
-        callbacks.append(_construct(node, **({"tasks": tasks} if wants_tasks else {})))
+        callback = instantiate(node)
+        is_callback = isinstance(callback, L.Callback)
+        require(is_callback, f"callbacks.{name}", f"a Lightning callback (drop it: ~callbacks.{name})", callback)
+        callbacks.append(callback)
     return callbacks
 
 
 def build_trainer(cfg: DictConfig, *, tasks: Tasks) -> L.Trainer:
+    """The trainer with its loggers and callbacks; each `TaskCallback` has received `tasks`."""
     loggers = [instantiate(node) for node in (cfg.logger or {}).values()]
-    return _construct(cfg.trainer, logger=loggers or False, callbacks=build_callbacks(cfg, tasks=tasks))
+    callbacks = build_callbacks(cfg)
+    for callback in callbacks:
+        if isinstance(callback, TaskCallback):
+            callback.use_tasks(tasks)
+    return _construct(cfg.trainer, logger=loggers or False, callbacks=callbacks)
 
 
 def _construct(node: DictConfig, **objects: Any) -> Any:

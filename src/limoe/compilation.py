@@ -4,7 +4,7 @@ import inspect
 import os
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -14,14 +14,14 @@ from torch import nn
 from limoe.errors import require
 
 
-def compile_blocks(model: nn.Module, settings: bool | Mapping[str, Any]) -> None:
-    """Compile every block of every tower; equal blocks share one graph. A model without blocks is compiled as a whole.
+def compile_blocks(blocks: Iterable[nn.Module], settings: bool | Mapping[str, Any]) -> None:
+    """Compile each of these modules in place; equal ones share one graph.
 
     The first step takes about a minute on a CPU, and so does the first one with another batch size. Router noise of
     compiled code is of the same distribution, but not the same numbers.
 
     Args:
-        model: towers keep their blocks under the name `blocks`.
+        blocks: the transformer blocks of a model, or the model itself where it has none.
         settings: False = leave it, True = PyTorch's defaults, or arguments of `torch.compile` (`mode`, `backend` ...).
 
     Raises:
@@ -34,19 +34,14 @@ def compile_blocks(model: nn.Module, settings: bool | Mapping[str, Any]) -> None
     for name in arguments:
         require(name in known, "compile", f"true, false or a map with keys among {', '.join(known)}", name)
     _check_backend(arguments.get("backend", "inductor"))
-    for module in _blocks(model) or [model]:
-        module.compile(**arguments)
+    for block in blocks:
+        block.compile(**arguments)
 
 
 def as_written() -> AbstractContextManager[Any]:
     """Runs compiled modules uncompiled: evaluation has other shapes, and seats without limit depend on the data."""
     is_in_use = "torch._dynamo" in sys.modules  # else nothing is compiled, and importing it takes seconds
     return torch.compiler.set_stance("force_eager") if is_in_use else nullcontext()
-
-
-def _blocks(model: nn.Module) -> list[nn.Module]:
-    towers = [stack for name, stack in model.named_modules() if name.rpartition(".")[2] == "blocks"]
-    return [block for tower in towers for block in tower.children()]
 
 
 def _check_backend(backend: str) -> None:

@@ -13,8 +13,9 @@ import hydra.utils
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 import limoe
+from limoe.aux_losses.base import AuxLoss
 from limoe.config_errors import explained
-from limoe.config_targets import check_targets, locate, targets
+from limoe.config_targets import check_targets, locate_class
 from limoe.errors import ConfigError, require
 from limoe.model_settings import check_model, check_seen, require_positive_int, sparse_towers, towers
 from limoe.routing.base import Router
@@ -190,27 +191,17 @@ def _check_aux_loss(cfg: DictConfig, *, model: dict[str, Any], routing: dict[str
     if not sparse_towers(model):
         raise ConfigError(f"model.moe_layers is empty (dense), but aux_loss ({names}) needs routers: add aux_loss=none")
     target = routing["_target_"]
-    router = router_class(routing)
+    router = locate_class(target, Router, key="routing")
     if not router.learns:
         raise ConfigError(f"routing: {target} learns nothing that aux_loss ({names}) could move: add aux_loss=none")
-    for key, given in targets(cfg.aux_loss):
-        if (modality := given.get("modality")) in MODALITIES:
+    for name, node in cfg.aux_loss.items():
+        key = f"aux_loss.{name}"
+        target = node.get("_target_") if isinstance(node, DictConfig) else None
+        loss = locate_class(target, AuxLoss, key=key)
+        if (modality := node.get("modality")) in MODALITIES:
             check_seen(modality, loss=key, model=model)
-        if getattr(locate(given["_target_"], key=key), "needs_noise", False):
+        if loss.needs_noise:
             _check_noise(key, router=router, routing=routing)
-
-
-def router_class(routing: dict[str, Any]) -> type[Router]:
-    """The class that the group `routing` names.
-
-    Raises:
-        ConfigError: it is no router.
-    """
-    target = routing["_target_"]
-    found: Any = locate(target, key="routing")
-    if not (isinstance(found, type) and issubclass(found, Router)):
-        raise ConfigError(f"routing._target_: {target} must be a class derived from limoe.routing.base.Router")
-    return found
 
 
 def _check_noise(key: str, *, router: type[Router], routing: dict[str, Any]) -> None:

@@ -3,12 +3,14 @@
 import importlib
 import inspect
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from limoe.config_errors import did_you_mean
-from limoe.errors import ConfigError
+from limoe.errors import ConfigError, require
+
+T = TypeVar("T")
 
 _SPECIAL = {"_target_", "_args_", "_partial_", "_recursive_", "_convert_"}
 _TRUSTED = ("limoe.", "torch.", "torchmetrics.", "torchvision.", "timm.", "lightning.")
@@ -49,6 +51,19 @@ def locate(target: str, *, key: str = "") -> Callable[..., Any]:
     except (ImportError, AttributeError) as error:
         near = did_you_mean(name, dir(error.obj)) if isinstance(error, AttributeError) else ""
         raise ConfigError(f"{_join(key, '_target_')}: cannot find {target!r} ({error}){near}") from error
+
+
+def locate_class(target: Any, base: type[T], *, key: str) -> type[T]:
+    """The class behind a dotted path, which must derive from `base`.
+
+    Raises:
+        ConfigError: there is none, or it does not.
+    """
+    rule = f"the path of a class derived from {base.__module__}.{base.__name__}"
+    require(isinstance(target, str), f"{key}._target_", rule, target)
+    found: Any = locate(target, key=key)
+    require(inspect.isclass(found) and issubclass(found, base), f"{key}._target_", rule, target)
+    return found
 
 
 def _walk(content: Any, key: str) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -14,6 +14,7 @@ from limoe.contrastive import ContrastiveLoss
 from limoe.errors import require
 from limoe.micro_batches import encode
 from limoe.schedules import Schedule
+from limoe.step_update import StepUpdated
 from limoe.types import Batch, ModelOutput
 
 
@@ -90,7 +91,7 @@ class LIMoEModule(L.LightningModule):
         super().optimizer_step(*args, **kwargs)
         self.model.clamp_logit_scale()  # here, so that no checkpoint holds a value beyond the clamp
         for module in self.model.modules():
-            if hasattr(module, "after_step"):  # what a step moves without a gradient, such as a router's bias
+            if isinstance(module, StepUpdated):
                 module.after_step()
 
     def configure_optimizers(self) -> Any:

@@ -7,14 +7,16 @@ from typing import Any, TypeVar
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from limoe.step_update import StepUpdated
+
 T = TypeVar("T")
 
 
 def recomputed(function: Callable[..., T], *inputs: Any) -> T:
     """`function(*inputs)` without its activations; they live again while the backward passes through.
 
-    The second time random numbers are those of the first, so routers choose the same experts. Modules with an attribute
-    `counting` (what counts tokens for a later step) have it set to False then, since they have counted already.
+    The second time random numbers are those of the first, so routers choose the same experts, and `counting` of each
+    `StepUpdated` module is False, since it has counted these tokens already.
     """
 
     def contexts() -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
@@ -28,7 +30,7 @@ class _WithoutCounting:
 
     def __init__(self, function: Callable[..., Any]) -> None:
         modules = function.modules() if isinstance(function, nn.Module) else ()
-        self._counters: list[Any] = [module for module in modules if hasattr(module, "counting")]
+        self._counters = [module for module in modules if isinstance(module, StepUpdated)]
         self._before: list[bool] = []
 
     def __enter__(self) -> None:

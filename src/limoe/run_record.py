@@ -121,7 +121,7 @@ class RunRecord:
 
 def is_writer() -> bool:
     """Whether this is rank 0. Lightning knows the rank from the environment before there is a process group."""
-    return getattr(rank_zero_only, "rank", 0) == 0
+    return rank_zero_only.rank == 0  # type: ignore[attr-defined]
 
 
 def versions() -> dict[str, str]:

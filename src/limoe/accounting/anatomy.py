@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
+from limoe.models.encoders import TowerEncoder
 from limoe.models.layers import Block, ImageEmbed, TextEmbed
 from limoe.models.limoe import LIMoE
 from limoe.models.moe import MoE
@@ -64,11 +65,16 @@ class Anatomy(NamedTuple):
 def anatomy(model: LIMoE | TwoTower) -> Anatomy:
     heads = {"image": model.image_head, "text": model.text_head}
     if isinstance(model, LIMoE):
-        embeds = {"image": model.image_embed, "text": model.text_embed}
+        embeds: dict[str, Any] = {"image": model.image_embed, "text": model.text_embed}
         return Anatomy([TowerPart(model.tower, _lengths(embeds))], embeds, heads)
-    encoders: dict[str, Any] = {"image": model.image, "text": model.text}
-    embeds = {name: getattr(encoder, "embed", encoder) for name, encoder in encoders.items()}
-    towers = [TowerPart(encoders[name].tower, {name: length}) for name, length in _lengths(embeds).items()]
+    embeds = {}
+    towers = []
+    for name, encoder in (("image", model.image), ("text", model.text)):
+        if isinstance(encoder, TowerEncoder):
+            embeds[name] = encoder.embed
+            towers.append(TowerPart(encoder.tower, _lengths({name: encoder.embed})))
+        else:
+            embeds[name] = encoder
     return Anatomy(towers, embeds, heads)
 
 

@@ -49,7 +49,7 @@ def _side(parts: Anatomy, modality: str, *, pairs: int) -> Work:
     """One sequence of a modality from input to feature."""
     embed, head = parts.embeds[modality], parts.heads[modality]
     towers = [_tower(part, modality, pairs=pairs) for part in parts.towers_of(modality)]
-    input_grad = not getattr(embed, "locked", False)
+    input_grad = any(parameter.requires_grad for parameter in embed.parameters())
     last = product(1, head.weight.numel(), input_grad=input_grad) if isinstance(head, nn.Linear) else _NOTHING
     return sum(towers, start=_embed(embed) + last)
 

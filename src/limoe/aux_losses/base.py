@@ -25,8 +25,8 @@ class AuxLoss:
         ValueError: a setting makes no sense; whoever builds the loss from a config puts its key in front.
     """
 
-    needs_noise = False  # True where the loss is undefined without router noise
-    is_global = False  # statistics over all ranks instead of this process; the set it belongs to decides
+    needs_noise: bool = False  # of a class: True where the loss is undefined without router noise
+    is_global: bool = False  # statistics over all ranks instead of this process; the set it belongs to decides
 
     def __init__(
         self, *, modality: str | None = None, weight: float = 1.0, absolute_weight: float | None = None

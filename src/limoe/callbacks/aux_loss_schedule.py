@@ -6,6 +6,7 @@ from typing import Any, cast
 
 import lightning as L
 
+from limoe.callbacks.base import RunCallback
 from limoe.errors import ConfigError, require
 from limoe.lit_module import LIMoEModule
 from limoe.schedules import Schedule
@@ -65,7 +66,7 @@ def build_schedule(name: str, spec: Mapping[str, Any]) -> Schedule:
         raise ConfigError(f"{key}: {error}") from None
 
 
-class AuxLossSchedule(L.Callback):
+class AuxLossSchedule(RunCallback):
     """Sets the factor on each scheduled atom's weight before every training batch.
 
     The factor multiplies the configured weight; the number of losses averaged over stays as configured.
@@ -80,9 +81,6 @@ class AuxLossSchedule(L.Callback):
     def check(self, module: LIMoEModule) -> None:
         """Raises ConfigError where a scheduled loss is not among those of the run."""
         self._apply(module, step=0)
-
-    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self.check(cast(LIMoEModule, pl_module))  # before the first batch is read
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int

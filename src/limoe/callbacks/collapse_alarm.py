@@ -9,6 +9,7 @@ import lightning as L
 
 from limoe.aux_losses.base import AuxLossSet
 from limoe.aux_losses.entropy import MIN_FRACTION, GlobalEntropy
+from limoe.callbacks.base import RunCallback
 from limoe.callbacks.routing_health import HealthRecord, RoutingHealth, append_lines
 from limoe.errors import ConfigError, require
 from limoe.lit_module import LIMoEModule
@@ -32,7 +33,7 @@ class Alarm:
         return f"{self.modality} collapses in layer {self.layer} since step {self.since}: {', '.join(self.signs)}"
 
 
-class CollapseAlarm(L.Callback):
+class CollapseAlarm(RunCallback):
     """Raises an alarm for a modality in a layer after `patience` records of `RoutingHealth` in a row with a sign of it.
 
     Signs: fewer than `min_success_rate` of the modality's assignments get a seat; its effective experts exp(H) fall
@@ -81,7 +82,6 @@ class CollapseAlarm(L.Callback):
         self.action, self.patience = action, patience
         self.min_success_rate, self.min_effective, self.max_share = min_success_rate, min_effective, max_share
         self.boost, self.max_boost = boost, max_boost
-        self.stop_reason: str | None = None
         self._streaks: dict[str, list[int]] = {}  # "layer/modality" -> step of the first sign, records since
         self._boosts: dict[str, float] = {}
         self._seen = 0

@@ -2,35 +2,38 @@
 
 import random
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 
+from limoe.callbacks.base import TaskCallback
 from limoe.errors import require
 from limoe.evaluation.encode import Encoder, EvaluationData, Picked
 from limoe.evaluation.zero_shot import classify
 from limoe.files import write_json
 from limoe.run_files import SAMPLE_LIST, SAMPLES
-from limoe.types import Task, ZeroShotTask
+from limoe.types import ZeroShotTask
 
 _TOP = 3
 _SIDE = 160  # pixels of the longer side of a saved picture
 
 
-class SamplePredictions(Callback):
+class SamplePredictions(TaskCallback):
     """Writes `samples/samples.json` and its pictures for the first `ZeroShotTask`.
 
     The `count` pictures are spread over the classes; the choice depends on the labels alone, so runs show the same.
     Probabilities are the softmax over all classes at the learned temperature. `batch_size` counts prompts.
     """
 
-    def __init__(self, tasks: Mapping[str, Task], *, count: int = 24, batch_size: int = 256) -> None:
+    kind = ZeroShotTask
+
+    def __init__(self, *, count: int = 24, batch_size: int = 256) -> None:
         require(count >= 1, "callbacks.sample_predictions.count", ">= 1 (pictures)", count)
         require(batch_size >= 1, "callbacks.sample_predictions.batch_size", ">= 1 (texts)", batch_size)
-        self.tasks = {name: task for name, task in tasks.items() if isinstance(task, ZeroShotTask)}
+        super().__init__()
         self.count = count
         self.batch_size = batch_size
 

@@ -1,40 +1,33 @@
 """Evaluate tasks after validations and log the numbers: one callback per kind of task."""
 
-from collections.abc import Mapping
 from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
+from limoe.callbacks.base import TaskCallback
 from limoe.errors import require
 from limoe.evaluation.encode import Encoder
-from limoe.evaluation.tasks import evaluate_task, task_chance
-from limoe.types import FewShotTask, RetrievalTask, Task, ZeroShotTask
+from limoe.evaluation.tasks import evaluate_task
+from limoe.types import FewShotTask, RetrievalTask, ZeroShotTask
 
 
-class TaskValidation(Callback):
+class TaskValidation(TaskCallback):
     """Logs `val/<task>/<metric>` after every `every_n_val`-th validation, and after the last step of training.
 
     `batch_size` counts texts (prompts) per forward pass. The sanity check is skipped. With several ranks each encodes
-    and scores its share of pictures and texts, and all log the numbers of all. `chance` holds what guessing
-    reaches under the logged keys.
+    and scores its share of pictures and texts, and all log the numbers of all.
     """
 
     name: str  # key in the config group
-    kind: type
     shown: tuple[str, ...] = ()  # metrics that belong in the progress bar
 
-    def __init__(self, tasks: Mapping[str, Task], *, every_n_val: int = 1, batch_size: int = 256) -> None:
+    def __init__(self, *, every_n_val: int = 1, batch_size: int = 256) -> None:
         require(every_n_val >= 1, f"callbacks.{self.name}.every_n_val", ">= 1 (validations)", every_n_val)
         require(batch_size >= 1, f"callbacks.{self.name}.batch_size", ">= 1 (texts)", batch_size)
-        self.tasks: dict[str, Any] = {name: task for name, task in tasks.items() if isinstance(task, self.kind)}
+        super().__init__()
         self.every_n_val = every_n_val
         self.batch_size = batch_size
-        self.chance = {
-            f"val/{name}/{metric}": value
-            for name, task in self.tasks.items()
-            for metric, value in task_chance(task).items()
-        }
         self._validations = 0
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

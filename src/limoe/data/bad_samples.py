@@ -94,7 +94,16 @@ def _cell(text: str) -> str:
     return line if len(line) <= _CELL else f"…{line[1 - _CELL :]}"
 
 
+class LeavesOutBad:
+    """A source that looks for bad samples when it is built, and leaves them out.
+
+    Attributes:
+        bad: the samples that were left out. They count against `data.max_bad_fraction` and stand in `run.json`.
+    """
+
+    bad: BadSamples
+
+
 def bad_of(pairs: object) -> BadSamples:
-    """What a source left out when it was indexed; nothing where it cannot know before it reads."""
-    found = getattr(pairs, "bad", None)
-    return found if isinstance(found, BadSamples) else BadSamples()
+    """What a source left out when it was built; nothing where it cannot know before it reads."""
+    return pairs.bad if isinstance(pairs, LeavesOutBad) else BadSamples()

@@ -59,7 +59,9 @@ class HuggingFaceDataset(StoredPairs):
         self._pictures = rows.select_columns([image_column]).cast_column(image_column, datasets.Image(decode=False))
         self._texts = rows.select_columns([column for column in self.columns.names if column != image_column])
         features = rows.features
-        self._class_names = {c: features[c].names for c in label_columns if hasattr(features[c], "names")}
+        self._class_names = {
+            c: features[c].names for c in label_columns if isinstance(features[c], datasets.ClassLabel)
+        }
         self.bad = BadSamples()
         self._positions = np.fromiter(self._usable(), dtype=np.int64)
         self.require_pairs(f"captions: column {caption_column}")

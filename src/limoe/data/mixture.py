@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from fractions import Fraction
 from itertools import accumulate
 
-from limoe.data.bad_samples import BadSamples, bad_of
+from limoe.data.bad_samples import BadSamples, LeavesOutBad, bad_of
 from limoe.data.pairs import DescribedPairs, Description
 from limoe.errors import DataError, require
 from limoe.types import Pair
 
 
-class Mixture(DescribedPairs):
+class Mixture(DescribedPairs, LeavesOutBad):
     """`weights[name]` of an epoch's pairs, relative to the sum of all weights, come from the source `name`; null: each
     source counts by its length.
 

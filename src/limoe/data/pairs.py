@@ -4,7 +4,7 @@ from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
-from limoe.data.bad_samples import BadContent, BadSampleError, BadSamples, bad_of
+from limoe.data.bad_samples import BadContent, BadSampleError, LeavesOutBad, bad_of
 from limoe.data.images import decode_rgb
 from limoe.errors import DataError
 from limoe.types import Pair, PairDataset
@@ -30,14 +30,13 @@ class DescribedPairs(PairDataset, Protocol):
             yield from self.describe(index).captions
 
 
-class StoredPairs(DescribedPairs):
+class StoredPairs(DescribedPairs, LeavesOutBad):
     """Pairs whose texts are known and whose pictures are decoded when they are asked for.
 
-    `place` names the source in messages, `bad` counts what it left out.
+    `place` names the source in messages.
     """
 
     place: str
-    bad: BadSamples
 
     @abstractmethod
     def picture(self, index: int) -> bytes:
@@ -56,17 +55,13 @@ class StoredPairs(DescribedPairs):
             raise DataError(f"{self.place}: no usable pair ({asked}; left out as bad: {self.bad.summary()})")
 
 
-class PairSubset(DescribedPairs):
-    """The pairs of `pairs` at `indices`, in that order."""
+class PairSubset(DescribedPairs, LeavesOutBad):
+    """The pairs of `pairs` at `indices`, in that order. `bad` is what `pairs` left out, wherever that would be."""
 
     def __init__(self, pairs: DescribedPairs, *, indices: Sequence[int]) -> None:
         self.pairs = pairs
         self.indices = list(indices)
-
-    @property
-    def bad(self) -> BadSamples:
-        """What the source left out, whether or not it would be here."""
-        return bad_of(self.pairs)
+        self.bad = bad_of(pairs)
 
     def __len__(self) -> int:
         return len(self.indices)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from limoe.data.bad_samples import BadContent, BadSample, BadSampleError, BadSamples
+from limoe.data.bad_samples import BadContent, BadSample, BadSampleError, BadSamples, LeavesOutBad
 from limoe.data.images import decode_rgb
 from limoe.data.indexed_shards import VERIFY, index_shards, repeated_keys
 from limoe.data.pairs import DescribedPairs, Description
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 SUFFIXES = (".tar", ".tar.gz", ".tgz")
 
 
-class TarShards(DescribedPairs):
+class TarShards(DescribedPairs, LeavesOutBad):
     """All samples of `<root>/shards/<split>-*.tar`, or of `<root>/<split>-*.tar` (also `.tar.gz` and `.tgz`), in the
     order of the shards.
 

@@ -15,7 +15,8 @@ from limoe.types import ModelOutput, RouterOutput
 class DualEncoder(nn.Module):
     """Trunk, head, unit length; each for pictures and for texts.
 
-    Subclasses define `forward`, `image_trunk` and `text_trunk`, and call `add_heads` when their trunks are built.
+    Subclasses define `forward`, `image_trunk` and `text_trunk`, and call `add_heads` when their trunks are built. Those
+    with transformer blocks or trained weights to start from say so in `transformer_blocks` and `load_starting_weights`.
     """
 
     image_head: nn.Module
@@ -45,6 +46,16 @@ class DualEncoder(nn.Module):
     def text_trunk(self, text_ids: Int[Tensor, "B n_t"], text_mask: Bool[Tensor, "B n_t"]) -> Float[Tensor, "B D"]:
         """Pooled tokens of texts alone, before the head."""
         raise NotImplementedError
+
+    def transformer_blocks(self) -> list[nn.Module]:
+        """All blocks of all towers, to be compiled one by one; of a model without any the whole is compiled."""
+        return []
+
+    def load_starting_weights(self) -> None:
+        """Replace drawn weights by trained ones, where the config of the model asks for them.
+
+        Called once by whoever starts a training, never to evaluate or to load a checkpoint, which need no such files.
+        """
 
     def encode_image(self, images: Float[Tensor, "B 3 h w"]) -> Float[Tensor, "B d_out"]:
         """Unit-length features of images alone."""

@@ -1,4 +1,4 @@
-"""An encoder of one modality: its embedding, a tower of its own, and the mean token."""
+"""Encoders of one modality: the contract, and those with an embedding, a tower of limoe and the mean token."""
 
 from typing import Any
 
@@ -10,7 +10,39 @@ from limoe.models.tower import Tower
 from limoe.types import IMAGE, TEXT, PackedTokens, RouterOutput, Segment
 
 
-class ImageEncoder(nn.Module):
+class Encoder(nn.Module):
+    """One side of `TwoTower`.
+
+    `forward` gives features [B, width], and what each router decided, by layer: `dict[int, RouterOutput]`, empty
+    without sparse layers. The image encoder receives images, the text encoder token ids and their mask.
+
+    Attributes:
+        width: numbers in a feature.
+        depth: how many layer numbers the encoder takes; 0 where no layer routes.
+    """
+
+    width: int
+    depth: int
+
+    def transformer_blocks(self) -> list[nn.Module]:
+        """Blocks to be compiled one by one."""
+        return []
+
+    def load_starting_weights(self) -> None:
+        """See `DualEncoder.load_starting_weights`."""
+
+
+class TowerEncoder(Encoder):
+    """An embedding of limoe, then a `Tower`: FLOPs and memory of both follow from formulas."""
+
+    embed: ImageEmbed | TextEmbed
+    tower: Tower
+
+    def transformer_blocks(self) -> list[nn.Module]:
+        return list(self.tower.blocks)
+
+
+class ImageEncoder(TowerEncoder):
     """Pictures to mean tokens [B, D]; sparse layers route image tokens alone.
 
     Args:
@@ -34,7 +66,7 @@ class ImageEncoder(nn.Module):
         return x.view_as(embedded).mean(1), routing
 
 
-class TextEncoder(nn.Module):
+class TextEncoder(TowerEncoder):
     """Texts to mean tokens [B, D]; sparse layers route text tokens alone.
 
     Args:

@@ -103,6 +103,9 @@ class LIMoE(DualEncoder):
         image_tokens, text_tokens = tokens.split(x)
         return self.output(image_tokens.mean(1), masked_mean(text_tokens, text_mask), routing=routing)
 
+    def transformer_blocks(self) -> list[nn.Module]:
+        return list(self.tower.blocks)
+
     def image_trunk(self, images: Float[Tensor, "B 3 h w"]) -> Float[Tensor, "B D"]:
         embedded = self.image_embed(images)
         tokens = PackedTokens.of([_segment(IMAGE, embedded)], device=embedded.device)

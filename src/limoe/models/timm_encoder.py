@@ -11,11 +11,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from limoe.errors import ConfigError, require, require_argument
+from limoe.models.encoders import Encoder
 from limoe.models.feature_cache import FeatureCache
 from limoe.types import RouterOutput
 
 
-class TimmEncoder(nn.Module):
+class TimmEncoder(Encoder):
     """Pictures to pooled features [B, D] of `timm.create_model(name, num_classes=0)`.
 
     Pictures come in [-1, 1], as limoe's transforms make them; here they are brought to the mean and standard deviation
@@ -74,6 +75,14 @@ class TimmEncoder(nn.Module):
         self.register_buffer("shift", (0.5 - mean) / std, persistent=False)
         self.backbone.register_load_state_dict_post_hook(self._forget)
         self.train()
+
+    def transformer_blocks(self) -> list[nn.Module]:
+        """What stands in lists named `blocks`, as timm calls them in all its transformers."""
+        found: list[nn.Module] = []
+        for name, module in self.backbone.named_modules():
+            if name.rpartition(".")[2] == "blocks":
+                found += module.children()
+        return found
 
     def load_starting_weights(self) -> None:
         """Replace the random weights by `weights` or by timm's own; nothing happens with `pretrained=False`.

@@ -1,13 +1,13 @@
 """Two towers, one per modality: CLIP (2103.00020), ALIGN (2102.05918), LiT (2111.07991), and sparse ones."""
 
 from collections.abc import Callable
-from typing import Any
 
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from limoe.errors import require_argument
 from limoe.models.dual_encoder import DualEncoder
+from limoe.models.encoders import Encoder
 from limoe.types import ModelOutput
 
 
@@ -29,14 +29,14 @@ class TwoTower(DualEncoder):
         max_logit_scale: upper clamp of that factor, applied by `clamp_logit_scale`.
     """
 
-    image: Any
-    text: Any
+    image: Encoder
+    text: Encoder
 
     def __init__(
         self,
         *,
-        image: Callable[..., nn.Module],
-        text: Callable[..., nn.Module],
+        image: Callable[..., Encoder],
+        text: Callable[..., Encoder],
         image_size: int,
         vocab_size: int,
         text_length: int,
@@ -49,7 +49,10 @@ class TwoTower(DualEncoder):
         require_argument(image_head in ("linear", "none"), "image_head", "'linear' or 'none'", image_head)
         self.image = image(image_size=image_size)
         self.text = text(vocab_size=vocab_size, text_length=text_length)
-        joint_width: int = self.image.width if out_dim is None else out_dim
+        for name, encoder in (("image", self.image), ("text", self.text)):
+            is_encoder = isinstance(encoder, Encoder)
+            require(is_encoder, f"model.{name}._target_", "a limoe.models.encoders.Encoder", type(encoder).__name__)
+        joint_width = self.image.width if out_dim is None else out_dim
         fits = image_head == "linear" or joint_width == self.image.width
         require_argument(fits, "out_dim", f"null or {self.image.width} where image_head is none", out_dim)
         self.add_heads(
@@ -72,6 +75,13 @@ class TwoTower(DualEncoder):
         text, text_routing = self.text(text_ids, text_mask)
         numbered = {self.image.depth + layer: routed for layer, routed in text_routing.items()}
         return self.output(image, text, routing=image_routing | numbered)
+
+    def transformer_blocks(self) -> list[nn.Module]:
+        return self.image.transformer_blocks() + self.text.transformer_blocks()
+
+    def load_starting_weights(self) -> None:
+        self.image.load_starting_weights()
+        self.text.load_starting_weights()
 
     def image_trunk(self, images: Float[Tensor, "B 3 h w"]) -> Float[Tensor, "B D"]:
         return self.image(images)[0]

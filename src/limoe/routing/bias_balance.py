@@ -5,22 +5,21 @@ from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from limoe.distributed import all_reduce_sum
 from limoe.errors import require_argument
+from limoe.step_update import StepUpdated
 from limoe.types import MODALITIES
 
 
-class BiasBalance(nn.Module):
+class BiasBalance(StepUpdated):
     """Tokens select by gate + b_e and are weighed by the gate alone; b_e falls while expert e has too many tokens.
 
     After each optimizer step, with t_e the assignments of all ranks since the last one, before drops and without
     padding: b_e -= rate * sign(t_e - mean t), or b_e -= rate * (t_e - mean t) / std t (MoE-ViE). DeepSeek adds the bias
     to sigmoid scores; here it is added to softmax gates, so the rate is in units of probability. One bias per modality
     is our variant, untested in the literature known to us.
-
-    Nothing is counted while `counting` is False: `limoe.recompute` sees to it that no token counts twice.
 
     Args:
         num_experts: E.
@@ -42,7 +41,6 @@ class BiasBalance(nn.Module):
         self.rule = rule
         self.rate = rate
         self.per_modality = per_modality
-        self.counting = True
         rows = len(MODALITIES) if per_modality else 1
         self.register_buffer("bias", torch.zeros(rows, num_experts))
         # whole numbers: a module cast to bfloat16 must still be able to count

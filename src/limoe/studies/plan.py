@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from limoe.accounting.anatomy import without_values
 from limoe.build import assemble, build_callbacks, build_model
+from limoe.callbacks.base import check_callbacks
 from limoe.config import check, config_hash
 from limoe.config_errors import Known, composed_keys, explained
 from limoe.errors import ConfigError, DataError
@@ -98,9 +99,7 @@ def _compose(name: str, overrides: Sequence[str]) -> DictConfig:
             with without_values():
                 module = assemble(cfg, build_model(cfg))
                 module.configure_optimizers()
-            for callback in build_callbacks(cfg, tasks={}):
-                if hasattr(callback, "check"):
-                    callback.check(module)
+            check_callbacks(build_callbacks(cfg), module)
             return cfg
     except ConfigError as error:
         raise ConfigError(f"variant {name}: {error}") from error

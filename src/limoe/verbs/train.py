@@ -16,6 +16,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from limoe.build import build_data, build_module, build_tasks, build_trainer, initialise
+from limoe.callbacks.base import check_callbacks, stop_reason
 from limoe.config import check, config_hash
 from limoe.evaluation.tasks import task_chance
 from limoe.reporting.report import build as build_report
@@ -49,6 +50,8 @@ def fit(cfg: DictConfig, *, record: RunRecord) -> None:
     data, tasks = build_data(cfg), build_tasks(cfg)
     record.chance = {f"val/{name}/{key}": c for name, task in tasks.items() for key, c in task_chance(task).items()}
     module, trainer = build_module(cfg), build_trainer(cfg, tasks=tasks)
+    callbacks: list[L.Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    check_callbacks(callbacks, module)
     assert data.tokenizer is not None
     start = initialise(cfg, module.model, tokenizer=data.tokenizer)
     if trainer.is_global_zero:
@@ -58,8 +61,7 @@ def fit(cfg: DictConfig, *, record: RunRecord) -> None:
         data.tokenizer.save(record.folder / TOKENIZER)
     try:
         trainer.fit(module, datamodule=data, ckpt_path=cfg.ckpt_path, weights_only=True)
-        reasons = (getattr(callback, "stop_reason", None) for callback in trainer.callbacks)  # type: ignore[attr-defined]
-        record.stop_reason = next(filter(None, reasons), None)
+        record.stop_reason = stop_reason(callbacks)
     finally:
         record.metrics = {key: value.item() for key, value in trainer.callback_metrics.items()}
         record.bad_samples = data.bad_counts()

@@ -287,7 +287,7 @@ def test_seats_in_ten_thousand_random_cases() -> None:
 
 def test_the_folder_and_the_package_agree() -> None:
     """Each router has a YAML; none is a copy of another."""
-    found = {factory(option).func for option in OPTIONS}
+    found = {factory(option).make.func for option in OPTIONS}
     assert len(found) == len(OPTIONS)
     assert {c.__module__.rpartition(".")[2] for c in found} == set(OPTIONS)
     assert sum(issubclass(c, Router) for c in found) == len(OPTIONS) - 1  # all but soft, which has no seats

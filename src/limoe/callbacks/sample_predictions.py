@@ -9,7 +9,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 
-from limoe.errors import require
+from limoe.errors import require_argument
 from limoe.evaluation.encode import Encoder, EvaluationData, Picked
 from limoe.evaluation.zero_shot import classify
 from limoe.files import write_json
@@ -28,8 +28,8 @@ class SamplePredictions(Callback):
     """
 
     def __init__(self, tasks: Mapping[str, Task], *, count: int = 24, batch_size: int = 256) -> None:
-        require(count >= 1, "callbacks.sample_predictions.count", ">= 1 (pictures)", count)
-        require(batch_size >= 1, "callbacks.sample_predictions.batch_size", ">= 1 (texts)", batch_size)
+        require_argument(count >= 1, "count", ">= 1 (pictures)", count)
+        require_argument(batch_size >= 1, "batch_size", ">= 1 (texts)", batch_size)
         self.tasks = {name: task for name, task in tasks.items() if isinstance(task, ZeroShotTask)}
         self.count = count
         self.batch_size = batch_size

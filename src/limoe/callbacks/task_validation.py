@@ -6,7 +6,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
-from limoe.errors import require
+from limoe.errors import require_argument
 from limoe.evaluation.encode import Encoder
 from limoe.evaluation.tasks import evaluate_task, task_chance
 from limoe.types import FewShotTask, RetrievalTask, Task, ZeroShotTask
@@ -20,13 +20,12 @@ class TaskValidation(Callback):
     reaches under the logged keys.
     """
 
-    name: str  # key in the config group
     kind: type
     shown: tuple[str, ...] = ()  # metrics that belong in the progress bar
 
     def __init__(self, tasks: Mapping[str, Task], *, every_n_val: int = 1, batch_size: int = 256) -> None:
-        require(every_n_val >= 1, f"callbacks.{self.name}.every_n_val", ">= 1 (validations)", every_n_val)
-        require(batch_size >= 1, f"callbacks.{self.name}.batch_size", ">= 1 (texts)", batch_size)
+        require_argument(every_n_val >= 1, "every_n_val", ">= 1 (validations)", every_n_val)
+        require_argument(batch_size >= 1, "batch_size", ">= 1 (texts)", batch_size)
         self.tasks: dict[str, Any] = {name: task for name, task in tasks.items() if isinstance(task, self.kind)}
         self.every_n_val = every_n_val
         self.batch_size = batch_size
@@ -63,7 +62,6 @@ class TaskValidation(Callback):
 class ZeroShotValidation(TaskValidation):
     """Logs `val/<task>/zeroshot_top1`, `zeroshot_top5` and `zeroshot_class_mean` of every `ZeroShotTask`."""
 
-    name = "zero_shot"
     kind = ZeroShotTask
     shown = ("zeroshot_top1",)
 
@@ -71,12 +69,10 @@ class ZeroShotValidation(TaskValidation):
 class RetrievalValidation(TaskValidation):
     """Logs `val/<task>/i2t_r1|r5|r10` and `t2i_r1|r5|r10` of every `RetrievalTask`."""
 
-    name = "retrieval"
     kind = RetrievalTask
 
 
 class FewShotValidation(TaskValidation):
     """Logs `val/<task>/fewshot<shots>_top1`, the mean over seeds, of every `FewShotTask`."""
 
-    name = "few_shot"
     kind = FewShotTask

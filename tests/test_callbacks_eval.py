@@ -19,7 +19,7 @@ from limoe.callbacks.base import TaskCallback
 from limoe.callbacks.progress import Progress, shown
 from limoe.callbacks.sample_predictions import SamplePredictions, spread
 from limoe.callbacks.task_validation import FewShotValidation, RetrievalValidation, ZeroShotValidation
-from limoe.errors import ConfigError, DataError
+from limoe.errors import DataError
 from limoe.evaluation.encode import Encoder
 from limoe.evaluation.tasks import evaluate_task, task_chance
 from limoe.types import FewShotTask, LabelledPictures, LinearProbeTask, Pair, RetrievalTask, Task, ZeroShotTask
@@ -256,12 +256,12 @@ def test_linear_probe_counts_by_hand():
 )
 def test_few_shot_settings_out_of_range_are_refused(changes, rule):
     task = dataclasses.replace(few_shot_task(), **changes)
-    with pytest.raises(ConfigError, match=rule):
+    with pytest.raises(ValueError, match=rule):
         metrics_of(task)
 
 
 def test_strengths_must_be_positive():
-    with pytest.raises(ConfigError, match="strengths must be"):
+    with pytest.raises(ValueError, match="strengths must be"):
         metrics_of(LinearProbeTask(labelled("red"), labelled("red"), ["red", "blue"], strengths=(0.0,)))
 
 
@@ -288,7 +288,7 @@ def test_a_loader_that_drops_pictures_is_found_out(monkeypatch):
 )
 def test_tasks_that_cannot_be_scored_are_refused(labels, names, rule):
     task = ZeroShotTask(Pictures(["red", "blue"]), labels, names, ["{}"])
-    with pytest.raises((ConfigError, DataError), match=rule):
+    with pytest.raises(ValueError, match=rule):
         metrics_of(task)
 
 
@@ -330,15 +330,15 @@ def test_evaluates_outside_of_training_too():
 
 
 @pytest.mark.parametrize(
-    ("kind", "settings", "key"),
+    ("kind", "settings", "argument"),
     [
-        (ZeroShotValidation, {"every_n_val": 0}, "callbacks.zero_shot.every_n_val"),
-        (RetrievalValidation, {"batch_size": 0}, "callbacks.retrieval.batch_size"),
-        (SamplePredictions, {"count": 0}, "callbacks.sample_predictions.count"),
+        (ZeroShotValidation, {"every_n_val": 0}, "^every_n_val"),
+        (RetrievalValidation, {"batch_size": 0}, "^batch_size"),
+        (SamplePredictions, {"count": 0}, "^count"),
     ],
 )
-def test_values_out_of_range_name_their_key(kind, settings, key):
-    with pytest.raises(ConfigError, match=key):
+def test_values_out_of_range_name_the_argument(kind, settings, argument):
+    with pytest.raises(ValueError, match=argument):
         kind(**settings)
 
 

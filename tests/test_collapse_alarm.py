@@ -20,7 +20,6 @@ from limoe.aux_losses.entropy import GlobalEntropy
 from limoe.callbacks.collapse_alarm import CollapseAlarm, wanted_experts
 from limoe.callbacks.progress import Progress
 from limoe.callbacks.routing_health import RoutingHealth
-from limoe.errors import ConfigError
 from limoe.lit_module import LIMoEModule
 from limoe.run_record import RunRecord
 from limoe.types import TEXT, PackedTokens, RouterOutput
@@ -236,14 +235,14 @@ def test_wanted_experts_follow_the_loss_of_the_run() -> None:
 
 
 def test_without_records_there_is_nothing_to_judge(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"callbacks\.collapse_alarm reads the records of callbacks\.routing_health"):
+    with pytest.raises(ValueError, match="collapse_alarm reads the records of routing_health"):
         fit(crafted(), tmp_path, steps=1, callbacks=[CollapseAlarm()])
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"action": "shout"}, r"collapse_alarm\.action must be 'warn', 'stop' or 'boost', got 'shout'"),
+        ({"action": "shout"}, r"^action must be 'warn', 'stop' or 'boost', got 'shout'"),
         ({"patience": 0}, r"patience must be >= 1 \(records\), got 0"),
         ({"min_success_rate": 1.5}, r"min_success_rate must be between 0 and 1, got 1.5"),
         ({"max_share": -0.1}, r"max_share must be between 0 and 1, got -0.1"),
@@ -253,5 +252,5 @@ def test_without_records_there_is_nothing_to_judge(tmp_path: Path) -> None:
     ],
 )
 def test_bad_settings(settings: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(ValueError, match=message):
         CollapseAlarm(**settings)

@@ -15,7 +15,6 @@ from torch import nn
 
 from limoe.build import build_module
 from limoe.compilation import as_written, compile_blocks
-from limoe.errors import ConfigError
 from limoe.models.dual_encoder import DualEncoder
 
 STEP = """
@@ -140,11 +139,11 @@ def test_as_written_runs_without_the_compiler() -> None:
     ],
 )
 def test_bad_settings(settings: dict, message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(ValueError, match=message):
         compile_blocks([Double()], settings)
 
 
 def test_a_missing_compiler_is_said_before_training(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
-    with pytest.raises(ConfigError, match="no-such-compiler is not installed"):
+    with pytest.raises(ValueError, match="no-such-compiler is not installed"):
         compile_blocks([Double()], True)

@@ -81,9 +81,9 @@ def test_a_type_error_below_the_constructor_is_no_ones_value() -> None:
 
 
 def test_settings_of_every_loss_are_named_by_the_key_of_the_config() -> None:
-    assert refused(weight=-1) == "aux_loss.mixed: weight must be a number >= 0, got -1"
-    assert refused(weight=True) == "aux_loss.mixed: weight must be a number >= 0, got True"
-    assert refused(modality="audio") == "aux_loss.mixed: modality must be 'image' or 'text', got 'audio'"
+    assert refused(weight=-1) == "aux_loss.mixed.weight must be a number >= 0, got -1"
+    assert refused(weight=True) == "aux_loss.mixed.weight must be a number >= 0, got True"
+    assert refused(modality="audio") == "aux_loss.mixed.modality must be 'image' or 'text', got 'audio'"
     unchecked: Any = inspect.unwrap(AuxLoss.__init__)  # the tests' type checker would refuse the text before
     with pytest.raises(ValueError, match=r"^weight must be a number >= 0, got 'abc'$"):
         unchecked(AuxLoss(), weight="abc")

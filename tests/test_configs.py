@@ -63,7 +63,7 @@ def test_model_builds_and_can_be_accounted_for(model: str) -> None:
     cfg = composed(f"model={model}", *COMPANIONS.get(f"model={model}", []))
     with without_values():
         built = instantiate(cfg.model)
-    info = model_info(plain(cfg))
+    info = model_info(cfg)
     assert info["params"]["total"] == sum(p.numel() for p in built.parameters())
     assert (info["dense_twin"] is None) == (not sparse_towers(plain(cfg)["model"]))
 

@@ -14,7 +14,7 @@ from limoe.data.pairs import PairSubset
 from limoe.data.synthetic import SyntheticScenes
 from limoe.data.tokenizers import ByteBPE
 from limoe.data.transforms import EvalTransform, TrainTransform
-from limoe.errors import ConfigError, DataError
+from limoe.errors import DataError
 
 scenes = partial(SyntheticScenes, image_size=16, seed=0)
 BATCHES = 5  # 21 scenes in batches of 4
@@ -305,8 +305,8 @@ def test_samples_left_out_before_training_count(tmp_path, caplog):
 @pytest.mark.parametrize(
     ("settings", "error", "message"),
     [
-        ({"batch_size": 0}, ConfigError, "data.batch_size must be > 0 (pairs per process), got 0"),
-        ({"num_workers": -1}, ConfigError, "data.num_workers must be >= 0, got -1"),
+        ({"batch_size": 0}, ValueError, "batch_size must be > 0 (pairs per process), got 0"),
+        ({"num_workers": -1}, ValueError, "num_workers must be >= 0, got -1"),
         ({"batch_size": 22}, DataError, "training data: 21 samples are fewer than data.batch_size=22; lower it"),
     ],
 )

@@ -9,7 +9,7 @@ from PIL import Image
 
 from limoe.data.bad_samples import BadSampleError
 from limoe.data.hugging_face import HuggingFaceDataset
-from limoe.errors import ConfigError, DataError
+from limoe.errors import DataError
 
 
 def png(colour="red"):
@@ -161,7 +161,7 @@ def test_what_is_missing_is_named(hub, monkeypatch):
     ):
         dataset()
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(ConfigError, match=r"^Hugging Face datasets need the package datasets: pip install datasets$"):
+    with pytest.raises(ValueError, match=r"^Hugging Face datasets need the package datasets: pip install datasets$"):
         dataset()
 
 

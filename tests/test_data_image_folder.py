@@ -7,7 +7,7 @@ from PIL import Image
 
 from limoe.data.bad_samples import BadSampleError
 from limoe.data.image_folder import ImageFolder
-from limoe.errors import ConfigError, DataError
+from limoe.errors import DataError
 
 
 def png(colour="red"):
@@ -138,7 +138,7 @@ def test_hopeless_folders_are_named(tmp_path):
         match=r"no usable pair \(captions: txt; left out as bad: 1 \(no_caption 1\), first .*'a\.png': there is",
     ):
         folder(tmp_path, captions="txt")
-    with pytest.raises(ConfigError, match=r"must be txt or metadata or folders, got 'json'"):
+    with pytest.raises(ValueError, match=r"must be txt or metadata or folders, got 'json'"):
         folder(tmp_path, captions="json")
-    with pytest.raises(ConfigError, match=r"must be texts with one \{\} each, got \['a photo'\]"):
+    with pytest.raises(ValueError, match=r"must be texts with one \{\} each, got \['a photo'\]"):
         folder(tmp_path, captions="folders", templates=["a photo"])

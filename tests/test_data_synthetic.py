@@ -4,7 +4,6 @@ import pytest
 from limoe.data.scenes import Item, Scene
 from limoe.data.shapes import BACKGROUNDS, COLOURS, HELD_OUT_COMBOS
 from limoe.data.synthetic import SyntheticScenes, draw_scene
-from limoe.errors import ConfigError
 
 HELD_OUT = {" ".join(combo) for combo in HELD_OUT_COMBOS}
 
@@ -78,12 +77,12 @@ def test_an_index_outside_ends_iteration():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"split": "test"}, "data split must be one of train, val, heldout, got 'test'"),
-        ({"size": 0}, "data.size must be > 0 (scenes), got 0"),
-        ({"max_items": 4}, "data.max_items must be 1, 2 or 3 (shapes per scene), got 4"),
+        ({"split": "test"}, "split must be one of train, val, heldout, got 'test'"),
+        ({"size": 0}, "size must be > 0 (scenes), got 0"),
+        ({"max_items": 4}, "max_items must be 1, 2 or 3 (shapes per scene), got 4"),
     ],
 )
 def test_bad_settings_are_named(settings, message):
-    with pytest.raises(ConfigError) as error:
+    with pytest.raises(ValueError) as error:
         scenes(**settings)
     assert str(error.value) == message

@@ -9,7 +9,7 @@ from PIL import Image
 
 from limoe.data.bad_samples import BadSampleError
 from limoe.data.table import Table
-from limoe.errors import ConfigError, DataError
+from limoe.errors import DataError
 
 
 def png(colour="red"):
@@ -322,7 +322,7 @@ def test_hopeless_tables_are_named(tmp_path):
     assert "has no column caption; there: image, text" in refused("u.csv", b"image,text\n1,2\n")
     with pytest.raises(DataError, match=r"no table .*nothing-\*\.csv; set its path, or LIMOE_DATA_DIR"):
         table(str(tmp_path / "nothing-*.csv"))
-    with pytest.raises(ConfigError, match="must be at least one file, each once"):
+    with pytest.raises(ValueError, match="must be at least one file, each once"):
         table([str(tmp_path / "t.csv")] * 2)
     assert list(tmp_path.glob("*.arrow")) == []
 

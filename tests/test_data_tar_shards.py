@@ -89,7 +89,7 @@ def test_only_local_folders_are_read(root):
 
 
 def test_another_way_to_verify_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match=r"data\.verify must be changed or full, got 'never'"):
+    with pytest.raises(ValueError, match=r"^verify must be changed or full, got 'never'"):
         TarShards(root=str(tmp_path), split="train", verify="never")
 
 

@@ -9,7 +9,6 @@ from builders import tiny_model
 from PIL import Image
 from ranks import run_two
 
-from limoe.errors import ConfigError
 from limoe.evaluation.encode import Encoder, Picked
 from limoe.evaluation.metrics import Measure, TaskMetric
 from limoe.evaluation.tasks import evaluate_task
@@ -102,7 +101,7 @@ def test_class_features_are_computed_once_per_list_of_prompts() -> None:
 
 
 def test_batches_of_no_texts_are_refused() -> None:
-    with pytest.raises(ConfigError, match="batch_size must be >= 1"):
+    with pytest.raises(ValueError, match="batch_size must be >= 1"):
         encoder(batch_size=0)
 
 

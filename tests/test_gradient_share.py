@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from limoe.aux_losses.base import AuxLossSet
 from limoe.callbacks.gradient_share import GradientShare, gradient_shares, router_weights
-from limoe.errors import ConfigError
 
 
 def test_shares_by_hand() -> None:
@@ -82,7 +81,7 @@ def test_dense_models_and_bad_intervals(tmp_path: Path) -> None:
     dense = module(model=tiny_model(moe_layers=()), aux_losses=AuxLossSet({}))
     trainer = fit(dense, tmp_path, steps=1, callbacks=[GradientShare(every_n_steps=1)])
     assert not [key for key in trainer.logged_metrics if "grad" in key]
-    with pytest.raises(ConfigError, match=r"gradient_share\.every_n_steps must be >= 1, got 0"):
+    with pytest.raises(ValueError, match=r"^every_n_steps must be >= 1, got 0"):
         GradientShare(every_n_steps=0)
 
 

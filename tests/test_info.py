@@ -7,7 +7,6 @@ import pytest
 from rich.console import Console
 from test_configs import composed
 
-from limoe.config import plain
 from limoe.errors import ConfigError
 from limoe.reporting.costs import cost_tables, gib, number
 from limoe.verbs.info import model_info, run
@@ -24,7 +23,7 @@ KINDS = {
 
 
 def info(*overrides: str) -> dict[str, Any]:
-    return model_info(plain(composed(*overrides, verb="info")))
+    return model_info(composed(*overrides, verb="info"))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -63,9 +62,9 @@ def test_twins_only_where_there_are() -> None:
 def test_average_and_unknown_optimizers() -> None:
     plain_run, averaged = info(), info("callbacks=[default,ema]")
     assert averaged["memory"]["average"] == plain_run["memory"]["parameters"] and plain_run["memory"]["average"] == 0
-    settings = plain(composed(verb="info"))
-    settings["optimizer"]["_target_"] = "torch.optim.SGD"
-    assert model_info(settings)["memory"]["optimizer"] is None and gib(None) == "unknown"
+    cfg = composed(verb="info")
+    cfg.optimizer._target_ = "torch.optim.SGD"
+    assert model_info(cfg)["memory"]["optimizer"] is None and gib(None) == "unknown"
 
 
 def test_output(capsys: pytest.CaptureFixture[str]) -> None:

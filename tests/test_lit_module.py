@@ -15,7 +15,6 @@ from limoe.aux_losses.base import AuxLossSet
 from limoe.aux_losses.classic import Importance, Load, ZLoss
 from limoe.aux_losses.entropy import GlobalEntropy, LocalEntropy
 from limoe.contrastive import SigmoidContrastive, SoftmaxContrastive
-from limoe.errors import ConfigError
 from limoe.lit_module import LIMoEModule
 from limoe.optim import adafactor, adamw, lion
 from limoe.schedules import warmup_stable_decay
@@ -94,7 +93,7 @@ def test_a_dense_model_logs_no_auxiliary_loss(tmp_path: Path) -> None:
 
 
 def test_a_dense_model_with_auxiliary_losses_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="use aux_loss=none"):
+    with pytest.raises(ValueError, match="auxiliary losses need sparse layers"):
         fit(module(model=tiny_model(moe_layers=())), tmp_path, steps=1)
 
 

@@ -9,7 +9,7 @@ from fake_checkpoint import config, write_checkpoint
 from limoe.build import build_model
 from limoe.config import plain
 from limoe.data.transforms import EvalTransform
-from limoe.errors import ConfigError, DataError
+from limoe.errors import DataError
 from limoe.rebuild import rebuild
 from limoe.routing.priority import bpr
 
@@ -127,7 +127,7 @@ def test_arguments_that_do_not_fit(arguments: dict, message: str) -> None:
 
 
 def test_a_rule_of_a_constructor_keeps_its_words() -> None:
-    with pytest.raises(ConfigError, match=r"data.image_size must be > 0"):
+    with pytest.raises(DataError, match=r"^preprocess: image_size must be > 0"):
         rebuild({"_target_": EVAL, "image_size": 0}, key="preprocess")
 
 

@@ -35,9 +35,9 @@ def refused(*overrides: str, root: Path) -> str:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("aux_loss.z.weight=-1", "aux_loss.z: weight must be a number >= 0, got -1"),
+        ("aux_loss.z.weight=-1", "aux_loss.z.weight must be a number >= 0, got -1"),
         ("aux_loss.z._target_=textwrap.dedet", "aux_loss.z._target_: cannot find 'textwrap.dedet'"),
-        ("aux_loss.global_text.min_fraction=2", "aux_loss.global_text: min_fraction must be a number in (0, 1] or"),
+        ("aux_loss.global_text.min_fraction=2", "aux_loss.global_text.min_fraction must be a number in (0, 1] or"),
         ("aux_total.over_layers=max", "aux_total.over_layers must be 'mean' or 'sum', got 'max'"),
     ],
 )
@@ -52,7 +52,7 @@ def test_losses_are_built_before_anything_runs(override: str, message: str, tmp_
         (["optimizer.lr=-1"], "optimizer.lr must be > 0, got -1"),
         (
             ["callbacks=[default,aux_loss_schedule]", "aux_loss=classic"],
-            "aux_loss.local_text is scheduled but not active",
+            "the auxiliary loss local_text is scheduled but not active",
         ),
         (
             ["callbacks=[default,aux_loss_schedule]", "callbacks.aux_loss_schedule.schedules.local_text.kind=ramp"],

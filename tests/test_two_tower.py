@@ -111,7 +111,7 @@ class TestLossesAndHealth:
 
     def test_a_loss_on_a_modality_without_sparse_layers_is_refused(self) -> None:
         routing = forward(two_towers(image_layers=(1,)), tiny_batch()).routing
-        with pytest.raises(ConfigError, match=r"aux_loss\.local_text: no sparse layer sees its modality; drop it"):
+        with pytest.raises(ValueError, match=r"the auxiliary loss local_text: no sparse layer sees its modality"):
             AuxLossSet({"local_text": LocalEntropy(modality="text")})(routing)
 
     @pytest.mark.parametrize("layers", [((1,), (0, 1)), ((), (1,)), ((1,), ())])

@@ -7,7 +7,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from limoe.errors import ConfigError
 from limoe.evaluation.metrics import Classification
 from limoe.evaluation.zero_shot import (
     chance_top_k,
@@ -35,7 +34,7 @@ def test_prompts_go_class_by_class_and_braces_in_names_stay():
 
 @pytest.mark.parametrize("templates", [[], ["a photo"], ["{} and {}"]])
 def test_templates_without_exactly_one_place_for_the_name_are_refused(templates):
-    with pytest.raises(ConfigError, match="templates must be"):
+    with pytest.raises(ValueError, match="templates must be"):
         prompts_of(["cat"], templates)
 
 

@@ -5,7 +5,6 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig
 from torch import nn
 
@@ -14,9 +13,10 @@ from limoe.callbacks.base import TaskCallback
 from limoe.checkpoints import model_state
 from limoe.compilation import compile_blocks
 from limoe.config import instantiate, plain
+from limoe.config_keys import arguments_of
 from limoe.data.datamodule import PairDataModule
 from limoe.data.text_tokenizer import TextTokenizer
-from limoe.errors import ConfigError, require
+from limoe.errors import require
 from limoe.lit_module import LIMoEModule
 from limoe.models.dual_encoder import DualEncoder
 from limoe.types import Task
@@ -29,11 +29,13 @@ def build_data(cfg: DictConfig) -> PairDataModule:
     """The data module with its tokenizer fitted.
 
     Raises:
-        ConfigError: the model's config does not fit the tokenizer.
+        ConfigError: a value breaks a rule, or the model's config does not fit the tokenizer.
         DataError: data is missing or broken.
     """
     data: PairDataModule = instantiate(cfg.data.module)
-    check_tokenizer(data.fit_tokenizer(), model=cfg.model)
+    with arguments_of(cfg.tokenizer):
+        tokenizer = data.fit_tokenizer()
+    check_tokenizer(tokenizer, model=cfg.model)
     return data
 
 
@@ -93,7 +95,9 @@ def initialise(cfg: DictConfig, model: nn.Module, *, tokenizer: TextTokenizer) -
     """Weights from elsewhere, where `init_from` asks for them; a run that goes on from a checkpoint has its own."""
     if cfg.get("init_from") is None or cfg.ckpt_path is not None:
         return None
-    return instantiate(cfg.init_from)(model, tokenizer=tokenizer)
+    fill = instantiate(cfg.init_from)
+    with arguments_of(cfg.init_from):
+        return fill(model, tokenizer=tokenizer)
 
 
 def build_module(cfg: DictConfig) -> LIMoEModule:
@@ -106,10 +110,11 @@ def build_module(cfg: DictConfig) -> LIMoEModule:
 
 def assemble(cfg: DictConfig, model: nn.Module) -> LIMoEModule:
     """The losses, the optimizer and its schedule around a model."""
+    make_losses = instantiate(cfg.aux_total, _target_=f"{AuxLossSet.__module__}.AuxLossSet", _partial_=True)
     return LIMoEModule(
         model,
         contrastive=instantiate(cfg.contrastive),
-        aux_losses=AuxLossSet(instantiate(cfg.aux_loss), **plain(cfg.aux_total)),
+        aux_losses=make_losses(instantiate(cfg.aux_loss)),
         optimizer=instantiate(cfg.optimizer),
         scheduler=instantiate(cfg.scheduler),
         config=plain(cfg),
@@ -139,18 +144,5 @@ def build_trainer(cfg: DictConfig, *, tasks: Tasks) -> L.Trainer:
     for callback in callbacks:
         if isinstance(callback, TaskCallback):
             callback.use_tasks(tasks)
-    return _construct(cfg.trainer, logger=loggers or False, callbacks=callbacks)
-
-
-def _construct(node: DictConfig, **objects: Any) -> Any:
-    """Instantiate with ready objects, which Hydra would turn into config nodes.
-
-    Raises:
-        ConfigError: the constructor refuses a value.
-    """
-    try:
-        return instantiate(node, _partial_=True)(**objects)
-    except (ValueError, MisconfigurationException) as error:
-        if isinstance(error, ConfigError):
-            raise
-        raise ConfigError(f"{node._get_full_key('')}: {error}") from error
+    make = instantiate(cfg.trainer, _partial_=True)  # called here: Hydra would turn loggers into config nodes
+    return make(logger=loggers or False, callbacks=callbacks)

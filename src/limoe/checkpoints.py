@@ -9,7 +9,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from limoe.errors import DataError, require
+from limoe.errors import DataError, require_argument
 from limoe.run_files import LAST_CHECKPOINT
 
 WEIGHTS = ("saved", "ema", "raw")
@@ -47,11 +47,13 @@ def model_state(checkpoint: dict[str, Any], *, weights: str = "saved") -> dict[s
     "raw" = those the optimizer moved.
 
     Raises:
-        ConfigError: the run kept no average.
+        ArgumentError: the run kept no average.
     """
-    require(weights in WEIGHTS, "weights", f"one of {', '.join(WEIGHTS)}", weights)
+    require_argument(weights in WEIGHTS, "weights", f"one of {', '.join(WEIGHTS)}", weights)
     average = has_average(checkpoint)
-    require(weights != "ema" or average, "weights", "saved or raw for a checkpoint without an average", weights)
+    require_argument(
+        weights != "ema" or average, "weights", "saved or raw for a checkpoint without an average", weights
+    )
     state = checkpoint[_RAW if weights == "raw" and average else "state_dict"]
     return {name.removeprefix(_MODEL): value for name, value in state.items() if name.startswith(_MODEL)}
 

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from limoe.errors import require
+from limoe.errors import require_argument
 
 
-def compile_blocks(blocks: Iterable[nn.Module], settings: bool | Mapping[str, Any]) -> None:
+def compile_blocks(blocks: Iterable[nn.Module], compile: bool | Mapping[str, Any]) -> None:
     """Compile each of these modules in place; equal ones share one graph.
 
     The first step takes about a minute on a CPU, and so does the first one with another batch size. Router noise of
@@ -22,17 +22,17 @@ def compile_blocks(blocks: Iterable[nn.Module], settings: bool | Mapping[str, An
 
     Args:
         blocks: the transformer blocks of a model, or the model itself where it has none.
-        settings: False = leave it, True = PyTorch's defaults, or arguments of `torch.compile` (`mode`, `backend` ...).
+        compile: False = leave it, True = PyTorch's defaults, or arguments of `torch.compile` (`mode`, `backend` ...).
 
     Raises:
-        ConfigError: unknown argument or backend, or the backend's own compiler is missing.
+        ArgumentError: unknown argument or backend, or the backend's own compiler is missing.
     """
-    if settings is False:
+    if compile is False:
         return
-    arguments = {} if settings is True else dict(settings)
+    arguments = {} if compile is True else dict(compile)
     known = sorted(set(inspect.signature(torch.compile).parameters) - {"model", "disable"})
     for name in arguments:
-        require(name in known, "compile", f"true, false or a map with keys among {', '.join(known)}", name)
+        require_argument(name in known, "compile", f"true, false or a map with keys among {', '.join(known)}", name)
     _check_backend(arguments.get("backend", "inductor"))
     for block in blocks:
         block.compile(**arguments)
@@ -46,8 +46,8 @@ def as_written() -> AbstractContextManager[Any]:
 
 def _check_backend(backend: str) -> None:
     names = torch.compiler.list_backends(exclude_tags=())
-    require(backend in names, "compile.backend", f"one of {', '.join(names)}", backend)
+    require_argument(backend in names, "compile.backend", f"one of {', '.join(names)}", backend)
     if backend == "inductor":
         compiler = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
         rule = f"false where there is no C++ compiler: {compiler} is not installed (install it, or name one in $CXX)"
-        require(shutil.which(compiler) is not None, "compile", rule, True)
+        require_argument(shutil.which(compiler) is not None, "compile", rule, True)

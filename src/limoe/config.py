@@ -15,6 +15,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 import limoe
 from limoe.aux_losses.base import AuxLoss
 from limoe.config_errors import explained
+from limoe.config_keys import with_factories
 from limoe.config_targets import check_targets, locate_class
 from limoe.errors import ConfigError, require
 from limoe.model_settings import check_model, check_seen, require_positive_int, sparse_towers, towers
@@ -98,14 +99,19 @@ def own_config_dir(name: str) -> Path | None:
 
 
 def instantiate(node: DictConfig | ListConfig | dict[str, Any] | None, **kwargs: Any) -> Any:
-    """`hydra.utils.instantiate` with plain containers, whose errors name the key.
+    """`hydra.utils.instantiate` with plain containers, whose errors name the key; `kwargs` are more of the node.
+
+    A constructor speaks of its own arguments; `limoe.config_keys` adds where they are set.
 
     Raises:
         ConfigError: unknown target, unknown or missing argument, a value the constructor refuses.
     """
+    if node is None:
+        return None
+    source = node if isinstance(node, (DictConfig, ListConfig)) else OmegaConf.create(node)
     check_targets(node)
     with explained():
-        return hydra.utils.instantiate(node, **{"_convert_": "all", **kwargs})
+        return hydra.utils.instantiate(with_factories(source, kwargs), _convert_="all")
 
 
 def plain(cfg: DictConfig) -> dict[str, Any]:
@@ -198,10 +204,20 @@ def _check_aux_loss(cfg: DictConfig, *, model: dict[str, Any], routing: dict[str
         key = f"aux_loss.{name}"
         target = node.get("_target_") if isinstance(node, DictConfig) else None
         loss = locate_class(target, AuxLoss, key=key)
+        if "min_experts" in node:
+            _check_enough_experts(f"{key}.min_experts", node.min_experts, model=model)
         if (modality := node.get("modality")) in MODALITIES:
             check_seen(modality, loss=key, model=model)
         if loss.needs_noise:
             _check_noise(key, router=router, routing=routing)
+
+
+def _check_enough_experts(key: str, wanted: Any, *, model: dict[str, Any]) -> None:
+    """A loss cannot ask for more experts than a sparse layer has; what is no number, its constructor refuses."""
+    for tower, settings in sparse_towers(model).items():
+        limit = settings["num_experts"]
+        is_enough = not isinstance(wanted, int | float) or wanted <= limit
+        require(is_enough, key, f"at most {tower}.num_experts={limit}", wanted)
 
 
 def _check_noise(key: str, *, router: type[Router], routing: dict[str, Any]) -> None:

@@ -4,7 +4,6 @@ import contextlib
 import difflib
 import re
 import sys
-import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -145,17 +144,14 @@ def _nearest_key(key: str, known: list[str]) -> str:
 
 
 def _instantiation(error: InstantiationException) -> str | None:
-    """The constructor's own words behind the key, where the fault lies in what the config gives it."""
+    """A target that is not there. What constructors say, `limoe.config_keys` has explained where the user can help."""
     cause = error.__cause__
     text = str(error)
+    if cause is not None and not text.startswith("Error locating"):
+        return None
     key = re.search(r"full_key: (\S+)", text)
-    where = f"{key[1]}: " if key else ""
-    if cause is None or text.startswith("Error locating"):
-        return where + (_not_found(cause) if cause else _first_line(error))
-    by_config = isinstance(cause, (ValueError, OSError)) or type(cause).__name__ == "MisconfigurationException"
-    if by_config or _is_signature_error(cause):
-        return f"{where}{cause}"
-    return f"{where}{cause}; is a value of the wrong type?" if _is_raised_by_constructor(cause) else None
+    where = f"{key[1].removesuffix('._make')}: " if key else ""
+    return where + (_first_line(error) if cause is None else _not_found(cause))
 
 
 def _not_found(cause: BaseException) -> str:
@@ -169,21 +165,3 @@ def _not_found(cause: BaseException) -> str:
     if isinstance(missing, ImportError) and missing.name != f"{parent}.{name}":
         return text  # the module is there, and what it imports is not
     return f"{parent} has no {name!r}{did_you_mean(name, dir(sys.modules[parent]) if parent in sys.modules else ())}"
-
-
-def _is_signature_error(cause: BaseException) -> bool:
-    """A TypeError of the call itself (missing, unexpected argument) has no frame inside the callee.
-
-    So is one of a parent's constructor, to which a loss of one's own hands on what it does not know.
-    """
-    frame = cause.__traceback__
-    if not isinstance(cause, TypeError) or frame is None:
-        return False
-    of_constructor = re.search(r"__init__\(\) (got an unexpected keyword|missing \d+ required)", str(cause))
-    return frame.tb_next is None or of_constructor is not None
-
-
-def _is_raised_by_constructor(cause: BaseException) -> bool:
-    """Such as a comparison of a number with a text, in the lines of an `__init__` itself and not of what it calls."""
-    frames = [frame for frame, _ in traceback.walk_tb(cause.__traceback__)]
-    return isinstance(cause, TypeError) and bool(frames) and frames[-1].f_code.co_name == "__init__"

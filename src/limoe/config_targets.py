@@ -12,7 +12,7 @@ from limoe.errors import ConfigError, require
 
 T = TypeVar("T")
 
-_SPECIAL = {"_target_", "_args_", "_partial_", "_recursive_", "_convert_"}
+SPECIAL = {"_target_", "_args_", "_partial_", "_recursive_", "_convert_"}
 _TRUSTED = ("limoe.", "torch.", "torchmetrics.", "torchvision.", "timm.", "lightning.")
 
 
@@ -30,7 +30,7 @@ def check_targets(node: Any) -> None:
         if names is None:
             continue
         for name in given:
-            if name not in names | _SPECIAL:
+            if name not in names | SPECIAL:
                 raise ConfigError(f"{_join(key, name)}: {target} has no such argument{did_you_mean(name, names)}")
 
 

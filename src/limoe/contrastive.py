@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from limoe.distributed import all_gather, rank
-from limoe.errors import require
+from limoe.errors import require_argument
 from limoe.recompute import recomputed
 
 RowsLoss = Callable[..., Float[Tensor, ""]]
@@ -27,7 +27,7 @@ class ContrastiveLoss(nn.Module):
 
     def __init__(self, *, chunk_size: int | None = None) -> None:
         super().__init__()
-        require(chunk_size is None or chunk_size >= 1, "contrastive.chunk_size", ">= 1 or null", chunk_size)
+        require_argument(chunk_size is None or chunk_size >= 1, "chunk_size", ">= 1 or null", chunk_size)
         self.chunk_size = chunk_size
 
     def forward(

@@ -11,7 +11,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from limoe.aux_losses.base import AuxLossSet
 from limoe.compilation import as_written
 from limoe.contrastive import ContrastiveLoss
-from limoe.errors import require
+from limoe.errors import require_argument
 from limoe.micro_batches import encode
 from limoe.schedules import Schedule
 from limoe.step_update import StepUpdated
@@ -47,7 +47,7 @@ class LIMoEModule(L.LightningModule):
     ) -> None:
         super().__init__()
         is_size = micro_batch_size is None or micro_batch_size >= 1
-        require(is_size, "micro_batch_size", ">= 1 or null", micro_batch_size)
+        require_argument(is_size, "micro_batch_size", ">= 1 or null", micro_batch_size)
         self.model: Any = model
         self.contrastive, self.aux_losses = contrastive, aux_losses
         self._optimizer, self._scheduler = optimizer, scheduler

@@ -12,7 +12,7 @@ from timm.optim import AdafactorBigVision, create_optimizer_v2
 from torch import nn
 from torch.optim import Optimizer
 
-from limoe.errors import require
+from limoe.errors import require_argument
 
 
 def parameter_groups(module: nn.Module, *, weight_decay: float) -> list[dict]:
@@ -31,17 +31,21 @@ def parameter_groups(module: nn.Module, *, weight_decay: float) -> list[dict]:
     return [{"params": decayed, "weight_decay": weight_decay}, {"params": rest, "weight_decay": 0.0}]
 
 
-def _check(lr: float, weight_decay: float, betas: Sequence[float]) -> None:
-    require(lr > 0, "optimizer.lr", "> 0", lr)
-    require(weight_decay >= 0, "optimizer.weight_decay", ">= 0", weight_decay)
-    require(all(0 <= beta < 1 for beta in betas), "optimizer.betas", "in [0, 1)", list(betas))
+def _check(*, lr: float, weight_decay: float) -> None:
+    require_argument(lr > 0, "lr", "> 0", lr)
+    require_argument(weight_decay >= 0, "weight_decay", ">= 0", weight_decay)
+
+
+def _check_betas(betas: Sequence[float]) -> None:
+    require_argument(all(0 <= beta < 1 for beta in betas), "betas", "in [0, 1)", list(betas))
 
 
 def adamw(
     module: nn.Module, *, lr: float, weight_decay: float = 0.1, betas: Sequence[float] = (0.9, 0.999), eps: float = 1e-8
 ) -> Optimizer:
     """Fused AdamW."""
-    _check(lr, weight_decay, betas)
+    _check(lr=lr, weight_decay=weight_decay)
+    _check_betas(betas)
     groups = parameter_groups(module, weight_decay=weight_decay)
     optimizer = torch.optim.AdamW(groups, lr=lr, betas=(betas[0], betas[1]), eps=eps, fused=True)
     optimizer._step_supports_amp_scaling = False  # else Lightning refuses to clip in mixed precision, bfloat16 included
@@ -50,7 +54,8 @@ def adamw(
 
 def adafactor(module: nn.Module, *, lr: float, weight_decay: float = 0.1, beta1: float = 0.9) -> Optimizer:
     """big_vision's Adafactor as timm has it (`adafactorbv`): factored second moment, bfloat16 momentum, no clipping."""
-    _check(lr, weight_decay, [beta1])
+    _check(lr=lr, weight_decay=weight_decay)
+    require_argument(0 <= beta1 < 1, "beta1", "in [0, 1)", beta1)
     groups = parameter_groups(module, weight_decay=weight_decay)
     # built directly: timm's factory would ignore `betas` here; 32 is the reference's limit, timm's default is 16
     return AdafactorBigVision(groups, lr=lr, momentum=beta1, min_dim_size_to_factor=32)
@@ -58,6 +63,7 @@ def adafactor(module: nn.Module, *, lr: float, weight_decay: float = 0.1, beta1:
 
 def lion(module: nn.Module, *, lr: float, weight_decay: float = 1.0, betas: Sequence[float] = (0.9, 0.99)) -> Optimizer:
     """Lion (timm); its usual rate is a tenth of AdamW's, its decay ten times."""
-    _check(lr, weight_decay, betas)
+    _check(lr=lr, weight_decay=weight_decay)
+    _check_betas(betas)
     groups = parameter_groups(module, weight_decay=weight_decay)
     return create_optimizer_v2(groups, opt="lion", lr=lr, weight_decay=0.0, betas=(betas[0], betas[1]))

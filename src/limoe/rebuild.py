@@ -9,7 +9,7 @@ import inspect
 from functools import partial
 from typing import Any
 
-from limoe.errors import DataError
+from limoe.errors import ArgumentError, DataError
 
 ALLOWED = ("limoe.models.", "limoe.routing.", "limoe.data.transforms.")
 _MEANT = ("_target_", "_partial_")
@@ -60,4 +60,7 @@ def _construct(target: type, arguments: dict[str, Any], *, key: str) -> Any:
         inspect.signature(target).bind(**arguments)
     except TypeError as error:
         raise DataError(f"{key}: {target.__name__}: {error}; was it exported by another version of limoe?") from error
-    return target(**arguments)
+    try:
+        return target(**arguments)
+    except ArgumentError as error:
+        raise DataError(f"{key}: {error}") from error

@@ -3,17 +3,17 @@
 import math
 from collections.abc import Callable
 
-from limoe.errors import require
+from limoe.errors import require_argument
 
 Schedule = Callable[[int], float]
 
 
-def _steps(key: str, value: int | float, total_steps: int) -> int:
+def _steps(name: str, value: int | float, total_steps: int) -> int:
     """A whole number counts steps, a fraction (0.1) is a share of the run."""
-    require(total_steps > 0, "trainer.max_steps", "> 0", total_steps)
+    require_argument(total_steps > 0, "total_steps", "> 0", total_steps)
     limit = 1.0 if isinstance(value, float) else total_steps
-    rule = f"a fraction of the run (0.0 to 1.0) or a whole number of steps up to trainer.max_steps={total_steps}"
-    require(0 <= value <= limit, f"scheduler.{key}", rule, value)
+    rule = f"a fraction of the run (0.0 to 1.0) or a whole number of steps up to total_steps={total_steps}"
+    require_argument(0 <= value <= limit, name, rule, value)
     return round(value * total_steps) if isinstance(value, float) else value
 
 
@@ -26,7 +26,7 @@ def _trapezoid(step: int, *, total_steps: int, warmup_steps: int, cooldown_steps
 
 def rsqrt(*, total_steps: int, warmup: int | float, cooldown: int | float, timescale: int = 10_000) -> Schedule:
     """Warmup, 1 / sqrt(1 + (step - warmup) / timescale), and a linear cooldown to 0 that multiplies it (big_vision)."""
-    require(timescale > 0, "scheduler.timescale", "> 0", timescale)
+    require_argument(timescale > 0, "timescale", "> 0", timescale)
     warmup_steps, cooldown_steps = _steps("warmup", warmup, total_steps), _steps("cooldown", cooldown, total_steps)
 
     def factor(step: int) -> float:
@@ -39,7 +39,7 @@ def rsqrt(*, total_steps: int, warmup: int | float, cooldown: int | float, times
 
 def cosine(*, total_steps: int, warmup: int | float, final_factor: float = 0.0) -> Schedule:
     """Warmup, then half a cosine down to `final_factor`."""
-    require(0 <= final_factor <= 1, "scheduler.final_factor", "between 0 and 1", final_factor)
+    require_argument(0 <= final_factor <= 1, "final_factor", "between 0 and 1", final_factor)
     warmup_steps = _steps("warmup", warmup, total_steps)
 
     def factor(step: int) -> float:

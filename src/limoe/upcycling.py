@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from limoe.checkpoints import check_names, find_checkpoint, listed, load_checkpoint, model_state, read_tensors
 from limoe.data.text_tokenizer import TextTokenizer
-from limoe.errors import ConfigError, DataError, require
+from limoe.errors import DataError, require_argument
 from limoe.run_files import TOKENIZER
 
 _KEY = "init_from"
@@ -55,7 +55,7 @@ class CheckpointWeights:
     """
 
     def __init__(self, *, path: str, weights: str = "saved", expert_noise: float = 0.0) -> None:
-        require(expert_noise >= 0, f"{_KEY}.expert_noise", ">= 0", expert_noise)
+        require_argument(expert_noise >= 0, "expert_noise", ">= 0", expert_noise)
         self.path, self.weights, self.expert_noise = Path(path), weights, expert_noise
 
     def __call__(self, model: nn.Module, *, tokenizer: TextTokenizer) -> Start:
@@ -97,8 +97,8 @@ class TimmViTWeights:
 
     def __init__(self, *, name: str | None = None, path: str | None = None, expert_noise: float = 0.0) -> None:
         one = (name is None) != (path is None)
-        require(one, f"{_KEY}.name", f"given, or {_KEY}.path, and not both", {"name": name, "path": path})
-        require(expert_noise >= 0, f"{_KEY}.expert_noise", ">= 0", expert_noise)
+        require_argument(one, "name", "given, or path, and not both", {"name": name, "path": path})
+        require_argument(expert_noise >= 0, "expert_noise", ">= 0", expert_noise)
         self.name, self.path, self.expert_noise = name, path, expert_noise
 
     def __call__(self, model: nn.Module, *, tokenizer: TextTokenizer) -> Start:
@@ -113,9 +113,7 @@ class TimmViTWeights:
             ("image.embed", "image.tower") if "image.tower.norm.weight" in target else ("image_embed", "tower")
         )
         if f"{embed}.pos_embed" not in target or f"{tower}.norm.weight" not in target:
-            raise ConfigError(
-                f"{_KEY}: {type(model).__name__} has no image tower of limoe to fill; use {_KEY}=checkpoint"
-            )
+            raise ValueError(f"{type(model).__name__} has no image tower of limoe to fill")
         vit = self._read()
         source, unused = _renamed(vit, embed=embed, tower=tower, positions=len(target[f"{embed}.pos_embed"]))
         state = upcycled(source, target=target, noise=self.expert_noise)

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from limoe.distributed import all_reduce_sum
-from limoe.errors import ConfigError, require
+from limoe.errors import LimoeError, require_argument
 from limoe.types import MODALITIES, RouterOutput
 
 
@@ -22,7 +22,7 @@ class AuxLoss:
             `weight` does not count. For losses whose papers name a weight of their own (Switch 0.01, ST-MoE 0.001).
 
     Raises:
-        ValueError: a setting makes no sense; whoever builds the loss from a config puts its key in front.
+        ArgumentError: a setting breaks its rule.
     """
 
     needs_noise: bool = False  # of a class: True where the loss is undefined without router noise
@@ -31,9 +31,9 @@ class AuxLoss:
     def __init__(
         self, *, modality: str | None = None, weight: float = 1.0, absolute_weight: float | None = None
     ) -> None:
-        check_setting(is_number(weight) and weight >= 0, "weight", "a number >= 0", weight)
+        require_argument(is_number(weight) and weight >= 0, "weight", "a number >= 0", weight)
         is_weight = absolute_weight is None or (is_number(absolute_weight) and absolute_weight >= 0)
-        check_setting(is_weight, "absolute_weight", "a number >= 0 or null", absolute_weight)
+        require_argument(is_weight, "absolute_weight", "a number >= 0 or null", absolute_weight)
         self.modality = None if modality is None else modality_id(modality)
         self.weight, self.absolute_weight = weight, absolute_weight
 
@@ -67,23 +67,14 @@ def modality_id(name: str) -> int:
     """0 for "image", 1 for "text".
 
     Raises:
-        ValueError: the name is neither.
+        ArgumentError: the name is neither.
     """
-    check_setting(name in MODALITIES, "modality", "'image' or 'text'", name)
+    require_argument(name in MODALITIES, "modality", "'image' or 'text'", name)
     return MODALITIES.index(name)
 
 
 def is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def check_setting(condition: bool, name: str, rule: str, value: Any) -> None:
-    """Raise `ValueError("<name> must be <rule>, got <value>")` unless `condition` holds.
-
-    A loss knows its argument and not its key: `aux_loss.z` may be of any class.
-    """
-    if not condition:
-        raise ValueError(f"{name} must be {rule}, got {value!r}")
 
 
 class AuxTotal(NamedTuple):
@@ -122,10 +113,10 @@ class AuxLossSet:
         over_layers: str = "mean",
         stats_sync: str = "local",
     ) -> None:
-        require(is_number(weight) and weight >= 0, "aux_total.weight", "a number >= 0", weight)
-        for key, value in (("over_losses", over_losses), ("over_layers", over_layers)):
-            require(value in ("mean", "sum"), f"aux_total.{key}", "'mean' or 'sum'", value)
-        require(stats_sync in ("local", "global"), "aux_total.stats_sync", "'local' or 'global'", stats_sync)
+        require_argument(is_number(weight) and weight >= 0, "weight", "a number >= 0", weight)
+        for name, value in (("over_losses", over_losses), ("over_layers", over_layers)):
+            require_argument(value in ("mean", "sum"), name, "'mean' or 'sum'", value)
+        require_argument(stats_sync in ("local", "global"), "stats_sync", "'local' or 'global'", stats_sync)
         self.atoms = dict(atoms)
         for atom in self.atoms.values():
             atom.is_global = stats_sync == "global"
@@ -137,11 +128,11 @@ class AuxLossSet:
         """Multiply an atom's weight from now on.
 
         Raises:
-            ConfigError: the run has no such atom.
+            LimoeError: the run has no such atom.
         """
         if name not in self.factor:
             have = ", ".join(self.factor) or "none"
-            raise ConfigError(f"aux_loss.{name} is scheduled but not active; active losses: {have}")
+            raise LimoeError(f"the auxiliary loss {name} is scheduled but not active; active losses: {have}")
         self.factor[name] = factor
 
     def is_active(self, name: str) -> bool:
@@ -153,17 +144,15 @@ class AuxLossSet:
         """Layers are those that the atom's modality passes.
 
         Raises:
-            ConfigError: there are losses but no sparse layer to compute them on.
+            LimoeError: a loss has no sparse layer to be computed on.
         """
         if self.atoms and not routing:
-            raise ConfigError(
-                "aux_loss needs sparse layers, but model.moe_layers is empty; use aux_loss=none for a dense model"
-            )
+            raise LimoeError("auxiliary losses need sparse layers, and this model has none; leave them out")
         raw, normalised = {}, {}
         for name, atom in self.atoms.items():
             layers = [routed for routed in routing.values() if atom.sees(routed)]
             if not layers:
-                raise ConfigError(f"aux_loss.{name}: no sparse layer sees its modality; drop it: ~aux_loss.{name}")
+                raise LimoeError(f"the auxiliary loss {name}: no sparse layer sees its modality; leave it out")
             per_layer = torch.stack([_in_full_precision(atom, routed) for routed in layers])
             raw[name] = per_layer.sum() if self.over_layers == "sum" else per_layer.mean()
             scaled = [

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from limoe.aux_losses.base import AuxLoss
-from limoe.errors import ConfigError
+from limoe.errors import LimoeError
 from limoe.types import RouterOutput
 
 
@@ -41,16 +41,14 @@ class Load(AuxLoss):
     Balanced 0, collapsed on one expert E - 1 (on the same K: E / K - 1). Normalised: 1 + CV^2, from 1 to E.
 
     Raises:
-        ConfigError: the router has no noise; then the loss is undefined.
+        LimoeError: the router has no noise; then the loss is undefined.
     """
 
     needs_noise = True
 
     def __call__(self, routed: RouterOutput) -> Float[Tensor, ""]:
         if routed.noise_std <= 0:
-            raise ConfigError(
-                "aux_loss.load needs router noise: set routing.noise_std > 0 or drop it with ~aux_loss.load"
-            )
+            raise LimoeError("the load loss is undefined without router noise: set noise_std > 0, or leave it out")
         threshold = routed.noisy_logits.gather(-1, routed.expert_index[:, -1:])
         probability = torch.special.ndtr((routed.logits - threshold) / routed.noise_std)
         return squared_cv(self.token_mean(routed, probability)[0])

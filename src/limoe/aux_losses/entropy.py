@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from limoe.aux_losses.base import AuxLoss, check_setting, is_number
-from limoe.errors import require
+from limoe.aux_losses.base import AuxLoss, is_number
+from limoe.errors import require_argument
 from limoe.types import RouterOutput
 
 MIN_FRACTION = {"image": 0.63, "text": 0.28}  # S / E: 20 and 9 of 32 in the paper's ablation model (second-hand)
@@ -66,20 +66,20 @@ class GlobalEntropy(AuxLoss):
     ) -> None:
         super().__init__(modality=modality, weight=weight, absolute_weight=absolute_weight)
         enough = min_experts is None or (is_number(min_experts) and min_experts >= 1)
-        check_setting(enough, "min_experts", "a number >= 1 or null", min_experts)
+        require_argument(enough, "min_experts", "a number >= 1 or null", min_experts)
         in_range = min_fraction is None or (is_number(min_fraction) and 0 < min_fraction <= 1)
-        check_setting(in_range, "min_fraction", "a number in (0, 1] or null", min_fraction)
+        require_argument(in_range, "min_fraction", "a number in (0, 1] or null", min_fraction)
         self.min_experts, self.min_fraction = min_experts, min_fraction
 
     def threshold(self, num_experts: int) -> float | None:
         """tau in nats for E experts, or None.
 
         Raises:
-            ConfigError: more experts are asked for than there are.
+            ArgumentError: more experts are asked for than there are.
         """
         if self.min_experts is not None:
-            rule = f"<= model.num_experts={num_experts}"
-            require(self.min_experts <= num_experts, "aux_loss.global_*.min_experts", rule, self.min_experts)
+            rule = f"<= num_experts={num_experts}"
+            require_argument(self.min_experts <= num_experts, "min_experts", rule, self.min_experts)
             return math.log(self.min_experts)
         if self.min_fraction is not None:
             return math.log(min(num_experts, max(2, round(self.min_fraction * num_experts))))

@@ -7,7 +7,7 @@ from typing import Any, cast
 import lightning as L
 
 from limoe.callbacks.base import RunCallback
-from limoe.errors import ConfigError, require
+from limoe.errors import ArgumentError, require_argument
 from limoe.lit_module import LIMoEModule
 from limoe.schedules import Schedule
 
@@ -52,18 +52,19 @@ def build_schedule(name: str, spec: Mapping[str, Any]) -> Schedule:
     """A schedule from `{kind: linear, start: 0, end: 1000, ...}`.
 
     Raises:
-        ConfigError: unknown kind, unknown or missing argument, `end` not after `start`.
+        ArgumentError: unknown kind, unknown or missing argument, `end` not after `start`.
     """
-    key = f"callbacks.aux_loss_schedule.schedules.{name}"
+    argument = f"schedules.{name}"
     arguments = {**spec}
     kind = str(arguments.pop("kind", None))
-    require(kind in _KINDS, f"{key}.kind", f"one of {', '.join(_KINDS)}", kind)
+    require_argument(kind in _KINDS, f"{argument}.kind", f"one of {', '.join(_KINDS)}", kind)
     if "start" in arguments and "end" in arguments:
-        require(arguments["end"] > arguments["start"], f"{key}.end", f"> start={arguments['start']}", arguments["end"])
+        start, end = arguments["start"], arguments["end"]
+        require_argument(end > start, f"{argument}.end", f"> start={start}", end)
     try:
         return _KINDS[kind](**arguments)
     except TypeError as error:
-        raise ConfigError(f"{key}: {error}") from None
+        raise ArgumentError(f"{argument}: {error}", argument=argument) from None
 
 
 class AuxLossSchedule(RunCallback):
@@ -79,7 +80,7 @@ class AuxLossSchedule(RunCallback):
         self.schedules = {name: build_schedule(name, spec) for name, spec in schedules.items()}
 
     def check(self, module: LIMoEModule) -> None:
-        """Raises ConfigError where a scheduled loss is not among those of the run."""
+        """Raises LimoeError where a scheduled loss is not among those of the run."""
         self._apply(module, step=0)
 
     def on_train_batch_start(

@@ -11,7 +11,7 @@ from limoe.aux_losses.base import AuxLossSet
 from limoe.aux_losses.entropy import MIN_FRACTION, GlobalEntropy
 from limoe.callbacks.base import RunCallback
 from limoe.callbacks.routing_health import HealthRecord, RoutingHealth, append_lines
-from limoe.errors import ConfigError, require
+from limoe.errors import LimoeError, require_argument
 from limoe.lit_module import LIMoEModule
 from limoe.run_files import ALARMS
 
@@ -57,7 +57,7 @@ class CollapseAlarm(RunCallback):
         max_boost: how often the configured weight at most.
 
     Raises:
-        ConfigError: a value breaks its rule, or the run has no RoutingHealth.
+        ArgumentError: a value breaks its rule.
     """
 
     def __init__(
@@ -71,14 +71,13 @@ class CollapseAlarm(RunCallback):
         boost: float = 2.0,
         max_boost: float = 10.0,
     ) -> None:
-        key = "callbacks.collapse_alarm"
-        require(action in _ACTIONS, f"{key}.action", "'warn', 'stop' or 'boost'", action)
-        require(patience >= 1, f"{key}.patience", ">= 1 (records)", patience)
+        require_argument(action in _ACTIONS, "action", "'warn', 'stop' or 'boost'", action)
+        require_argument(patience >= 1, "patience", ">= 1 (records)", patience)
         for name, share in (("min_success_rate", min_success_rate), ("max_share", max_share)):
-            require(0 <= share <= 1, f"{key}.{name}", "between 0 and 1", share)
-        require(min_effective >= 0, f"{key}.min_effective", ">= 0", min_effective)
-        require(boost > 1, f"{key}.boost", "> 1", boost)
-        require(max_boost >= boost, f"{key}.max_boost", f">= boost={boost}", max_boost)
+            require_argument(0 <= share <= 1, name, "between 0 and 1", share)
+        require_argument(min_effective >= 0, "min_effective", ">= 0", min_effective)
+        require_argument(boost > 1, "boost", "> 1", boost)
+        require_argument(max_boost >= boost, "max_boost", f">= boost={boost}", max_boost)
         self.action, self.patience = action, patience
         self.min_success_rate, self.min_effective, self.max_share = min_success_rate, min_effective, max_share
         self.boost, self.max_boost = boost, max_boost
@@ -88,9 +87,7 @@ class CollapseAlarm(RunCallback):
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if not any(isinstance(c, RoutingHealth) for c in trainer.callbacks):  # type: ignore[attr-defined]
-            raise ConfigError(
-                "callbacks.collapse_alarm reads the records of callbacks.routing_health; add that as well"
-            )
+            raise LimoeError("the callback collapse_alarm reads the records of routing_health; add that as well")
         cast(LIMoEModule, pl_module).aux_losses.boost.update(self._boosts)
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:

@@ -7,7 +7,7 @@ import torch
 from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor
 
-from limoe.errors import require
+from limoe.errors import require_argument
 
 
 class Ema(WeightAveraging):
@@ -23,8 +23,8 @@ class Ema(WeightAveraging):
     """
 
     def __init__(self, *, decay: float = 0.999, start_step: int = 0) -> None:
-        require(0 <= decay < 1, "callbacks.ema.decay", "in [0, 1)", decay)
-        require(start_step >= 0, "callbacks.ema.start_step", ">= 0 (optimizer steps)", start_step)
+        require_argument(0 <= decay < 1, "decay", "in [0, 1)", decay)
+        require_argument(start_step >= 0, "start_step", ">= 0 (optimizer steps)", start_step)
         super().__init__(multi_avg_fn=self._update)
         self.decay, self.start_step = decay, start_step
         self._swapped = False

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from limoe.errors import require
+from limoe.errors import require_argument
 from limoe.lit_module import LIMoEModule
 
 
@@ -28,7 +28,7 @@ class GradientShare(L.Callback):
     """
 
     def __init__(self, *, every_n_steps: int = 50) -> None:
-        require(every_n_steps >= 1, "callbacks.gradient_share.every_n_steps", ">= 1", every_n_steps)
+        require_argument(every_n_steps >= 1, "every_n_steps", ">= 1", every_n_steps)
         self.every_n_steps = every_n_steps
         self._last_step = 0
 

@@ -4,7 +4,7 @@ import lightning as L
 import torch
 from torch import Tensor
 
-from limoe.errors import DivergedError, require
+from limoe.errors import DivergedError, require_argument
 
 
 class NonFiniteGuard(L.Callback):
@@ -18,7 +18,7 @@ class NonFiniteGuard(L.Callback):
     """
 
     def __init__(self, *, every_n_steps: int = 1) -> None:
-        require(every_n_steps >= 1, "callbacks.non_finite_guard.every_n_steps", ">= 1", every_n_steps)
+        require_argument(every_n_steps >= 1, "every_n_steps", ">= 1", every_n_steps)
         self.every_n_steps = every_n_steps
         self._batches = 0
 

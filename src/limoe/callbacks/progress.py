@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import ProgressBar, Timer
 from lightning.pytorch.trainer.states import TrainerFn
 from tqdm import tqdm
 
-from limoe.errors import require
+from limoe.errors import require_argument
 
 _BAR = "{n_fmt}/{total_fmt} {bar} {desc}"
 _BAR_EVERY = 0.25  # seconds; each refresh waits for the numbers of the device
@@ -25,7 +25,7 @@ class Progress(ProgressBar):
 
     def __init__(self, *, plain_every: float = 60.0) -> None:
         super().__init__()
-        require(plain_every > 0, "callbacks.progress.plain_every", "> 0 (seconds)", plain_every)
+        require_argument(plain_every > 0, "plain_every", "> 0 (seconds)", plain_every)
         self.plain_every = plain_every
         self.is_enabled = True  # read by `LightningModule.print`
         self._bar = tqdm(disable=True)

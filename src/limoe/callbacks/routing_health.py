@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import lightning as L
 import torch
 
-from limoe.errors import require
+from limoe.errors import require_argument
 from limoe.routing.statistics import QUANTILES, ModalityStatistics, RoutingSums, statistics
 from limoe.run_files import HEALTH
 from limoe.trees import strict_json
@@ -42,7 +42,7 @@ class RoutingHealth(L.Callback):
     """
 
     def __init__(self, *, every_n_steps: int = 20) -> None:
-        require(every_n_steps >= 1, "callbacks.routing_health.every_n_steps", ">= 1", every_n_steps)
+        require_argument(every_n_steps >= 1, "every_n_steps", ">= 1", every_n_steps)
         self.every_n_steps = every_n_steps
         self.latest: list[HealthRecord] = []
         self._last_step = 0

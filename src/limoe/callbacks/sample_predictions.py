@@ -10,7 +10,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 
 from limoe.callbacks.base import TaskCallback
-from limoe.errors import require
+from limoe.errors import require_argument
 from limoe.evaluation.encode import Encoder, EvaluationData, Picked
 from limoe.evaluation.zero_shot import classify
 from limoe.files import write_json
@@ -31,8 +31,8 @@ class SamplePredictions(TaskCallback):
     kind = ZeroShotTask
 
     def __init__(self, *, count: int = 24, batch_size: int = 256) -> None:
-        require(count >= 1, "callbacks.sample_predictions.count", ">= 1 (pictures)", count)
-        require(batch_size >= 1, "callbacks.sample_predictions.batch_size", ">= 1 (texts)", batch_size)
+        require_argument(count >= 1, "count", ">= 1 (pictures)", count)
+        require_argument(batch_size >= 1, "batch_size", ">= 1 (texts)", batch_size)
         super().__init__()
         self.count = count
         self.batch_size = batch_size

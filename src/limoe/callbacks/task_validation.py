@@ -6,7 +6,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
 from limoe.callbacks.base import TaskCallback
-from limoe.errors import require
+from limoe.errors import require_argument
 from limoe.evaluation.encode import Encoder
 from limoe.evaluation.tasks import evaluate_task
 from limoe.types import FewShotTask, RetrievalTask, ZeroShotTask
@@ -19,12 +19,11 @@ class TaskValidation(TaskCallback):
     and scores its share of pictures and texts, and all log the numbers of all.
     """
 
-    name: str  # key in the config group
     shown: tuple[str, ...] = ()  # metrics that belong in the progress bar
 
     def __init__(self, *, every_n_val: int = 1, batch_size: int = 256) -> None:
-        require(every_n_val >= 1, f"callbacks.{self.name}.every_n_val", ">= 1 (validations)", every_n_val)
-        require(batch_size >= 1, f"callbacks.{self.name}.batch_size", ">= 1 (texts)", batch_size)
+        require_argument(every_n_val >= 1, "every_n_val", ">= 1 (validations)", every_n_val)
+        require_argument(batch_size >= 1, "batch_size", ">= 1 (texts)", batch_size)
         super().__init__()
         self.every_n_val = every_n_val
         self.batch_size = batch_size
@@ -56,7 +55,6 @@ class TaskValidation(TaskCallback):
 class ZeroShotValidation(TaskValidation):
     """Logs `val/<task>/zeroshot_top1`, `zeroshot_top5` and `zeroshot_class_mean` of every `ZeroShotTask`."""
 
-    name = "zero_shot"
     kind = ZeroShotTask
     shown = ("zeroshot_top1",)
 
@@ -64,12 +62,10 @@ class ZeroShotValidation(TaskValidation):
 class RetrievalValidation(TaskValidation):
     """Logs `val/<task>/i2t_r1|r5|r10` and `t2i_r1|r5|r10` of every `RetrievalTask`."""
 
-    name = "retrieval"
     kind = RetrievalTask
 
 
 class FewShotValidation(TaskValidation):
     """Logs `val/<task>/fewshot<shots>_top1`, the mean over seeds, of every `FewShotTask`."""
 
-    name = "few_shot"
     kind = FewShotTask

@@ -7,7 +7,7 @@ import torch.distributed as dist
 
 from limoe.data.bad_samples import BadSample, BadSamples, bad_of
 from limoe.distributed import rank, world_size
-from limoe.errors import DataError, one_line, require
+from limoe.errors import DataError, one_line, require_argument
 from limoe.types import PairDataset
 
 log = logging.getLogger(__name__)
@@ -20,15 +20,15 @@ JOINT_CHECK = 50  # batches between two comparisons of several ranks
 class BadSamplePolicy:
     """Counts the bad samples of one process, and stops all processes when there are too many.
 
-    `on_bad` is `replace` or `raise`. `max_fraction` is the share of samples that may be bad: of all samples where they
-    are indexed at the start, of those read so far while training.
+    `on_bad` is `replace` or `raise`. `max_bad_fraction` is the share of samples that may be bad: of all samples where
+    they are indexed at the start, of those read so far while training.
     """
 
-    def __init__(self, *, on_bad: str, max_fraction: float) -> None:
-        require(on_bad in ("replace", "raise"), "data.on_bad", "replace or raise", on_bad)
-        require(0 <= max_fraction <= 1, "data.max_bad_fraction", "between 0 and 1", max_fraction)
+    def __init__(self, *, on_bad: str, max_bad_fraction: float) -> None:
+        require_argument(on_bad in ("replace", "raise"), "on_bad", "replace or raise", on_bad)
+        require_argument(0 <= max_bad_fraction <= 1, "max_bad_fraction", "between 0 and 1", max_bad_fraction)
         self.stand_ins = STAND_INS if on_bad == "replace" else 0
-        self.max_fraction = max_fraction
+        self.max_bad_fraction = max_bad_fraction
         self.replaced = BadSamples()
         self.read = self._batches = 0
         self._told: list[BadSamples] = []
@@ -39,7 +39,7 @@ class BadSamplePolicy:
         if bad.total and not self.stand_ins:
             raise DataError(f"{name} data has bad samples: {bad.summary()}; data.on_bad=replace leaves them out")
         total = len(pairs) + bad.total
-        if bad.total > self.max_fraction * total:
+        if bad.total > self.max_bad_fraction * total:
             raise self._too_many(bad, of=f"{total:,} {name} samples")
         self.tell_left_out(pairs, name=name)
 
@@ -63,7 +63,7 @@ class BadSamplePolicy:
         self._batches += 1
         if world_size() == 1 or self._batches % JOINT_CHECK == 0:
             joint, read = self._of_all_ranks()
-            if joint.total > self.max_fraction * max(read, MINIMUM):
+            if joint.total > self.max_bad_fraction * max(read, MINIMUM):
                 raise self._too_many(joint, of=f"{read:,} samples read so far")
 
     def finish(self) -> None:
@@ -85,7 +85,7 @@ class BadSamplePolicy:
 
     def _too_many(self, bad: BadSamples, *, of: str) -> DataError:
         return DataError(
-            f"{bad.total:,} of {of} are bad ({bad.by_kind()}), more than data.max_bad_fraction={self.max_fraction:g}; "
-            "mend or remove them, or raise the limit",
+            f"{bad.total:,} of {of} are bad ({bad.by_kind()}), more than "
+            f"data.max_bad_fraction={self.max_bad_fraction:g}; mend or remove them, or raise the limit",
             details=f"The first {len(bad.first)} of them:\n{bad.table()}",
         )

@@ -24,7 +24,7 @@ from limoe.data.sampler import EpochSampler
 from limoe.data.text_tokenizer import TextTokenizer
 from limoe.data.tokenizers import TokenizerFactory
 from limoe.distributed import rank, world_size
-from limoe.errors import DataError, require
+from limoe.errors import DataError, require_argument
 from limoe.types import Batch, PairDataset
 
 _WORKER_TIMEOUT = 300  # seconds until a worker that hangs ends the run
@@ -57,8 +57,8 @@ class PairDataModule(LightningDataModule):
         max_bad_fraction: float = 0.01,
     ) -> None:
         super().__init__()
-        require(batch_size > 0, "data.batch_size", "> 0 (pairs per process)", batch_size)
-        require(num_workers >= 0, "data.num_workers", ">= 0", num_workers)
+        require_argument(batch_size > 0, "batch_size", "> 0 (pairs per process)", batch_size)
+        require_argument(num_workers >= 0, "num_workers", ">= 0", num_workers)
         if train is not None and len(train) < batch_size:
             raise DataError(
                 f"training data: {len(train)} samples are fewer than data.batch_size={batch_size}; lower it"
@@ -74,7 +74,7 @@ class PairDataModule(LightningDataModule):
         self.seed = seed
         self.on_bad = on_bad
         self.max_bad_fraction = max_bad_fraction
-        self.bad_samples = BadSamplePolicy(on_bad=on_bad, max_fraction=max_bad_fraction)
+        self.bad_samples = BadSamplePolicy(on_bad=on_bad, max_bad_fraction=max_bad_fraction)
         self._epoch, self._batch = 0, 0  # the next batch to train on
 
     def fit_tokenizer(self) -> TextTokenizer:
@@ -147,7 +147,7 @@ class PairDataModule(LightningDataModule):
         """
         if stage == "fit":
             self._epoch, self._batch = 0, 0
-            self.bad_samples = BadSamplePolicy(on_bad=self.on_bad, max_fraction=self.max_bad_fraction)
+            self.bad_samples = BadSamplePolicy(on_bad=self.on_bad, max_bad_fraction=self.max_bad_fraction)
             for name, pairs in (("training", self.train), ("validation", self.val)):
                 if pairs is not None:
                     self.bad_samples.check_left_out(pairs, name=name)

@@ -13,7 +13,7 @@ from limoe.data.pairs import Description, StoredPairs
 from limoe.data.picture_files import read_picture
 from limoe.data.table_files import Row, require_columns
 from limoe.data.table_rows import Columns, add_key, describe_row, key_of, picture_cell
-from limoe.errors import ConfigError, DataError
+from limoe.errors import DataError, LimoeError
 
 _BATCH = 1000  # rows whose texts are looked at together
 _SAVED = ("state.json", "dataset_dict.json")  # what `save_to_disk` leaves in a folder
@@ -48,7 +48,7 @@ class HuggingFaceDataset(StoredPairs):
         try:
             datasets = importlib.import_module("datasets")
         except ImportError as error:
-            raise ConfigError("Hugging Face datasets need the package datasets: pip install datasets") from error
+            raise LimoeError("Hugging Face datasets need the package datasets: pip install datasets") from error
         self.place = f"{path} ({split})"
         self.columns = Columns(image=image_column, caption=caption_column, key=key_column, labels=list(label_columns))
         self.root = Path(path) if Path(path).is_dir() else Path(datasets.config.HF_CACHE_HOME)

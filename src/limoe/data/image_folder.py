@@ -10,7 +10,7 @@ from limoe.data.bad_samples import BadContent, BadSamples
 from limoe.data.captions import MAX_BYTES, clean_caption, read_caption
 from limoe.data.pairs import Description, StoredPairs
 from limoe.data.picture_files import check_file, read_picture
-from limoe.errors import DataError, require
+from limoe.errors import DataError, require_argument
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 _METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
@@ -39,9 +39,9 @@ class ImageFolder(StoredPairs):
         label_columns: Sequence[str] = (),
         templates: Sequence[str] = ("a photo of a {}",),
     ) -> None:
-        require(captions in _READERS, "captions of an image folder", " or ".join(_READERS), captions)
+        require_argument(captions in _READERS, "captions", " or ".join(_READERS), captions)
         whole = len(templates) > 0 and all(template.count("{}") == 1 for template in templates)
-        require(whole, "templates of an image folder", "texts with one {} each", list(templates))
+        require_argument(whole, "templates", "texts with one {} each", list(templates))
         self.root = Path(root)
         self.place = root
         self.caption_column = caption_column

@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from limoe.data.pixels import Normalization, Normalize, to_tensor
-from limoe.errors import ConfigError, require
+from limoe.errors import LimoeError, require_argument
 
 
 class LibraryTransform:
@@ -33,27 +33,30 @@ class LibraryTransform:
     def __init__(
         self, *, steps: dict[str, Callable[[Any], Any]], image_size: int, normalization: Normalization = "unit"
     ) -> None:
-        require(image_size > 0, "data.image_size", "> 0", image_size)
+        require_argument(image_size > 0, "image_size", "> 0", image_size)
         self.steps = steps
         self.image_size = image_size
         self.normalize = Normalize(normalization)
 
     def __call__(self, image: Image.Image, rng: random.Random) -> Float[Tensor, "3 h w"]:
-        """All randomness comes from `rng`. Raises `ConfigError` if the steps make anything but such a picture."""
+        """All randomness comes from `rng`. Raises `LimoeError` if the steps make anything but such a picture."""
         result: Any = image
         with seeded(rng.getrandbits(63)):
             for step in self.steps.values():
                 result = step(result)
         pixels = self._to_float(result)
         expected = (3, self.image_size, self.image_size)
-        require(pixels.shape == expected, "train_transform.steps", f"made to give {expected}", tuple(pixels.shape))
+        if pixels.shape != expected:
+            raise LimoeError(f"the steps of the training transform must give {expected}, got {tuple(pixels.shape)}")
         return pixels
 
     def _to_float(self, result: Any) -> Tensor:
         if isinstance(result, Image.Image):
             return self.normalize(to_tensor(result.convert("RGB")))
         if not isinstance(result, Tensor):
-            raise ConfigError(f"train_transform.steps must give a picture or a tensor, got {type(result).__name__}")
+            raise LimoeError(
+                f"the steps of the training transform must give an image or a tensor, got {type(result).__name__}"
+            )
         result = result.as_subclass(Tensor)  # torchvision's Image is a kind of tensor
         if result.dtype == torch.uint8:
             return self.normalize(result.float().mul(1 / 127.5).sub_(1))

@@ -8,7 +8,7 @@ from itertools import accumulate
 
 from limoe.data.bad_samples import BadSamples, LeavesOutBad, bad_of
 from limoe.data.pairs import DescribedPairs, Description
-from limoe.errors import DataError, require
+from limoe.errors import DataError, require_argument
 from limoe.types import Pair
 
 
@@ -69,12 +69,12 @@ class Mixture(DescribedPairs, LeavesOutBad):
 
 
 def _check(sources: Mapping[str, DescribedPairs], weights: Mapping[str, float] | None, size: int | None) -> None:
-    require(len(sources) > 0, "sources of a mixture", "at least one", list(sources))
+    require_argument(len(sources) > 0, "sources", "at least one", list(sources))
     if weights is not None:
-        require(weights.keys() == sources.keys(), "weights of a mixture", f"one each for {', '.join(sources)}", weights)
+        require_argument(weights.keys() == sources.keys(), "weights", f"one each for {', '.join(sources)}", weights)
         good = all(0 < weight < math.inf for weight in weights.values())
-        require(good, "weights of a mixture", "> 0 (leave out a source to drop it)", weights)
-    require(size is None or size > 0, "size of a mixture", "> 0 (pairs per epoch), or null", size)
+        require_argument(good, "weights", "> 0 (leave out a source to drop it)", weights)
+    require_argument(size is None or size > 0, "size", "> 0 (pairs per epoch), or null", size)
     for name, source in sources.items():
         if len(source) == 0:
             raise DataError(f"source {name} of a mixture is empty; leave it out or mend its data")

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from limoe.errors import require
+from limoe.errors import require_argument
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom, in pixels
 Normalization = str | Mapping[str, Sequence[float]]
@@ -41,7 +41,7 @@ class Normalize:
 
 def resampling(name: str) -> Image.Resampling:
     """Pillow's filter of that name."""
-    require(name in FILTERS, "interpolation", f"one of {', '.join(FILTERS)}", name)
+    require_argument(name in FILTERS, "interpolation", f"one of {', '.join(FILTERS)}", name)
     return Image.Resampling[name.upper()]
 
 
@@ -62,9 +62,9 @@ def _statistics(normalization: Normalization) -> tuple[Sequence[float], Sequence
     if isinstance(normalization, str):
         names = ", ".join(NORMALIZATIONS)
         rule = f"one of {names}, or a mean and a std"
-        require(normalization in NORMALIZATIONS, "normalization", rule, normalization)
+        require_argument(normalization in NORMALIZATIONS, "normalization", rule, normalization)
         return NORMALIZATIONS[normalization]
     rule = "{mean: [r, g, b], std: [r, g, b]}, std > 0"
     mean, std = normalization.get("mean", ()), normalization.get("std", ())
-    require(len(mean) == len(std) == 3 and min(std) > 0, "normalization", rule, dict(normalization))
+    require_argument(len(mean) == len(std) == 3 and min(std) > 0, "normalization", rule, dict(normalization))
     return mean, std

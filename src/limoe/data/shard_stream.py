@@ -19,7 +19,7 @@ from limoe.data.captions import read_description
 from limoe.data.images import decode_rgb
 from limoe.data.pairs import Description
 from limoe.data.shard_builder import PICTURES, split_name
-from limoe.errors import ConfigError, DataError, require
+from limoe.errors import ArgumentError, DataError, LimoeError, require_argument
 from limoe.types import Pair
 
 try:
@@ -27,7 +27,7 @@ try:
     from webdataset.filters import shuffle
     from webdataset.tariterators import group_by_keys, tar_file_expander
 except ImportError as error:
-    raise ConfigError("streaming needs the package webdataset: pip install webdataset") from error
+    raise LimoeError("streaming needs the package webdataset: pip install webdataset") from error
 
 _SUFFIXES = {*PICTURES, "txt", "json"}
 _TIMEOUT = 60  # seconds without an answer from a server
@@ -42,12 +42,12 @@ class ShardStream:
     """
 
     def __init__(self, *, shards: str | Sequence[str], epoch_pairs: int, shuffle: int, caption_pairs: int) -> None:
-        require(epoch_pairs > 0, "data.epoch_pairs", "> 0 (pairs)", epoch_pairs)
-        require(shuffle > 0, "data.shuffle", "> 0 (samples; 1: as they come)", shuffle)
-        require(caption_pairs > 0, "data.caption_pairs", "> 0 (pairs)", caption_pairs)
+        require_argument(epoch_pairs > 0, "epoch_pairs", "> 0 (pairs)", epoch_pairs)
+        require_argument(shuffle > 0, "shuffle", "> 0 (samples; 1: as they come)", shuffle)
+        require_argument(caption_pairs > 0, "caption_pairs", "> 0 (pairs)", caption_pairs)
         patterns = [shards] if isinstance(shards, str) else shards
         self.shards = [place for pattern in patterns for place in _places(pattern)]
-        require(len(self.shards) > 0, "data.shards", "at least one path or URL", shards)
+        require_argument(len(self.shards) > 0, "shards", "at least one path or URL", shards)
         self.epoch_pairs = epoch_pairs
         self.shuffle = shuffle
         self.caption_pairs = caption_pairs
@@ -139,7 +139,7 @@ def _places(pattern: str) -> list[str]:
     """URLs and files that one entry of `shards` stands for."""
     scheme = _scheme(pattern)
     if scheme not in ("", "http", "https"):
-        raise ConfigError(f"data.shards must be local paths or http(s) URLs, got {pattern!r:.100}")
+        raise ArgumentError(f"shards must be local paths or http(s) URLs, got {pattern!r:.100}", argument="shards")
     places = []
     for place in braceexpand(pattern):
         found = [place] if scheme or Path(place).is_file() else sorted(glob.glob(place, recursive=True))

@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw
 from limoe.data.pairs import DescribedPairs, Description
 from limoe.data.scenes import THIRDS, Item, Scene, scene_captions
 from limoe.data.shapes import BACKGROUNDS, COLOURS, HELD_OUT_COMBOS, SHAPES, TEXTURES, TRAIN_COMBOS, texture
-from limoe.errors import require
+from limoe.errors import require_argument
 from limoe.types import Pair
 
 SPLITS = ("train", "val", "heldout")
@@ -32,10 +32,10 @@ class SyntheticScenes(DescribedPairs):
     """
 
     def __init__(self, *, split: str, size: int, image_size: int, seed: int, max_items: int = 3) -> None:
-        require(split in SPLITS, "data split", f"one of {', '.join(SPLITS)}", split)
-        require(size > 0, "data.size", "> 0 (scenes)", size)
-        require(image_size >= 8, "data.image_size", ">= 8 (pixels)", image_size)
-        require(max_items in (1, 2, 3), "data.max_items", "1, 2 or 3 (shapes per scene)", max_items)
+        require_argument(split in SPLITS, "split", f"one of {', '.join(SPLITS)}", split)
+        require_argument(size > 0, "size", "> 0 (scenes)", size)
+        require_argument(image_size >= 8, "image_size", ">= 8 (pixels)", image_size)
+        require_argument(max_items in (1, 2, 3), "max_items", "1, 2 or 3 (shapes per scene)", max_items)
         self.split = split
         self.size = size
         self.image_size = image_size

@@ -21,7 +21,7 @@ from limoe.data.cache import cache_path, stamp
 from limoe.data.pairs import Description, StoredPairs
 from limoe.data.picture_files import read_picture
 from limoe.data.table_rows import Columns, usable_rows
-from limoe.errors import DataError, require
+from limoe.errors import DataError, require_argument
 
 _VERSION = 2  # of the copy's content
 
@@ -120,7 +120,7 @@ def _find_files(patterns: Sequence[str]) -> list[Path]:
         if not found:
             raise DataError(f"no table {pattern}; set its path, or LIMOE_DATA_DIR to the folder that holds the dataset")
         files += [file.resolve() for file in found]
-    require(len(set(files)) == len(files) > 0, "the path of a table", "at least one file, each once", list(patterns))
+    require_argument(len(set(files)) == len(files) > 0, "path", "at least one file, each once", list(patterns))
     return files
 
 

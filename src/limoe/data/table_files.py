@@ -12,13 +12,13 @@ from typing import Any
 
 from limoe.data.bad_samples import BadContent
 from limoe.data.captions import MAX_BYTES, read_fields
-from limoe.errors import ConfigError, DataError
+from limoe.errors import DataError, LimoeError
 
 try:
     import pyarrow as pa
     import pyarrow.parquet as pq
 except ImportError as error:
-    raise ConfigError("tables need the package pyarrow: pip install pyarrow") from error
+    raise LimoeError("tables need the package pyarrow: pip install pyarrow") from error
 
 BATCH = 1024  # rows in memory at a time
 Row = dict[str, Any]

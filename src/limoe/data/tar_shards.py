@@ -20,7 +20,7 @@ from limoe.data.pairs import DescribedPairs, Description
 from limoe.data.positional import PositionalFiles
 from limoe.data.shard_builder import Read, describe
 from limoe.data.shard_index import Located
-from limoe.errors import DataError, require
+from limoe.errors import DataError, require_argument
 from limoe.types import Pair
 
 log = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ class TarShards(DescribedPairs, LeavesOutBad):
     """
 
     def __init__(self, *, root: str, split: str, cache_dir: str | None = None, verify: str = "changed") -> None:
-        require(verify in VERIFY, "data.verify", " or ".join(VERIFY), verify)
+        require_argument(verify in VERIFY, "verify", " or ".join(VERIFY), verify)
         self.root = root
         self.split = split
         self.shards = _find_shards(root, split)

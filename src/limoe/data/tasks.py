@@ -8,7 +8,7 @@ from limoe.data.pairs import DescribedPairs, PairSubset
 from limoe.data.prompts import ClassList, read_classes
 from limoe.data.shapes import HELD_OUT_COMBOS, TRAIN_COMBOS
 from limoe.data.task_files import ListedPicture, read_karpathy, read_retrieval
-from limoe.errors import DataError, require
+from limoe.errors import DataError, require_argument
 from limoe.types import FewShotTask, LabelledPictures, LinearProbeTask, PromptSource, RetrievalTask, ZeroShotTask
 
 log = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ def zero_shot_from_file(
     `ids="file"`: a label is the id of a class (in plain lists its position, counted from 0). `ids="sorted"`: the
     distinct labels of the pictures in sorted order are the classes, as with folders of pictures named by WordNet id.
     """
-    require(ids in ("file", "sorted"), "eval ids", "file or sorted", ids)
+    require_argument(ids in ("file", "sorted"), "ids", "file or sorted", ids)
     classes = read_classes(
         path,
         label_space=label_space,
@@ -99,7 +99,7 @@ def linear_probe(
 
 def synthetic_zero_shot(pictures: DescribedPairs, *, combos: str) -> ZeroShotTask:
     """The main shape of each scene among the `heldout` colour-shape combinations, or among `all` 100."""
-    require(combos in ("heldout", "all"), "eval combos", "heldout or all", combos)
+    require_argument(combos in ("heldout", "all"), "combos", "heldout or all", combos)
     chosen = HELD_OUT_COMBOS if combos == "heldout" else [*HELD_OUT_COMBOS, *TRAIN_COMBOS]
     names = [" ".join(combo) for combo in chosen]
     return zero_shot(

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from limoe.data.text_tokenizer import LONGEST_TOKEN, TextTokenizer, clean, fixed_length, read_tokenizer
 from limoe.data.unigram import train_unigram
-from limoe.errors import DataError, require
+from limoe.errors import DataError, require_argument
 
 PAD, EOS = "<pad>", "<eos>"
 _KNOWN_PAD = (PAD, "[PAD]", "<|pad|>")
@@ -53,9 +53,9 @@ class ByteLevelTokenizer(ABC):
     def __post_init__(self) -> None:
         minimum = len(_BYTES) + len((PAD, EOS))
         rule = f">= {minimum} (256 bytes, padding, eos)"
-        require(self.vocab_size >= minimum, "tokenizer.vocab_size", rule, self.vocab_size)
+        require_argument(self.vocab_size >= minimum, "vocab_size", rule, self.vocab_size)
         _require_length(self.length)
-        require(self.max_captions > 0, "tokenizer.max_captions", "> 0", self.max_captions)
+        require_argument(self.max_captions > 0, "max_captions", "> 0", self.max_captions)
 
     def fit(self, captions: Iterable[str]) -> TextTokenizer:
         """Train. The same captions in the same order give the same tokenizer."""
@@ -151,7 +151,7 @@ class TokenizerFile:
         pad = next((token for token in known_pad if tokenizer.token_to_id(token) is not None), eos)
         fitted = fixed_length(tokenizer, length=self.length, eos=eos, pad=pad, count_pad=self.count_pad)
         rule = f"{fitted.vocab_size}, the tokens of {self.path}"
-        require(self.vocab_size == fitted.vocab_size, "tokenizer.vocab_size", rule, self.vocab_size)
+        require_argument(self.vocab_size == fitted.vocab_size, "vocab_size", rule, self.vocab_size)
         self._check_foreign_text(fitted)
         return fitted
 
@@ -190,4 +190,4 @@ def sample_captions(captions: Iterable[str], *, size: int) -> tuple[list[str], i
 
 
 def _require_length(length: int) -> None:
-    require(length >= 2, "tokenizer.length", ">= 2 (one token and eos)", length)
+    require_argument(length >= 2, "length", ">= 2 (one token and eos)", length)

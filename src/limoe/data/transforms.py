@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from limoe.data.pixels import Box, Normalization, Normalize, resampling, resized, to_tensor
-from limoe.errors import require
+from limoe.errors import require_argument
 
 
 @dataclass(kw_only=True)
@@ -34,8 +34,8 @@ class EvalTransform:
     normalization: Normalization = "unit"
 
     def __post_init__(self) -> None:
-        require(self.image_size > 0, "data.image_size", "> 0", self.image_size)
-        require(self.crop is None or 0 < self.crop <= 1, "eval_transform.crop", "in (0, 1], or null", self.crop)
+        require_argument(self.image_size > 0, "image_size", "> 0", self.image_size)
+        require_argument(self.crop is None or 0 < self.crop <= 1, "crop", "in (0, 1], or null", self.crop)
         self.resample = resampling(self.interpolation)
         self.normalize = Normalize(self.normalization)
 
@@ -64,10 +64,10 @@ class TrainTransform:
     normalization: Normalization = "unit"
 
     def __post_init__(self) -> None:
-        require(self.image_size > 0, "data.image_size", "> 0", self.image_size)
-        require(0 < self.min_scale <= 1, "train_transform.min_scale", "in (0, 1]", self.min_scale)
-        require(0 <= self.flip <= 1, "train_transform.flip", "in [0, 1]", self.flip)
-        require(0 <= self.jitter < 1, "train_transform.jitter", "in [0, 1)", self.jitter)
+        require_argument(self.image_size > 0, "image_size", "> 0", self.image_size)
+        require_argument(0 < self.min_scale <= 1, "min_scale", "in (0, 1]", self.min_scale)
+        require_argument(0 <= self.flip <= 1, "flip", "in [0, 1]", self.flip)
+        require_argument(0 <= self.jitter < 1, "jitter", "in [0, 1)", self.jitter)
         self.resample = resampling(self.interpolation)
         self.normalize = Normalize(self.normalization)
 

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from limoe.compilation import as_written
 from limoe.distributed import all_gather, rank, world_size
-from limoe.errors import DataError, require
+from limoe.errors import DataError, require_argument
 from limoe.evaluation.zero_shot import class_embeddings, prompts_sha256
 from limoe.types import Pair, PairDataset
 
@@ -44,7 +44,7 @@ class Encoder:
     """
 
     def __init__(self, model: Any, data: EvaluationData, *, batch_size: int = 256, alone: bool = False) -> None:
-        require(batch_size >= 1, "batch_size", ">= 1 (texts)", batch_size)
+        require_argument(batch_size >= 1, "batch_size", ">= 1 (texts)", batch_size)
         self.model = model
         self.data = data
         self.batch_size = batch_size

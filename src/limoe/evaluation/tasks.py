@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor
 
-from limoe.errors import DataError, require
+from limoe.errors import DataError, require_argument
 from limoe.evaluation.encode import Encoder, Picked
 from limoe.evaluation.few_shot import ridge_scores, shots_of
 from limoe.evaluation.linear_probe import linear_probe
@@ -20,7 +20,7 @@ _CHUNK = 1024  # pictures whose scores for all classes are in memory at once
 def evaluate_task(encoder: Encoder, task: Task, *, progress: str | None = None) -> TaskMetric:
     """The metric of the task, updated with the share of this rank. `progress` names the bars.
 
-    Raises `ConfigError` or `DataError` on a task that can't be scored.
+    Raises `ArgumentError` or `DataError` on a task that can't be scored.
     """
     match task:
         case ZeroShotTask():
@@ -101,7 +101,7 @@ def evaluate_few_shot(encoder: Encoder, task: FewShotTask, *, progress: str | No
 def evaluate_linear_probe(encoder: Encoder, task: LinearProbeTask, *, progress: str | None = None) -> Classification:
     """`linear_probe_top1` and `linear_probe_class_mean`; the details hold the strength that won, and all tried."""
     good = len(task.strengths) > 0 and min(task.strengths) > 0
-    require(good, "strengths", "a list of numbers > 0", list(task.strengths))
+    require_argument(good, "strengths", "a list of numbers > 0", list(task.strengths))
     classes = len(task.class_names)
     labels, test_labels = (_checked(part, classes=classes) for part in (task.train, task.test))
     train, test = (
@@ -120,15 +120,15 @@ def evaluate_linear_probe(encoder: Encoder, task: LinearProbeTask, *, progress: 
 
 
 def _check_few_shot(task: FewShotTask) -> None:
-    require(len(task.shots) > 0 and min(task.shots) >= 1, "shots", "a list of numbers >= 1", list(task.shots))
-    require(len(task.seeds) > 0, "seeds", "a list with at least one number", list(task.seeds))
-    require(task.l2 > 0, "l2", "> 0", task.l2)
+    require_argument(len(task.shots) > 0 and min(task.shots) >= 1, "shots", "a list of numbers >= 1", list(task.shots))
+    require_argument(len(task.seeds) > 0, "seeds", "a list with at least one number", list(task.seeds))
+    require_argument(task.l2 > 0, "l2", "> 0", task.l2)
 
 
 def _checked(part: LabelledPictures, *, classes: int) -> Int64[Tensor, "n"]:
     """The labels as a tensor."""
     pictures, labels = len(part.pictures), part.labels
-    require(classes >= 2, "class_names", "at least 2 classes", classes)
+    require_argument(classes >= 2, "class_names", "at least 2 classes", classes)
     if len(labels) != pictures or pictures == 0:
         raise DataError(f"evaluation task: {pictures} pictures need as many labels, got {len(labels)}")
     if not all(0 <= label < classes for label in labels):

@@ -8,16 +8,16 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from limoe.errors import require
+from limoe.errors import require_argument
 
 _EPS = 1e-8  # added to the length of a class vector, so that prompts that cancel give zeros and not NaN
 
 
 def prompts_of(class_names: Sequence[str], templates: Sequence[str]) -> list[str]:
-    """Every class in every template, class by class. Raises `ConfigError` unless each template has one `{}`."""
-    require(len(templates) > 0, "templates", "a list with at least one prompt", list(templates))
+    """Every class in every template, class by class. Raises `ArgumentError` unless each template has one `{}`."""
+    require_argument(len(templates) > 0, "templates", "a list with at least one prompt", list(templates))
     for template in templates:
-        require(template.count("{}") == 1, "templates", "prompts with exactly one {}", template)
+        require_argument(template.count("{}") == 1, "templates", "prompts with exactly one {}", template)
     return [template.replace("{}", name) for name in class_names for template in templates]
 
 

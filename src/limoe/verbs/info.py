@@ -8,7 +8,7 @@ limoe info model=limoe_b16 --json               one JSON object, for programs
 import json
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from limoe.accounting.anatomy import without_values
@@ -26,23 +26,23 @@ def run(cfg: DictConfig) -> None:
     Raises:
         ConfigError: a size breaks its rule.
     """
-    settings = plain(cfg)
-    check_sizes(settings)
-    info = model_info(settings)
+    check_sizes(plain(cfg))
+    info = model_info(cfg)
     if cfg.json:
         print(json.dumps(info, allow_nan=False))
     else:
         Console().print(cost_tables(info, title=f"{info['model']}, batch of {info['pairs']} pairs"))
 
 
-def model_info(settings: dict[str, Any]) -> dict[str, Any]:
-    """Everything by name, of a config as plain containers. Nothing is loaded and no memory is taken."""
+def model_info(cfg: DictConfig) -> dict[str, Any]:
+    """Everything by name. Nothing is loaded and no memory is taken."""
+    settings = plain(cfg)
     model, pairs = settings["model"], settings["data"]["batch_size"]
     info = {
         "model": model["_target_"].rpartition(".")[2],
         "pairs": pairs,
         **summary(
-            _build(model),
+            _build(cfg.model),
             pairs=pairs,
             micro_batch=min(pairs, settings["micro_batch_size"] or pairs),
             precision=settings["trainer"]["precision"],
@@ -55,9 +55,11 @@ def model_info(settings: dict[str, Any]) -> dict[str, Any]:
     dense = dense_twin(model) if sparse_towers(model) else None
     two_tower = two_tower_twin(model) if is_one_tower else None
     twins = {"dense_twin": dense, "two_tower_twin": two_tower}
-    return info | {name: other and twin(_build(other), info, pairs=pairs) for name, other in twins.items()}
+    return info | {
+        name: other and twin(_build(OmegaConf.create(other)), info, pairs=pairs) for name, other in twins.items()
+    }
 
 
-def _build(model: dict[str, Any]) -> Any:
+def _build(model: DictConfig) -> Any:
     with without_values():
         return instantiate(model)

@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from limoe.config import instantiate
+from limoe.config_keys import arguments_of
 from limoe.data.text_tokenizer import TextTokenizer
 from limoe.data.tokenizer_statistics import TokenizerStatistics, measure, visible_pieces
 from limoe.data.tokenizers import TokenizerFactory, sample_captions
@@ -36,7 +37,8 @@ def run(cfg: DictConfig) -> None:
     require(cfg.examples >= 0, "examples", ">= 0", cfg.examples)
     factory: TokenizerFactory = instantiate(cfg.tokenizer)
     source: PairDataset = instantiate(cfg.data.module.train)
-    tokenizer = factory.fit(source.captions())
+    with arguments_of(cfg.tokenizer):
+        tokenizer = factory.fit(source.captions())
     sample, total = sample_captions(source.captions(), size=cfg.max_measured)
     statistics = measure(tokenizer, sample)
     _save(tokenizer, out)

@@ -122,7 +122,7 @@ def test_parts_can_be_left_out() -> None:
     assert found.record["drops"] is None and found.record["knock_out"] is None
     shown = Page(render(found, about=ABOUT))
     assert "Not asked for, or the run has no zero-shot task." in shown.text
-    assert "No seats are limited" in shown.text and "coloured by expert" not in shown.text
+    assert "No expert has a capacity" in shown.text and "coloured by expert" not in shown.text
 
 
 def two_tower() -> TwoTower:
@@ -137,7 +137,7 @@ def two_tower() -> TwoTower:
     ("model", "note"),
     [
         (partial(planted.model, k=2), "A token has 2 experts."),
-        (partial(planted.model, eval_capacity_factor=2.0), "limits seats in evaluation too (factor 2.0)"),
+        (partial(planted.model, eval_capacity_factor=2.0), "limits the capacity in evaluation too (factor 2.0)"),
         (partial(planted.model, router=ExpertChoiceRouter), "Experts choose tokens here"),
         (partial(planted.model, router=SoftRouter, slots_per_expert=1), "All experts work for all tokens"),
         (partial(planted.model, router=HashRouter, priority=bpr), "This router learns nothing"),

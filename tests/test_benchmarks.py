@@ -38,7 +38,7 @@ def test_balanced_tokens_name_every_expert_equally_often(num_experts: int) -> No
     for choice in gates.topk(2).indices.unbind(1):
         total = torch.bincount(choice, minlength=num_experts)
         assert total.max() - total.min() <= 1
-        by_pair = torch.stack([torch.bincount(choice[case.stream.pair == p], minlength=num_experts) for p in range(64)])
+        by_pair = torch.stack([torch.bincount(choice[case.packed.pair == p], minlength=num_experts) for p in range(64)])
         assert by_pair.max() - by_pair.min() <= 1
 
 

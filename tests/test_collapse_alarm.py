@@ -9,7 +9,7 @@ import lightning as L
 import pytest
 import torch
 import torch.nn.functional as F
-from builders import Batches, quiet_trainer, router_output, tiny_batch, tiny_model
+from builders import Batches, quiet_trainer, router_output, slot_dispatcher, tiny_batch, tiny_model
 from omegaconf import OmegaConf
 from test_lit_module import aux_losses, fit, module
 from torch import Tensor, nn
@@ -21,27 +21,45 @@ from limoe.callbacks.collapse_alarm import CollapseAlarm, wanted_experts
 from limoe.callbacks.progress import Progress
 from limoe.callbacks.routing_health import RoutingHealth
 from limoe.lit_module import LIMoEModule
+from limoe.routing.base import Router, Usage
 from limoe.run_record import RunRecord
-from limoe.types import TEXT, PackedTokens, RouterOutput
+from limoe.types import TEXT, Dispatcher, PackedTokens, RouterOutput
 from limoe.verbs import train
 
 
-class CraftedRouter(nn.Module):
-    """Tokens go round the experts. While `crowded` all text is sure of expert 2, while `unseated` none has a seat."""
+class CraftedRouter(Router):
+    """Tokens take the experts in turn. While `crowded` all text is sure of expert 2, while `unseated` it is dropped."""
 
     def __init__(self, dim: int, *, num_experts: int) -> None:
-        super().__init__()
+        super().__init__(num_experts=num_experts)
         self.weight = nn.Parameter(torch.zeros(num_experts, dim))
         self.crowded = self.unseated = False
 
-    def forward(self, x: Tensor, packed: PackedTokens) -> RouterOutput:
+    depends_on_batch = False
+
+    def usage(self, lengths: Any, *, pairs: int) -> Usage:
+        raise NotImplementedError
+
+    def forward(self, x: Tensor, packed: PackedTokens) -> tuple[Dispatcher, RouterOutput]:
         num_experts, is_text = len(self.weight), packed.modality == TEXT
         expert = torch.arange(len(x)) % num_experts
         if self.crowded:
             expert = torch.where(is_text, 2, expert)
         logits = F.linear(x, self.weight) + 9.0 * F.one_hot(expert, num_experts)
         kept = (packed.valid & ~(is_text & self.unseated))[:, None]
-        return router_output(logits, modality=packed.modality, valid=packed.valid, kept=kept, noise_std=1 / num_experts)
+        said = {"modality": packed.modality, "valid": packed.valid, "kept": kept, "noise_std": 1 / num_experts}
+        routing = router_output(logits, **said)
+        dispatcher, _ = slot_dispatcher(
+            routing.expert_index,
+            gate=routing.gate,
+            capacity=None,
+            score=routing.gate[:, 0],
+            group=torch.zeros_like(packed.modality),
+            valid=packed.valid,
+            num_experts=num_experts,
+            num_groups=1,
+        )
+        return dispatcher, routing
 
 
 class Script(L.Callback):

@@ -32,7 +32,7 @@ GOOD: dict[str, Any] = {
         "moe_layers": [1, 3],
         "num_experts": 4,
     },
-    "routing": {"k": 1, "noise_std": 1.0, "pairs_per_group": 8},
+    "routing": {"_target_": "limoe.routing.token_choice.TopKRouter", "k": 1, "noise_std": 1.0, "pairs_per_group": 8},
     "aux_loss": {"load": {"_target_": "limoe.aux_losses.classic.Load", "weight": 1.0}},
     "data": {"batch_size": 16},
     "trainer": {"max_steps": 10},
@@ -88,14 +88,14 @@ def test_good_configs_pass() -> None:
         (
             "aux_loss.load._target_",
             "limoe.aux_losses.base.AuxLossSet",
-            "must be the path of a subclass of limoe.aux_losses.",
+            "must be the path of a class derived from limoe.aux_losses.",
         ),
         (
             "aux_loss.load",
             {"weight": 1.0},
-            "aux_loss.load._target_ must be the path of a subclass of limoe.aux_losses.",
+            "aux_loss.load._target_ must be the path of a class derived from limoe.aux_losses.",
         ),
-        ("aux_loss.load", None, "aux_loss.load._target_ must be the path of a subclass of limoe.aux_losses."),
+        ("aux_loss.load", None, "aux_loss.load._target_ must be the path of a class derived from limoe.aux_losses."),
     ],
 )
 def test_a_broken_rule_names_key_rule_and_value(key: str, value: Any, words: str) -> None:

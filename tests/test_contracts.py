@@ -124,7 +124,72 @@ def name_the_colour(pictures):
     return ZeroShotTask(pictures, labels, list(COLOURS), ["a {} square"], PromptSource("colours"))
 '''
 
+ROUTER = '''
+import torch
+from torch import nn
+
+from limoe.routing.base import Router, Usage
+from limoe.types import BUFFERS, Dispatcher, ExpertTokens, RouterOutput
+
+
+class Copies(Dispatcher):
+    """Every expert gets a copy of every token; a token gets the mean of the experts that its gates prefer."""
+
+    def __init__(self, weight):
+        self.weight = weight  # T, E
+        self.rows = {BUFFERS: weight.numel()}
+
+    def dispatch(self, x, layout):
+        return ExpertTokens(x.expand(self.weight.shape[1], *x.shape))
+
+    def combine(self, expert_tokens):
+        return torch.einsum("etd,te->td", expert_tokens.tokens, self.weight.to(expert_tokens.tokens.dtype))
+
+
+class MixtureRouter(Router):
+    """A dense mixture: no token chooses, all experts compute all tokens."""
+
+    has_threshold = False
+    tokens_choose = False
+
+    def __init__(self, dim, *, num_experts, temperature):
+        super().__init__(num_experts=num_experts)
+        if temperature <= 0:
+            raise ValueError(f"temperature is {temperature}; it must be above 0")
+        self.temperature = temperature
+        self.weight = nn.Parameter(torch.randn(num_experts, dim) / 8)
+
+    @property
+    def depends_on_batch(self):
+        return False
+
+    def usage(self, lengths, *, pairs):
+        rows = {name: float(self.num_experts * length) for name, length in lengths.items()}
+        return Usage(rows, sum(rows.values()), float(self.num_experts), slots=None, pairs_per_group=None)
+
+    def notes(self):
+        return ["All experts compute all tokens of this mixture."]
+
+    def forward(self, x, tokens):
+        logits = x.float() @ self.weight.T / self.temperature
+        gates = logits.softmax(-1)
+        best = gates.argmax(-1, keepdim=True)
+        valid = self.counted(tokens)
+        routing = RouterOutput(
+            logits=logits, noisy_logits=logits, gates=gates, expert_index=best, gate=gates.gather(1, best),
+            kept=valid[:, None], modality=tokens.modality, valid=valid, capacity=None, noise_std=0.0,
+            modalities=tokens.modalities,
+        )
+        return Copies(gates * valid[:, None]), routing
+
+
+class NoRouter(nn.Module):
+    learns = has_threshold = True
+'''
+
 FILES = {
+    "our_routers.py": ROUTER,
+    "configs/routing/mixture.yaml": "{_target_: our_routers.MixtureRouter, _partial_: true, temperature: 0.5}",
     "our_losses.py": LOSS,
     "our_callbacks.py": CALLBACK,
     "our_data.py": DATA,
@@ -220,7 +285,7 @@ def test_a_study_plans_its_trials(project: Path) -> None:
         ("aux_loss.noise_gap.scale=0", "aux_loss.noise_gap: scale must be > 0, got 0"),
         (
             "aux_loss=[no_loss]",
-            "aux_loss.no_loss._target_ must be the path of a subclass of limoe.aux_losses.base.AuxLoss, got",
+            "aux_loss.no_loss._target_ must be the path of a class derived from limoe.aux_losses.base.AuxLoss, got",
         ),
         ("callbacks=[plain]", "callbacks.plain must be a Lightning callback (drop it: ~callbacks.plain), got"),
         ("model._target_=torch.nn.Identity", "model._target_ must be a limoe.models.dual_encoder.DualEncoder, got"),
@@ -249,4 +314,44 @@ def test_a_study_refuses(variant: str, message: str, project: Path) -> None:
 
 # ---------------------------------------------------------------- a router
 
-# A router outside of the repository, in training, `limoe info`, the atlas and a study, stands here.
+MIXTURE = ("experiment=demo", "routing=mixture", "aux_loss=[z,local_text]", "data.size=64")
+FEW_IMAGES = [f"eval.synthetic_{task}.pictures.size=40" for task in ("heldout", "val")]
+
+
+def test_a_router_of_ones_own_trains_and_has_an_atlas(project: Path) -> None:
+    limoe("train", *MIXTURE, *FEW_IMAGES, *SMALL, cwd=project)
+    metrics = json.loads((project / "run" / "run.json").read_text())["metrics"]
+    assert metrics["router/L01/text/success_rate"] == 1.0 and metrics["train/aux/z"] > 0
+    limoe("atlas", "run", "pairs=8", "knock_out_pictures=8", cwd=project)
+    page = (project / "run" / "atlas" / "index.html").read_text()
+    assert "All experts compute all tokens of this mixture." in page
+    assert "No expert has a capacity, so no token is dropped." in page
+    limoe("eval", "run", cwd=project)
+
+
+def test_a_router_of_ones_own_is_counted(project: Path) -> None:
+    """Every one of the 8 experts computes every token: 8 times the rows of a dense MLP."""
+    small = [*MIXTURE, "model.width=32", "data.batch_size=8"]
+    found = json.loads(limoe("info", *small, "--json", cwd=project).stdout)
+    assert found["capacity"]["experts_per_token"] == 8 and found["capacity"]["slots_per_expert"] is None
+    assert found["params"]["active_per_token"] == found["params"]["total"]
+    assert "cannot crowd" in found["collapse"]["says"]
+
+
+def test_a_study_of_a_router_of_ones_own(project: Path) -> None:
+    change_study(project, variant="[routing=mixture, '~aux_loss.noise_gap', 'callbacks=[default]']")
+    done = limoe("study", "our_study", "dry_run=true", cwd=project)
+    assert "6 trials" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("routing.temperature=0", "routing: temperature is 0; it must be above 0"),
+        ("routing._target_=our_routers.NoRouter", "must be the path of a class derived from limoe.routing.base.Router"),
+        ("aux_loss=[load]", "aux_loss.load is undefined with MixtureRouter, where no token chooses by its logits"),
+    ],
+)
+def test_a_router_of_ones_own_is_refused(words: str, message: str, project: Path) -> None:
+    done = limoe("train", *MIXTURE, words, *SMALL, cwd=project, code=2)
+    assert message in done.stderr and len(done.stderr.strip().splitlines()) == 1

@@ -10,7 +10,7 @@ from test_configs import composed
 from torch import Tensor
 
 from limoe.build import build_data, build_module
-from limoe.models import layers, moe
+from limoe.models import layers
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE = (DOCS / "batch.md").read_text()
@@ -35,11 +35,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     batch = next(iter(data.train_dataloader()))
     module = build_module(cfg).train()
     model, found = module.model, {f"batch.{name}": value for name, value in batch._asdict().items()}
-    run, attend = moe.run_experts, layers.attend
-
-    def run_experts(rows: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        found["rows"] = rows
-        return run(rows, *args, **kwargs)
+    attend = layers.attend
 
     def attention(query: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         found["query"] = query
@@ -48,22 +44,23 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     def keep(name: str, value: Any) -> None:
         found[name] = value
 
-    monkeypatch.setattr(moe, "run_experts", run_experts)
     monkeypatch.setattr(layers, "attend", attention)
     parts = {"image_embed": "image_embed", "text_embed": "text_embed", "tower.norm": "tower.norm"}
     parts |= {"attn.qkv": "tower.blocks.0.attn.qkv", "mlp": "tower.blocks.0.mlp.fc1"}
     for name, path in parts.items():
         model.get_submodule(path).register_forward_hook(lambda m, i, out, name=name: keep(name, out))
-    model.tower.register_forward_pre_hook(lambda m, inputs: found.update(x=inputs[0], packed=inputs[1]))
+    model.tower.register_forward_pre_hook(lambda m, inputs: found.update(x=inputs[0], tokens=inputs[1]))
+    experts = model.tower.blocks[1].mlp.experts
+    experts.register_forward_pre_hook(lambda m, inputs: keep("buffers", inputs[0].tokens))
     model.tower.blocks[1].mlp.register_forward_hook(lambda m, i, out: keep("y", out[0]))
     model.image_head.register_forward_hook(lambda m, inputs, out: keep("pooled", inputs[0]))
     output = model(batch.images, batch.text_ids, batch.text_mask)
     found |= {name: getattr(output, name) for name in ("image_features", "text_features")}
-    found |= {f"packed.{name}": getattr(found["packed"], name) for name in ("modality", "valid", "pair")}
+    found |= {f"tokens.{name}": getattr(found["tokens"], name) for name in ("modality", "valid", "pair")}
     found |= vars(output.routing[1])
     sparse = model.tower.blocks[1].mlp
     found |= {"router.weight": sparse.router.weight, "weight_in": sparse.experts.weight_in}
-    groups = sparse.router.groups(found["packed"])
+    groups = sparse.router.capacity.groups(found["tokens"], num_experts=8, training=True)
     found |= {"group": groups.of_token, "groups": groups, "aux": module.aux_losses(output.routing)}
     return found | {"similarity": output.image_features @ output.text_features.T, "routing": output.routing}
 
@@ -85,5 +82,5 @@ def test_the_batch_is_as_described(seen: dict[str, Any]) -> None:
     assert (seen["groups"].total, seen["groups"].capacity) == (8, 36)
     assert "562 real tokens" in PAGE  # of the whole data set; here the figure and the page agree
     figure = (DOCS / "batch.svg").read_text()
-    for text in ("562 text", "462 padding", "36 seats per expert", "[8, 288, 128]", "[64, 16, 128]", "[2048, 8]"):
+    for text in ("562 text", "462 padding", "36 slots per expert", "[8, 288, 128]", "[64, 16, 128]", "[2048, 8]"):
         assert text in figure

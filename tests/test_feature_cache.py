@@ -7,7 +7,7 @@ import torch
 from test_timm_encoder import encoder, pictures
 from torch import Tensor
 
-from limoe.errors import ConfigError
+from limoe.errors import ArgumentError
 from limoe.models import feature_cache
 from limoe.models.feature_cache import FeatureCache, weights_hash
 
@@ -90,5 +90,5 @@ def test_in_a_locked_encoder(tmp_path: Path) -> None:
 
 
 def test_only_a_locked_one_can_have_a_cache(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"model\.image\.cache_dir must be null unless model\.image\.locked"):
+    with pytest.raises(ArgumentError, match="cache_dir must be null unless locked"):
         encoder(cache_dir=str(tmp_path))

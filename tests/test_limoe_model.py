@@ -13,7 +13,7 @@ from limoe.aux_losses.base import AuxLossSet
 from limoe.aux_losses.classic import Importance, ZLoss
 from limoe.aux_losses.entropy import GlobalEntropy, LocalEntropy
 from limoe.contrastive import SoftmaxContrastive
-from limoe.errors import ConfigError
+from limoe.errors import ArgumentError
 from limoe.models.limoe import LIMoE
 from limoe.models.tower import Tower
 from limoe.routing.priority import bpr
@@ -223,23 +223,23 @@ def test_state_round_trips() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"image_size": 9}, r"model\.image_size must be a multiple of model\.patch_size=4, got 9"),
-        ({"num_heads": 3}, r"model\.width must be a multiple of model\.num_heads=3, got 16"),
-        ({"depth": 0, "moe_layers": ()}, r"model\.depth must be >= 1, got 0"),
-        ({"moe_layers": (2,)}, r"model\.moe_layers must be distinct numbers from 0 to 1, got \[2\]"),
-        ({"moe_layers": (1, 1)}, r"model\.moe_layers must be distinct"),
-        ({"moe_layers": (-1,)}, r"model\.moe_layers must be distinct"),
-        ({"init_logit_scale": 0.0}, r"model\.init_logit_scale must be in \(0, 100\.0\], got 0\.0"),
-        ({"init_logit_scale": 101.0}, r"model\.init_logit_scale must be in"),
+        ({"image_size": 9}, r"image_size must be a multiple of patch_size=4, got 9"),
+        ({"num_heads": 3}, r"width must be a multiple of num_heads=3, got 16"),
+        ({"depth": 0, "moe_layers": ()}, r"depth must be >= 1, got 0"),
+        ({"moe_layers": (2,)}, r"moe_layers must be distinct numbers from 0 to 1, got \[2\]"),
+        ({"moe_layers": (1, 1)}, r"moe_layers must be distinct"),
+        ({"moe_layers": (-1,)}, r"moe_layers must be distinct"),
+        ({"init_logit_scale": 0.0}, r"init_logit_scale must be in \(0, 100\.0\], got 0\.0"),
+        ({"init_logit_scale": 101.0}, r"init_logit_scale must be in"),
     ],
 )
 def test_bad_sizes(change: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(ArgumentError, match=message):
         tiny_model(**change)
 
 
 def test_sparse_layers_need_a_router() -> None:
-    with pytest.raises(ConfigError, match=r"model\.router must be given"):
+    with pytest.raises(ArgumentError, match=r"router must be given"):
         Tower(8, depth=1, num_heads=2, mlp_dim=8, moe_layers=[0])
 
 

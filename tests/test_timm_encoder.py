@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from limoe.build import build_model, build_module
 from limoe.contrastive import SoftmaxContrastive
-from limoe.errors import ConfigError
+from limoe.errors import ArgumentError, ConfigError
 from limoe.evaluation.encode import evaluating
 from limoe.models.encoders import TextEncoder
 from limoe.models.timm_encoder import TimmEncoder
@@ -129,19 +129,17 @@ def test_without_pretrained_nothing_is_loaded() -> None:
 
 
 def test_errors_are_one_line_with_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ConfigError, match=r"model\.image\.name must be a model of timm .*, got 'vit_huge'"):
+    with pytest.raises(ArgumentError, match=r"name must be a model of timm .*, got 'vit_huge'"):
         encoder(name="vit_huge")
-    with pytest.raises(ConfigError, match=r"timm cannot build test_resnet with img_size=32: TypeError"):
+    with pytest.raises(ArgumentError, match=r"timm cannot build test_resnet with img_size=32: TypeError"):
         encoder(name="test_resnet")
-    with pytest.raises(
-        ConfigError, match=r"model\.image\.pretrained must be true where model\.image\.weights is given"
-    ):
+    with pytest.raises(ArgumentError, match="pretrained must be true where weights is given"):
         encoder(weights="w.pth")
-    with pytest.raises(ConfigError, match=r"model\.image\.weights must be a file, got 'w\.pth'"):
+    with pytest.raises(ArgumentError, match=r"^weights must be a file, got 'w\.pth'"):
         encoder(pretrained=True, weights="w.pth").load_starting_weights()
     broken = tmp_path / "w.pth"
     broken.write_bytes(b"no weights")
-    with pytest.raises(ConfigError, match=r"no weights for test_vit from .*w\.pth: \w+"):
+    with pytest.raises(ArgumentError, match=r"weights: none for test_vit from .*w\.pth: \w+"):
         encoder(pretrained=True, weights=str(broken)).load_starting_weights()
 
     def unreachable(*_: Any, **__: Any) -> Any:
@@ -149,11 +147,10 @@ def test_errors_are_one_line_with_what_to_do(tmp_path: Path, monkeypatch: pytest
 
     model = encoder(pretrained=True)
     monkeypatch.setattr(timm, "create_model", unreachable)
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(ArgumentError) as caught:
         model.load_starting_weights()
     assert str(caught.value) == (
-        "model.image: no weights for test_vit from the hub (or give a local file: model.image.weights=FILE): "
-        "OSError: We couldn't connect to the hub"
+        "weights: none for test_vit from the hub (or give a local file): OSError: We couldn't connect to the hub"
     )
 
 

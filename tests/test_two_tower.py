@@ -16,7 +16,7 @@ from limoe.aux_losses.entropy import LocalEntropy
 from limoe.callbacks.collapse_alarm import CollapseAlarm
 from limoe.callbacks.routing_health import RoutingHealth
 from limoe.contrastive import SoftmaxContrastive
-from limoe.errors import ConfigError
+from limoe.errors import ArgumentError
 from limoe.lit_module import LIMoEModule
 from limoe.models.encoders import ImageEncoder, TextEncoder
 from limoe.models.two_tower import TwoTower
@@ -64,7 +64,7 @@ def test_blocks_are_those_of_both_towers() -> None:
 
 def test_what_is_no_encoder_is_refused() -> None:
     with pytest.raises(
-        ConfigError, match=r"model\.text\._target_ must be a limoe\.models\.encoders\.Encoder, got 'Flatten'"
+        ArgumentError, match=r"text must be a factory of limoe\.models\.encoders\.Encoder, got 'Flatten'"
     ):
         TwoTower(image=partial(ImageEncoder, patch_size=4, **TOWER), text=lambda **_: nn.Flatten(), **INPUT)
 
@@ -93,9 +93,9 @@ def test_without_an_image_head_the_joint_space_is_the_image_towers() -> None:
     model, batch = two_towers(image_head="none"), tiny_batch()
     expected = torch.nn.functional.normalize(model.image_trunk(batch.images), dim=-1)
     torch.testing.assert_close(model.encode_image(batch.images), expected)
-    with pytest.raises(ConfigError, match=r"model\.out_dim must be null or 16 where model\.image_head is none, got 8"):
+    with pytest.raises(ArgumentError, match=r"out_dim must be null or 16 where image_head is none, got 8"):
         two_towers(image_head="none", out_dim=8)
-    with pytest.raises(ConfigError, match=r"model\.image_head must be 'linear' or 'none', got 'mlp'"):
+    with pytest.raises(ArgumentError, match=r"image_head must be 'linear' or 'none', got 'mlp'"):
         two_towers(image_head="mlp")
 
 

@@ -103,7 +103,8 @@ def initialise(cfg: DictConfig, model: nn.Module, *, tokenizer: TextTokenizer) -
 def build_module(cfg: DictConfig) -> LIMoEModule:
     """The model with the weights it starts from, its losses and its optimizer."""
     model = build_model(cfg)
-    model.load_starting_weights()
+    with arguments_of(cfg.model):
+        model.load_starting_weights()
     compile_blocks(model.transformer_blocks() or [model], plain(cfg)["compile"])
     return assemble(cfg, model)
 

@@ -197,13 +197,13 @@ def _check_aux_loss(cfg: DictConfig, *, model: dict[str, Any], routing: dict[str
     if not sparse_towers(model):
         raise ConfigError(f"model.moe_layers is empty (dense), but aux_loss ({names}) needs routers: add aux_loss=none")
     target = routing["_target_"]
-    router = locate_class(target, Router, key="routing")
+    router: type[Router] = locate_class(target, Router, key="routing")
     if not router.learns:
         raise ConfigError(f"routing: {target} learns nothing that aux_loss ({names}) could move: add aux_loss=none")
     for name, node in cfg.aux_loss.items():
         key = f"aux_loss.{name}"
         target = node.get("_target_") if isinstance(node, DictConfig) else None
-        loss = locate_class(target, AuxLoss, key=key)
+        loss: type[AuxLoss] = locate_class(target, AuxLoss, key=key)
         if "min_experts" in node:
             _check_enough_experts(f"{key}.min_experts", node.min_experts, model=model)
         if (modality := node.get("modality")) in MODALITIES:

@@ -3,14 +3,12 @@
 import importlib
 import inspect
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from limoe.config_errors import did_you_mean
 from limoe.errors import ConfigError, require
-
-T = TypeVar("T")
 
 SPECIAL = {"_target_", "_args_", "_partial_", "_recursive_", "_convert_"}
 _TRUSTED = ("limoe.", "torch.", "torchmetrics.", "torchvision.", "timm.", "lightning.")
@@ -53,7 +51,7 @@ def locate(target: str, *, key: str = "") -> Callable[..., Any]:
         raise ConfigError(f"{_join(key, '_target_')}: cannot find {target!r} ({error}){near}") from error
 
 
-def locate_class(target: Any, base: type[T], *, key: str) -> type[T]:
+def locate_class(target: Any, base: Any, *, key: str) -> Any:
     """The class behind a dotted path, which must derive from `base`.
 
     Raises:

@@ -1,5 +1,7 @@
 """Errors a user can mend. The command line prints them as one line, without a traceback, and exits with code 2."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 
@@ -63,6 +65,15 @@ def require_argument(condition: bool, argument: str, rule: str, value: Any) -> N
     """
     if not condition:
         raise ArgumentError(f"{argument} must be {rule}, got {value!r}", argument=argument)
+
+
+@contextmanager
+def arguments_of_part(name: str) -> Iterator[None]:
+    """What a part says about its arguments inside is raised as being about those of the part `name` of its parent."""
+    try:
+        yield
+    except ArgumentError as error:
+        raise ArgumentError(f"{name}.{error}", argument=f"{name}.{error.argument}") from error
 
 
 def one_line(text: str) -> str:

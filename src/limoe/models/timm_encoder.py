@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from limoe.errors import ConfigError, require, require_argument
+from limoe.errors import ArgumentError, require_argument
 from limoe.models.encoders import Encoder
 from limoe.models.feature_cache import FeatureCache
 from limoe.types import RouterOutput
@@ -38,7 +38,7 @@ class TimmEncoder(Encoder):
         settings: further arguments of `timm.create_model`, such as `img_size` for a transformer.
 
     Raises:
-        ConfigError: no such model, argument or file.
+        ArgumentError: no such model, argument or file.
     """
 
     depth = 0  # no layer that routes
@@ -88,19 +88,20 @@ class TimmEncoder(Encoder):
         """Replace the random weights by `weights` or by timm's own; nothing happens with `pretrained=False`.
 
         Raises:
-            ConfigError: there is no such file, the hub cannot be reached, or the weights do not fit.
+            ArgumentError: there is no such file, the hub cannot be reached, or the weights do not fit.
         """
         if not self.pretrained:
             return
         is_file = self.weights is None or Path(self.weights).is_file()
-        require(is_file, "model.image.weights", "a file", self.weights)
+        require_argument(is_file, "weights", "a file", self.weights)
         overlay = {} if self.weights is None else {"pretrained_cfg_overlay": {"file": self.weights}}
         logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its failures are told once, below
         try:
             self.backbone.load_state_dict(self._create(pretrained=True, **overlay).state_dict())
         except Exception as error:  # the hub, files and state dicts fail in many ways
-            source = self.weights or "the hub (or give a local file: model.image.weights=FILE)"
-            raise ConfigError(f"model.image: no weights for {self.name} from {source}: {_line(error)}") from error
+            source = self.weights or "the hub (or give a local file)"
+            message = f"weights: none for {self.name} from {source}: {_line(error)}"
+            raise ArgumentError(message, argument="weights") from error
 
     def train(self, mode: bool = True) -> "TimmEncoder":
         super().train(mode)
@@ -130,7 +131,8 @@ class TimmEncoder(Encoder):
             backbone = self._create(pretrained=False)
         except Exception as error:  # every architecture refuses in its own way
             settings = ", ".join(f"{key}={value}" for key, value in self._arguments.items()) or "no settings"
-            raise ConfigError(f"model.image: timm cannot build {self.name} with {settings}: {_line(error)}") from error
+            message = f"name: timm cannot build {self.name} with {settings}: {_line(error)}"
+            raise ArgumentError(message, argument="name") from error
         return backbone.requires_grad_(not self.locked)
 
     def _create(self, **how: Any) -> Any:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from limoe.errors import require_argument
+from limoe.errors import arguments_of_part, require_argument
 from limoe.models.dual_encoder import DualEncoder
 from limoe.models.encoders import Encoder
 from limoe.types import ModelOutput
@@ -51,7 +51,7 @@ class TwoTower(DualEncoder):
         self.text = text(vocab_size=vocab_size, text_length=text_length)
         for name, encoder in (("image", self.image), ("text", self.text)):
             is_encoder = isinstance(encoder, Encoder)
-            require(is_encoder, f"model.{name}._target_", "a limoe.models.encoders.Encoder", type(encoder).__name__)
+            require_argument(is_encoder, name, "a factory of limoe.models.encoders.Encoder", type(encoder).__name__)
         joint_width = self.image.width if out_dim is None else out_dim
         fits = image_head == "linear" or joint_width == self.image.width
         require_argument(fits, "out_dim", f"null or {self.image.width} where image_head is none", out_dim)
@@ -80,8 +80,10 @@ class TwoTower(DualEncoder):
         return self.image.transformer_blocks() + self.text.transformer_blocks()
 
     def load_starting_weights(self) -> None:
-        self.image.load_starting_weights()
-        self.text.load_starting_weights()
+        with arguments_of_part("image"):
+            self.image.load_starting_weights()
+        with arguments_of_part("text"):
+            self.text.load_starting_weights()
 
     def image_trunk(self, images: Float[Tensor, "B 3 h w"]) -> Float[Tensor, "B D"]:
         return self.image(images)[0]

@@ -36,6 +36,7 @@ FLOORS = (
         "rebuild",
     },
     {"config_targets"},
+    {"config_keys"},
     {"routing", "aux_losses", "models", "data", "evaluation"},  # siblings: they meet in types.py and in the config
     {"lit_module", "accounting", "pretrained", "upcycling"},
     {"callbacks", "reporting"},

@@ -37,6 +37,7 @@ FLOORS = (
         "rebuild",
     },
     {"config_targets"},
+    {"config_keys"},
     {"routing", "aux_losses", "models", "data"},  # siblings: they meet in types.py and in the config
     {"evaluation", "lit_module", "accounting", "pretrained", "upcycling"},
     {"callbacks", "reporting"},

@@ -130,7 +130,9 @@ def test_errors_of_a_constructor_name_the_key() -> None:
         "optimizer.inner: dropout probability has to be between 0 and 1, but got 2"
     )
     assert message(_target_="torch.nn.Dropout", prob=2).startswith("optimizer.inner.prob: torch.nn.Dropout has no such")
-    assert message(_target_="fractions.Fraction", numerator="${gone}") == "Interpolation key 'gone' not found"
+    assert message(_target_="fractions.Fraction", numerator="${gone}") == (
+        "optimizer.inner.numerator: Interpolation key 'gone' not found"
+    )
 
 
 def test_a_bug_inside_a_constructor_is_not_dressed_up() -> None:

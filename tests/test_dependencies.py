@@ -175,11 +175,11 @@ WITHOUT = """
 import importlib, sys
 for package in sys.argv[1].split(","):
     sys.modules[package] = None
-from limoe.errors import ConfigError
+from limoe.errors import LimoeError
 for module in sys.argv[2:]:
     try:
         importlib.import_module(module)
-    except ConfigError as error:
+    except LimoeError as error:
         print(f"{module}: {error}")
 """
 

@@ -18,7 +18,6 @@ from limoe.aux_losses.base import AuxLoss, AuxLossSet
 from limoe.aux_losses.classic import Importance, Load, ZLoss
 from limoe.aux_losses.entropy import GlobalEntropy, LocalEntropy
 from limoe.contrastive import ContrastiveLoss, SigmoidContrastive, SoftmaxContrastive
-from limoe.errors import ConfigError
 from limoe.micro_batches import encode
 from limoe.routing.priority import first_come
 from limoe.routing.statistics import modality_statistics
@@ -189,7 +188,7 @@ def test_parts_add_up_in_float32_under_autocast(monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.parametrize("size", [0, -1])
 def test_bad_size(size: int) -> None:
-    with pytest.raises(ConfigError, match=rf"micro_batch_size must be >= 1 or null, got {size}"):
+    with pytest.raises(ValueError, match=rf"micro_batch_size must be >= 1 or null, got {size}"):
         module(micro_batch_size=size)
 
 

@@ -6,9 +6,9 @@ from functools import partial
 from torch import Tensor, nn
 
 from benchmarks.cases import PAIRS, Case
-from limoe.aux_losses.base import AuxLossSet
-from limoe.aux_losses.classic import Importance, Load, ZLoss
-from limoe.aux_losses.entropy import GlobalEntropy, LocalEntropy
+from limoe.losses.auxiliary.base import AuxLossSet
+from limoe.losses.auxiliary.classic import Importance, Load, ZLoss
+from limoe.losses.auxiliary.entropy import GlobalEntropy, LocalEntropy
 from limoe.models.layers import Mlp
 from limoe.models.moe import MoE
 from limoe.routing.priority import bpr

@@ -33,7 +33,7 @@ from benchmarks.data_speed import Reading, emoji_step, timed_reading, waiting
 from benchmarks.data_tables import markdown, rich_tables
 from benchmarks.machine import describe, load_average
 from benchmarks.output import begin, publish
-from limoe.data.shard_index import SUFFIX
+from limoe.data.shards.index import SUFFIX
 
 ROOT = Path(__file__).resolve().parents[1]
 

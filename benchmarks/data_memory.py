@@ -11,7 +11,7 @@ from pathlib import Path
 import limoe  # noqa: F401  (first: makes torchvision importable beside a CPU-only torch)
 
 # isort: split
-from limoe.data.tar_shards import TarShards
+from limoe.data.shards.tar_shards import TarShards
 
 READ = 2000  # pairs that are read after opening
 

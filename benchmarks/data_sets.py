@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
-from limoe.data.synthetic import SyntheticScenes
+from limoe.data.scenes.synthetic import SyntheticScenes
 
 POOL = 300  # distinct pictures
 

@@ -13,12 +13,12 @@ from torch.utils.data import DataLoader
 
 from benchmarks.data_sets import Stored, write_folder, write_table
 from limoe.data.datamodule import PairDataModule
-from limoe.data.images import decode_rgb
+from limoe.data.images.decoding import decode_rgb
+from limoe.data.images.transforms import EvalTransform, TrainTransform
 from limoe.data.loading import BatchCollate, Example
-from limoe.data.synthetic import SyntheticScenes
-from limoe.data.tar_shards import TarShards
-from limoe.data.tokenizers import ByteBPE
-from limoe.data.transforms import EvalTransform, TrainTransform
+from limoe.data.scenes.synthetic import SyntheticScenes
+from limoe.data.shards.tar_shards import TarShards
+from limoe.data.text.tokenizers import ByteBPE
 from limoe.types import PairDataset
 
 MAX_FILES = 20_000  # pairs of the sources that are not tar shards
@@ -70,7 +70,7 @@ def tar(setting: Setting) -> PairDataset:
 
 
 def table(setting: Setting) -> PairDataset:
-    from limoe.data.table import Table
+    from limoe.data.sources.table import Table
 
     path = setting.folder / "pairs.parquet"
     write_table(path, setting.content, size=setting.small_size)
@@ -78,7 +78,7 @@ def table(setting: Setting) -> PairDataset:
 
 
 def folder(setting: Setting) -> PairDataset:
-    from limoe.data.image_folder import ImageFolder
+    from limoe.data.sources.image_folder import ImageFolder
 
     root = setting.folder / "files"
     write_folder(root, setting.content, size=setting.small_size)

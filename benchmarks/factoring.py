@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from limoe.build import build_data, build_module
-from limoe.config import config_dir, register_resolvers
-from limoe.micro_batches import encode
+from limoe.config.compose import config_dir, register_resolvers
+from limoe.training.micro_batches import encode
 
 
 def update(gradients: list[Tensor]) -> Tensor:

@@ -22,10 +22,10 @@ from torch import Tensor, nn
 
 from benchmarks.measure import peak_of
 from benchmarks.train_step import random_batch, settings_of
-from limoe.aux_losses.base import AuxLossSet
-from limoe.config import instantiate
-from limoe.contrastive import ContrastiveLoss, SigmoidContrastive, SoftmaxContrastive
-from limoe.micro_batches import encode
+from limoe.config.compose import instantiate
+from limoe.losses.auxiliary.base import AuxLossSet
+from limoe.losses.contrastive import ContrastiveLoss, SigmoidContrastive, SoftmaxContrastive
+from limoe.training.micro_batches import encode
 from limoe.types import Batch
 
 Row = tuple[str, str, str]

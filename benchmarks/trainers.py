@@ -8,11 +8,11 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
 from benchmarks.contenders import Unavailable
-from limoe.aux_losses.base import AuxLossSet
-from limoe.config import instantiate
-from limoe.micro_batches import encode
-from limoe.model_settings import dense_twin, two_tower_twin
-from limoe.optim import adamw
+from limoe.config.compose import instantiate
+from limoe.config.model_settings import dense_twin, two_tower_twin
+from limoe.losses.auxiliary.base import AuxLossSet
+from limoe.training.micro_batches import encode
+from limoe.training.optim import adamw
 from limoe.types import Batch
 
 Settings = dict[str, Any]

@@ -18,7 +18,7 @@ def summary(path: Path) -> str:
 def tree(root: Path) -> str:
     """One line per module, folder by folder; the line of a folder is that of its `__init__.py`."""
     lines = []
-    for folder in (root, *sorted(path for path in root.iterdir() if (path / "__init__.py").is_file())):
+    for folder in sorted(path.parent for path in root.rglob("__init__.py")):
         indent = "" if folder == root else "  "
         lines.append(_line(f"{folder.relative_to(root.parents[1])}/", folder / "__init__.py"))
         modules = sorted(path for path in folder.glob("*.py") if not path.name.startswith("__"))

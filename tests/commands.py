@@ -16,7 +16,13 @@ from typing import NamedTuple
 import torch
 
 SECONDS = 200  # far beyond what any program of the tests needs, also beside other work
-PRELOAD = ["limoe.cli", "limoe.build", "limoe.verbs.eval", "limoe.verbs.train", "limoe.verbs.report"]
+PRELOAD = [
+    "limoe.cli.main",
+    "limoe.build",
+    "limoe.cli.commands.eval",
+    "limoe.cli.commands.train",
+    "limoe.cli.commands.report",
+]
 
 
 class Done(NamedTuple):

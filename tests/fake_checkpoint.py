@@ -10,9 +10,9 @@ from omegaconf import DictConfig
 from torch import nn
 
 from limoe.build import build_model
-from limoe.config import plain, register_resolvers
-from limoe.data.text_tokenizer import TextTokenizer
-from limoe.data.tokenizers import ByteBPE
+from limoe.config.compose import plain, register_resolvers
+from limoe.data.text.text_tokenizer import TextTokenizer
+from limoe.data.text.tokenizers import ByteBPE
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 SMALL = (

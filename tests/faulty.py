@@ -3,7 +3,7 @@
 from collections.abc import Collection
 
 from limoe.data.bad_samples import BadSample, BadSampleError, BadSamples, LeavesOutBad
-from limoe.data.synthetic import SyntheticScenes
+from limoe.data.scenes.synthetic import SyntheticScenes
 from limoe.types import Pair
 
 

@@ -15,9 +15,9 @@ from PIL import Image
 from torch import nn
 
 from limoe.data.datamodule import PairDataModule
-from limoe.data.text_tokenizer import TextTokenizer
-from limoe.data.tokenizers import ByteBPE
-from limoe.data.transforms import EvalTransform
+from limoe.data.images.transforms import EvalTransform
+from limoe.data.text.text_tokenizer import TextTokenizer
+from limoe.data.text.tokenizers import ByteBPE
 from limoe.models.limoe import LIMoE
 from limoe.routing.priority import bpr
 from limoe.routing.token_choice import TopKRouter

@@ -13,7 +13,7 @@ import torch
 from safetensors.numpy import load
 from torch import Tensor
 
-from limoe.aux_losses.base import AuxLoss
+from limoe.losses.auxiliary.base import AuxLoss
 from limoe.types import RouterOutput
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from limoe.accounting.anatomy import anatomy, without_values
 from limoe.accounting.flops import attention, flops, product
-from limoe.config import instantiate
+from limoe.config.compose import instantiate
 
 SMALL = ["model.width=32", "model.mlp_dim=64", "model.num_heads=2", "tokenizer.vocab_size=300"]
 SMALL_TOWERS = [f"model.{t}.{k}" for t in ("image", "text") for k in ("width=32", "mlp_dim=64", "num_heads=2")]

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 import limoe.models.layers
 from limoe.accounting.anatomy import anatomy
 from limoe.accounting.memory import Precision, activations_per_pair, memory, optimizer_state
-from limoe.aux_losses.base import AuxLossSet
-from limoe.aux_losses.classic import Importance, Load, ZLoss
-from limoe.aux_losses.entropy import GlobalEntropy, LocalEntropy
+from limoe.losses.auxiliary.base import AuxLossSet
+from limoe.losses.auxiliary.classic import Importance, Load, ZLoss
+from limoe.losses.auxiliary.entropy import GlobalEntropy, LocalEntropy
 from limoe.models.limoe import LIMoE
-from limoe.optim import adafactor, adamw, lion
+from limoe.training.optim import adafactor, adamw, lion
 
 PAIRS = 16
 SHAPE = {"width": 64, "depth": 4, "num_heads": 4, "mlp_dim": 256, "image_size": 32, "patch_size": 8}

@@ -2,7 +2,7 @@
 
 import pytest
 
-from limoe.arguments import overrides, split
+from limoe.cli.arguments import overrides, split
 from limoe.errors import ConfigError
 
 

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from limoe.atlas.collect import Tokens, as_pixels, choose, load, route, sparse_layers
-from limoe.data.transforms import EvalTransform
+from limoe.data.images.transforms import EvalTransform
 from limoe.evaluation.encode import Picked
 from limoe.types import IMAGE, TEXT
 

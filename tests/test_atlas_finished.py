@@ -10,8 +10,8 @@ from test_configs import composed
 from limoe.atlas.finished import atlas_config, pictures_of, zero_shot_of
 from limoe.atlas.settings import settings_of
 from limoe.data.pairs import PairSubset
+from limoe.data.tasks.kinds import ZeroShotTask
 from limoe.errors import ConfigError
-from limoe.types import ZeroShotTask
 
 
 def hyper_parameters(root: Any = None, *, layers: tuple[int, ...] = (1,), **data: Any) -> dict[str, Any]:
@@ -79,14 +79,14 @@ def test_pictures_may_come_from_a_task() -> None:
 
 def test_auto_is_the_first_zero_shot_task() -> None:
     pictures = {
-        "_target_": "limoe.data.synthetic.SyntheticScenes",
+        "_target_": "limoe.data.scenes.synthetic.SyntheticScenes",
         "split": "val",
         "size": 9,
         "image_size": 8,
         "seed": 0,
     }
-    found = {"_target_": "limoe.data.tasks.first_caption_retrieval", "pictures": pictures}
-    shapes = {"_target_": "limoe.data.tasks.synthetic_zero_shot", "pictures": pictures, "combos": "all"}
+    found = {"_target_": "limoe.data.tasks.factories.first_caption_retrieval", "pictures": pictures}
+    shapes = {"_target_": "limoe.data.tasks.factories.synthetic_zero_shot", "pictures": pictures, "combos": "all"}
     cfg = OmegaConf.create({"eval": {"found": found, "b": shapes, "a": shapes}})
     assert (zero_shot_of(cfg, "auto") or ("", 0))[0] == "b"
     assert len(pictures_of(cfg, "found")) == 9

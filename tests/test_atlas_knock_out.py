@@ -13,6 +13,7 @@ from limoe.atlas.collect import SparseLayer, load, route, sparse_layers
 from limoe.atlas.knock_out import KnockOut
 from limoe.atlas.probe import Probe, silenced
 from limoe.atlas.settings import Settings
+from limoe.data.tasks.kinds import ZeroShotTask
 from limoe.errors import ConfigError
 from limoe.evaluation.bootstrap import bootstrap_interval
 from limoe.evaluation.encode import Encoder
@@ -25,7 +26,7 @@ from limoe.routing.fixed import RandomRouter
 from limoe.routing.priority import bpr
 from limoe.routing.soft import SoftRouter
 from limoe.routing.token_choice import TopKRouter
-from limoe.types import IMAGE, TEXT, ZeroShotTask
+from limoe.types import IMAGE, TEXT
 
 ROUTERS = {
     "top_1": partial(TopKRouter, priority=bpr),

@@ -4,8 +4,8 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from limoe.atlas.words import Speller, WordCounts, by_share
-from limoe.data.text_tokenizer import TextTokenizer, fixed_length
-from limoe.data.tokenizers import ByteBPE
+from limoe.data.text.text_tokenizer import TextTokenizer, fixed_length
+from limoe.data.text.tokenizers import ByteBPE
 
 
 def byte_bpe() -> TextTokenizer:

@@ -8,9 +8,9 @@ from builders import router_output
 from omegaconf import DictConfig
 from test_configs import CONFIGS, composed
 
-import limoe.aux_losses
-from limoe.aux_losses.base import AuxLoss, AuxLossSet
-from limoe.config import instantiate, plain
+import limoe.losses.auxiliary
+from limoe.config.compose import instantiate, plain
+from limoe.losses.auxiliary.base import AuxLoss, AuxLossSet
 
 FILES = sorted((CONFIGS / "aux_loss").glob("*.yaml"))
 NAMES = [path.stem for path in FILES]
@@ -79,4 +79,4 @@ def test_the_package_names_every_class() -> None:
         for atom in losses(composed(f"aux_loss={path.stem}")).atoms.values():
             assert isinstance(atom, AuxLoss) and type(atom).__doc__
             dotted = f"{type(atom).__module__.rpartition('.')[2]}.{type(atom).__name__}"
-            assert dotted in str(limoe.aux_losses.__doc__)
+            assert dotted in str(limoe.losses.auxiliary.__doc__)

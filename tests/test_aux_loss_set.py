@@ -9,10 +9,10 @@ from builders import router_output
 from ranks import SECONDS, mean_over_ranks, run_two
 from torch import Tensor
 
-from limoe.aux_losses.balance import Balance
-from limoe.aux_losses.base import AuxLoss, AuxLossSet
-from limoe.aux_losses.classic import Importance, Load, ZLoss
-from limoe.aux_losses.entropy import GlobalEntropy, LocalEntropy, MutualInformation
+from limoe.losses.auxiliary.balance import Balance
+from limoe.losses.auxiliary.base import AuxLoss, AuxLossSet
+from limoe.losses.auxiliary.classic import Importance, Load, ZLoss
+from limoe.losses.auxiliary.entropy import GlobalEntropy, LocalEntropy, MutualInformation
 from limoe.types import RouterOutput
 
 

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from limoe.aux_losses.balance import Balance
-from limoe.aux_losses.base import AuxLossSet
-from limoe.aux_losses.classic import Importance, Load, ZLoss, squared_cv
-from limoe.aux_losses.entropy import GlobalEntropy, LocalEntropy, MutualInformation
+from limoe.losses.auxiliary.balance import Balance
+from limoe.losses.auxiliary.base import AuxLossSet
+from limoe.losses.auxiliary.classic import Importance, Load, ZLoss, squared_cv
+from limoe.losses.auxiliary.entropy import GlobalEntropy, LocalEntropy, MutualInformation
 from limoe.types import IMAGE, MODALITIES, TEXT, RouterOutput
 
 SURE = 200.0  # logit that makes a gate exactly 1 in float64

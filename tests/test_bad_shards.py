@@ -12,9 +12,9 @@ from shards import Files, png, write_tar
 
 from limoe.callbacks.bad_samples import BadSampleCount
 from limoe.data.datamodule import PairDataModule
-from limoe.data.tar_shards import TarShards
-from limoe.data.tokenizers import ByteBPE
-from limoe.data.transforms import EvalTransform, TrainTransform
+from limoe.data.images.transforms import EvalTransform, TrainTransform
+from limoe.data.shards.tar_shards import TarShards
+from limoe.data.text.tokenizers import ByteBPE
 from limoe.errors import DataError
 
 SIZE, BROKEN = 200, (20, 70, 120, 170)

@@ -6,9 +6,10 @@ from builders import tiny_model
 from PIL import Image
 from torch import Tensor
 
+from limoe.data.tasks.kinds import RetrievalTask, ZeroShotTask
 from limoe.evaluation.batch_dependence import batch_gap, depends_on_batch
 from limoe.models.limoe import LIMoE
-from limoe.types import Pair, RetrievalTask, ZeroShotTask
+from limoe.types import Pair
 
 
 class Pictures:

@@ -8,13 +8,13 @@ import pytest
 import torch
 from builders import Batches, decide, packed_groups, packed_pairs, quiet_trainer, tiny_batch, tiny_model, top_k_router
 
-from limoe.aux_losses.base import AuxLossSet
-from limoe.contrastive import SoftmaxContrastive
 from limoe.errors import ArgumentError
-from limoe.lit_module import LIMoEModule
-from limoe.optim import adamw
+from limoe.losses.auxiliary.base import AuxLossSet
+from limoe.losses.contrastive import SoftmaxContrastive
 from limoe.routing import bias_balance
 from limoe.routing.bias_balance import BiasBalance
+from limoe.training.lit_module import LIMoEModule
+from limoe.training.optim import adamw
 from limoe.types import IMAGE, TEXT
 
 

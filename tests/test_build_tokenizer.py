@@ -2,7 +2,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from limoe.build import check_tokenizer
-from limoe.data.tokenizers import ByteBPE
+from limoe.data.text.tokenizers import ByteBPE
 from limoe.errors import ConfigError
 
 

@@ -8,7 +8,7 @@ from test_configs import CONFIGS, composed
 
 import limoe.callbacks
 from limoe.build import build_callbacks
-from limoe.config import check
+from limoe.config.compose import check
 
 NAMES = sorted(path.stem for path in (CONFIGS / "callbacks").glob("*.yaml"))
 DEFAULT = {

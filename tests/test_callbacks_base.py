@@ -8,12 +8,13 @@ import pytest
 from builders import tiny_model
 from PIL import Image
 
-from limoe.aux_losses.base import AuxLossSet
 from limoe.callbacks.base import RunCallback, TaskCallback, check_callbacks, stop_reason
-from limoe.contrastive import SoftmaxContrastive
-from limoe.lit_module import LIMoEModule
-from limoe.optim import adamw
-from limoe.types import Pair, RetrievalTask, Task, ZeroShotTask
+from limoe.data.tasks.kinds import RetrievalTask, Task, ZeroShotTask
+from limoe.losses.auxiliary.base import AuxLossSet
+from limoe.losses.contrastive import SoftmaxContrastive
+from limoe.training.lit_module import LIMoEModule
+from limoe.training.optim import adamw
+from limoe.types import Pair
 
 
 class Named(L.Callback):

@@ -11,11 +11,11 @@ from builders import Batches, quiet_trainer, tiny_batch, tiny_model
 from test_lit_module import fit, module
 from torch import Tensor
 
-from limoe.aux_losses.base import AuxLossSet
 from limoe.callbacks.aux_loss_schedule import AuxLossSchedule, build_schedule
 from limoe.callbacks.base import check_callbacks
 from limoe.callbacks.priority_toggle import PriorityToggle
 from limoe.callbacks.routing_health import RoutingHealth
+from limoe.losses.auxiliary.base import AuxLossSet
 from limoe.routing import statistics
 from limoe.routing.statistics import routing_sums
 from limoe.types import RouterOutput
@@ -141,8 +141,8 @@ def test_priority_switches_by_epoch(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"unit": "batch"}, r"priority_toggle\.unit must be 'step' or 'epoch', got 'batch'"),
-        ({"train": {-1: "bpr"}}, r"priority_toggle\.train must be a map from whole numbers >= 0 to priorities, got -1"),
+        ({"unit": "batch"}, r"unit must be 'step' or 'epoch', got 'batch'"),
+        ({"train": {-1: "bpr"}}, r"train must be a map from whole numbers >= 0 to priorities, got -1"),
         ({"eval": {0: "brp"}}, r"priority must be one of bpr, .* got 'brp'"),
     ],
 )

@@ -10,8 +10,8 @@ from builders import Batches, quiet_trainer, tiny_batch, tiny_model
 from lightning.pytorch.callbacks import ModelCheckpoint
 from test_lit_module import module
 
-from limoe.aux_losses.base import AuxLossSet
 from limoe.callbacks.ema import Ema
+from limoe.losses.auxiliary.base import AuxLossSet
 
 
 class Watch(L.Callback):

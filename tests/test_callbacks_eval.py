@@ -19,10 +19,11 @@ from limoe.callbacks.base import TaskCallback
 from limoe.callbacks.progress import Progress, shown
 from limoe.callbacks.sample_predictions import SamplePredictions, spread
 from limoe.callbacks.task_validation import FewShotValidation, RetrievalValidation, ZeroShotValidation
+from limoe.data.tasks.kinds import FewShotTask, LabelledPictures, LinearProbeTask, RetrievalTask, Task, ZeroShotTask
 from limoe.errors import DataError
 from limoe.evaluation.encode import Encoder
 from limoe.evaluation.tasks import evaluate_task, task_chance
-from limoe.types import FewShotTask, LabelledPictures, LinearProbeTask, Pair, RetrievalTask, Task, ZeroShotTask
+from limoe.types import Pair
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*does not have many workers.*"),  # on machines with more cores

@@ -6,7 +6,7 @@ import pytest
 import torch
 from fake_checkpoint import write_checkpoint
 
-from limoe.checkpoints import (
+from limoe.checkpoints.files import (
     check_names,
     find_checkpoint,
     has_average,

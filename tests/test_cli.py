@@ -15,10 +15,10 @@ import pytest
 from omegaconf import DictConfig
 
 import limoe
-from limoe import cli
-from limoe.config import instantiate
+from limoe.cli import main as cli
+from limoe.cli.commands import Verb, all_verbs
+from limoe.config.compose import instantiate
 from limoe.errors import DataError
-from limoe.verbs import Verb, all_verbs
 
 REPO = Path(__file__).parents[1]
 CONFIGS = {
@@ -224,7 +224,7 @@ def test_a_bad_config_is_one_line(
     call: Callable[..., int], capsys: pytest.CaptureFixture[str], words: list[str], expected: str
 ) -> None:
     def run(cfg: DictConfig) -> None:
-        from limoe.config import plain
+        from limoe.config.compose import plain
 
         plain(cfg)
 

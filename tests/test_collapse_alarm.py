@@ -14,17 +14,17 @@ from omegaconf import OmegaConf
 from test_lit_module import aux_losses, fit, module
 from torch import Tensor, nn
 
-from limoe.aux_losses.base import AuxLossSet
-from limoe.aux_losses.classic import ZLoss
-from limoe.aux_losses.entropy import GlobalEntropy
 from limoe.callbacks.collapse_alarm import CollapseAlarm, wanted_experts
 from limoe.callbacks.progress import Progress
 from limoe.callbacks.routing_health import RoutingHealth
-from limoe.lit_module import LIMoEModule
+from limoe.cli.commands import train
+from limoe.losses.auxiliary.base import AuxLossSet
+from limoe.losses.auxiliary.classic import ZLoss
+from limoe.losses.auxiliary.entropy import GlobalEntropy
 from limoe.routing.base import Router, Usage
-from limoe.run_record import RunRecord
+from limoe.runs.record import RunRecord
+from limoe.training.lit_module import LIMoEModule
 from limoe.types import TEXT, Dispatcher, PackedTokens, RouterOutput
-from limoe.verbs import train
 
 
 class CraftedRouter(Router):

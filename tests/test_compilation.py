@@ -14,7 +14,7 @@ from test_moe import run_without_type_checks
 from torch import nn
 
 from limoe.build import build_module
-from limoe.compilation import as_written, compile_blocks
+from limoe.models.compilation import as_written, compile_blocks
 from limoe.models.dual_encoder import DualEncoder
 
 STEP = """
@@ -22,9 +22,9 @@ import sys
 sys.path.insert(0, "tests")
 from builders import tiny_batch, tiny_model
 import torch
-from limoe.compilation import as_written, compile_blocks
-from limoe.contrastive import SoftmaxContrastive
-from limoe.micro_batches import encode
+from limoe.models.compilation import as_written, compile_blocks
+from limoe.losses.contrastive import SoftmaxContrastive
+from limoe.training.micro_batches import encode
 
 torch.set_num_threads(1)
 torch.manual_seed(0)
@@ -82,7 +82,7 @@ def test_false_leaves_everything_as_it_is() -> None:
     model = tiny_model()
     compile_blocks(model.transformer_blocks(), False)
     assert all(module._compiled_call_impl is None for module in model.modules())
-    code = "import limoe.compilation as c, sys; c.as_written(); print('torch._dynamo' in sys.modules)"
+    code = "import limoe.models.compilation as c, sys; c.as_written(); print('torch._dynamo' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"  # nobody pays for what is not used
 

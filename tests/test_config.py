@@ -9,7 +9,7 @@ from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 
 import limoe
-from limoe.config import (
+from limoe.config.compose import (
     check,
     config_dir,
     config_hash,
@@ -33,7 +33,7 @@ GOOD: dict[str, Any] = {
         "num_experts": 4,
     },
     "routing": {"_target_": "limoe.routing.token_choice.TopKRouter", "k": 1, "noise_std": 1.0, "pairs_per_group": 8},
-    "aux_loss": {"load": {"_target_": "limoe.aux_losses.classic.Load", "weight": 1.0}},
+    "aux_loss": {"load": {"_target_": "limoe.losses.auxiliary.classic.Load", "weight": 1.0}},
     "data": {"batch_size": 16},
     "trainer": {"max_steps": 10},
 }
@@ -54,7 +54,9 @@ def test_good_configs_pass() -> None:
     check(config(micro_batch_size=8))
     check(config(micro_batch_size=2, model__moe_layers=[], aux_loss={}))
     check(config(micro_batch_size=2, routing__pairs_per_group=None))
-    check(config(routing__noise_std=0, aux_loss={"z": {"_target_": "limoe.aux_losses.classic.ZLoss", "weight": 0}}))
+    check(
+        config(routing__noise_std=0, aux_loss={"z": {"_target_": "limoe.losses.auxiliary.classic.ZLoss", "weight": 0}})
+    )
 
 
 @pytest.mark.parametrize(
@@ -83,19 +85,23 @@ def test_good_configs_pass() -> None:
         ("micro_batch_size", 4, "micro_batch_size must be a multiple of routing.pairs_per_group=8"),
         ("trainer.max_steps", -1, "trainer.max_steps must be a whole number > 0, got -1"),
         ("trainer.max_steps", "???", "trainer.max_steps needs a value"),
-        ("aux_loss.load.wieght", 1, "aux_loss.load.wieght: limoe.aux_losses.classic.Load has no such argument"),
-        ("aux_loss.load._target_", "limoe.aux_losses.classic.Laod", "aux_loss.load._target_: cannot find"),
+        ("aux_loss.load.wieght", 1, "aux_loss.load.wieght: limoe.losses.auxiliary.classic.Load has no such argument"),
+        ("aux_loss.load._target_", "limoe.losses.auxiliary.classic.Laod", "aux_loss.load._target_: cannot find"),
         (
             "aux_loss.load._target_",
-            "limoe.aux_losses.base.AuxLossSet",
-            "must be the path of a class derived from limoe.aux_losses.",
+            "limoe.losses.auxiliary.base.AuxLossSet",
+            "must be the path of a class derived from limoe.losses.auxiliary.",
         ),
         (
             "aux_loss.load",
             {"weight": 1.0},
-            "aux_loss.load._target_ must be the path of a class derived from limoe.aux_losses.",
+            "aux_loss.load._target_ must be the path of a class derived from limoe.losses.auxiliary.",
         ),
-        ("aux_loss.load", None, "aux_loss.load._target_ must be the path of a class derived from limoe.aux_losses."),
+        (
+            "aux_loss.load",
+            None,
+            "aux_loss.load._target_ must be the path of a class derived from limoe.losses.auxiliary.",
+        ),
     ],
 )
 def test_a_broken_rule_names_key_rule_and_value(key: str, value: Any, words: str) -> None:

@@ -11,14 +11,14 @@ import yaml
 from hydra.errors import InstantiationException
 from omegaconf import OmegaConf
 
-from limoe.aux_losses.base import AuxLoss
-from limoe.config import instantiate
-from limoe.config_errors import explain, yaml_problem
+from limoe.config.compose import instantiate
+from limoe.config.errors import explain, yaml_problem
 from limoe.errors import ConfigError
+from limoe.losses.auxiliary.base import AuxLoss
 
 OWN = """
 import re
-from limoe.aux_losses.base import AuxLoss
+from limoe.losses.auxiliary.base import AuxLoss
 
 class MixedLoad(AuxLoss):
     def __init__(self, *, hard_share=0.5, pattern="", **settings):
@@ -94,7 +94,7 @@ def test_a_class_that_is_not_there() -> None:
         "aux_loss.mixed: losses_of_mine has no 'MixdLoad'; did you mean 'MixedLoad'?"
     )
     assert refused("losses_of_mine.MixedLoad.gone") == "aux_loss.mixed: losses_of_mine.MixedLoad has no 'gone'"
-    assert refused("limoe.aux_losses.classic.ZLos").endswith("has no attribute 'ZLos'); did you mean 'ZLoss'?")
+    assert refused("limoe.losses.auxiliary.classic.ZLos").endswith("has no attribute 'ZLos'); did you mean 'ZLoss'?")
     assert "No module named 'no_such_module'" in refused("no_such_module.MixedLoad")
     assert "No module named 'no_such_package'" in refused("package_of_mine.needy.Loss")  # needy itself is there
 

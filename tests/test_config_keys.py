@@ -9,8 +9,8 @@ from commands import limoe
 from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 
-from limoe.config import instantiate
-from limoe.config_keys import Factory, arguments_of
+from limoe.config.compose import instantiate
+from limoe.config.keys import Factory, arguments_of
 from limoe.errors import ConfigError, DataError, require_argument
 
 OWN = """

@@ -10,9 +10,9 @@ from omegaconf import DictConfig
 
 from limoe.accounting.anatomy import without_values
 from limoe.build import build_module
-from limoe.config import check, instantiate, plain, register_resolvers
-from limoe.model_settings import sparse_towers
-from limoe.verbs.info import model_info
+from limoe.cli.commands.info import model_info
+from limoe.config.compose import check, instantiate, plain, register_resolvers
+from limoe.config.model_settings import sparse_towers
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 VERBS = ("train", "eval", "atlas", "report", "export", "tokenizer", "info", "search")

@@ -14,7 +14,7 @@ LOSS = '''
 from jaxtyping import Float
 from torch import Tensor
 
-from limoe.aux_losses.base import AuxLoss
+from limoe.losses.auxiliary.base import AuxLoss
 from limoe.types import RouterOutput
 
 
@@ -52,7 +52,7 @@ class NoLoss:
 CALLBACK = '''
 from limoe.callbacks.base import TaskCallback
 from limoe.errors import ConfigError
-from limoe.types import RetrievalTask, ZeroShotTask
+from limoe.data.tasks.kinds import RetrievalTask, ZeroShotTask
 
 
 class StopAfter(TaskCallback):
@@ -89,7 +89,8 @@ DATA = '''
 from PIL import Image
 
 from limoe.data.bad_samples import BadSample, BadSamples, LeavesOutBad
-from limoe.types import Pair, PromptSource, ZeroShotTask
+from limoe.data.tasks.kinds import PromptSource, ZeroShotTask
+from limoe.types import Pair
 
 COLOURS = ("red", "green", "blue", "white")
 
@@ -285,7 +286,7 @@ def test_a_study_plans_its_trials(project: Path) -> None:
         ("aux_loss.noise_gap.scale=0", "aux_loss.noise_gap: scale must be > 0, got 0"),
         (
             "aux_loss=[no_loss]",
-            "aux_loss.no_loss._target_ must be the path of a class derived from limoe.aux_losses.base.AuxLoss, got",
+            "_target_ must be the path of a class derived from limoe.losses.auxiliary.base.AuxLoss, got",
         ),
         ("callbacks=[plain]", "callbacks.plain must be a Lightning callback (drop it: ~callbacks.plain), got"),
         ("model._target_=torch.nn.Identity", "model._target_ must be a limoe.models.dual_encoder.DualEncoder, got"),

@@ -11,8 +11,8 @@ from ranks import SECONDS, mean_over_ranks, run_two
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from limoe.contrastive import ContrastiveLoss, SigmoidContrastive, SoftmaxContrastive
-from limoe.distributed import all_gather, rank, world_size
+from limoe.losses.contrastive import ContrastiveLoss, SigmoidContrastive, SoftmaxContrastive
+from limoe.parallel.collectives import all_gather, rank, world_size
 
 
 def features(pairs: int, *, seed: int, dim: int = 5, aligned: bool = False) -> tuple[Tensor, Tensor]:

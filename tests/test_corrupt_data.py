@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from limoe.data.bad_samples import BadContent
-from limoe.data.captions import read_caption, read_description
-from limoe.data.images import decode_rgb
-from limoe.data.tokenizers import ByteBPE
-from limoe.data.transforms import EvalTransform, TrainTransform
+from limoe.data.images.decoding import decode_rgb
+from limoe.data.images.transforms import EvalTransform, TrainTransform
+from limoe.data.text.captions import read_caption, read_description
+from limoe.data.text.tokenizers import ByteBPE
 
 LEGEND = {  # what the list may say of a picture or text, and what we then do
     "ok": "ok",

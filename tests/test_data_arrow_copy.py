@@ -1,7 +1,7 @@
 import pyarrow as pa
 import pytest
 
-from limoe.data.arrow_copy import open_copy, write_copy
+from limoe.data.sources.arrow_copy import open_copy, write_copy
 
 
 def rows(count, *, image=b"x"):

@@ -2,7 +2,7 @@ from collections import Counter
 
 import pytest
 
-from limoe.data.tokenizers import sample_captions
+from limoe.data.text.tokenizers import sample_captions
 
 
 def test_few_captions_are_taken_as_they_are() -> None:

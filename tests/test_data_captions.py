@@ -3,7 +3,7 @@ import json
 import pytest
 
 from limoe.data.bad_samples import BadContent
-from limoe.data.captions import MAX_CAPTION, clean_caption, read_caption, read_description, read_fields
+from limoe.data.text.captions import MAX_CAPTION, clean_caption, read_caption, read_description, read_fields
 
 
 def kind_of(function, *args, **kwargs):

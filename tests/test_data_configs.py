@@ -9,7 +9,7 @@ from commands import limoe
 from test_configs import CONFIGS, composed
 from test_data_shard_stream import png, sample, write_shards, write_tar
 
-from limoe.config import instantiate
+from limoe.config.compose import instantiate
 
 SMALL = ["data.batch_size=4", "model.image_size=16", "tokenizer.vocab_size=300"]
 

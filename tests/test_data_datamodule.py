@@ -10,10 +10,10 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from limoe.data.datamodule import PairDataModule
+from limoe.data.images.transforms import EvalTransform, TrainTransform
 from limoe.data.pairs import PairSubset
-from limoe.data.synthetic import SyntheticScenes
-from limoe.data.tokenizers import ByteBPE
-from limoe.data.transforms import EvalTransform, TrainTransform
+from limoe.data.scenes.synthetic import SyntheticScenes
+from limoe.data.text.tokenizers import ByteBPE
 from limoe.errors import DataError
 
 scenes = partial(SyntheticScenes, image_size=16, seed=0)

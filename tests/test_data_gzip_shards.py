@@ -3,8 +3,8 @@ import gzip
 import numpy as np
 import pytest
 
-from limoe.data import gzip_shards
-from limoe.data.gzip_shards import is_gzip, unpack
+from limoe.data.shards import gzip_shards
+from limoe.data.shards.gzip_shards import is_gzip, unpack
 from limoe.errors import DataError
 
 CONTENT = np.random.default_rng(0).bytes(3_000_000)  # does not shrink: three chunks

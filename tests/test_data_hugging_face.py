@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from limoe.data.bad_samples import BadSampleError
-from limoe.data.hugging_face import HuggingFaceDataset
+from limoe.data.sources.hugging_face import HuggingFaceDataset
 from limoe.errors import DataError
 
 

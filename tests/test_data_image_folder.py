@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from limoe.data.bad_samples import BadSampleError
-from limoe.data.image_folder import ImageFolder
+from limoe.data.sources.image_folder import ImageFolder
 from limoe.errors import DataError
 
 

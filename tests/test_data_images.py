@@ -8,7 +8,7 @@ import pytest
 from PIL import Image, ImageFile
 
 from limoe.data.bad_samples import BadContent
-from limoe.data.images import FORMATS, decode_rgb
+from limoe.data.images.decoding import FORMATS, decode_rgb
 
 
 def encoded(image, kind="PNG", **settings):

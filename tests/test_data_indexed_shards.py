@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from shards import samples, tar_bytes, write_tar
 
-from limoe.data import indexed_shards
-from limoe.data.indexed_shards import index_shards, repeated_keys
+from limoe.data.shards import indexed_shards
+from limoe.data.shards.indexed_shards import index_shards, repeated_keys
 from limoe.errors import DataError
 
 
@@ -153,6 +153,6 @@ def test_repeated_keys_are_found_over_all_shards(tmp_path):
 
 
 def test_two_keys_with_one_hash_are_two_keys(tmp_path, monkeypatch):
-    monkeypatch.setattr("limoe.data.shard_index._key_hash", lambda key: 7)
+    monkeypatch.setattr("limoe.data.shards.index._key_hash", lambda key: 7)
     paths = [write_tar(tmp_path / f"{i}.tar", samples(*keys)) for i, keys in enumerate(["ab", "cb"])]
     assert repeated(*paths) == [3]

@@ -9,7 +9,7 @@ from PIL import Image
 from timm.data import create_transform
 from torchvision.transforms import v2
 
-from limoe.data.library_transforms import LibraryTransform, seeded
+from limoe.data.images.library_transforms import LibraryTransform, seeded
 
 PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8))
 TORCHVISION = {

@@ -4,10 +4,10 @@ import pytest
 import torch
 from faulty import FaultyScenes, broken_sample
 
+from limoe.data.images.transforms import EvalTransform, TrainTransform
 from limoe.data.loading import BatchCollate, EvalExamples, Example, TrainExamples, read_pair, stack_pictures
-from limoe.data.synthetic import SyntheticScenes
-from limoe.data.tokenizers import ByteBPE
-from limoe.data.transforms import EvalTransform, TrainTransform
+from limoe.data.scenes.synthetic import SyntheticScenes
+from limoe.data.text.tokenizers import ByteBPE
 from limoe.errors import DataError
 
 SCENES = SyntheticScenes(split="train", size=40, image_size=16, seed=0)

@@ -4,8 +4,8 @@ import pytest
 from PIL import Image
 
 from limoe.data.bad_samples import BadSample, BadSamples, LeavesOutBad
-from limoe.data.mixture import Mixture
 from limoe.data.pairs import DescribedPairs, Description
+from limoe.data.sources.mixture import Mixture
 from limoe.errors import DataError
 from limoe.types import Pair
 

@@ -1,5 +1,5 @@
 from limoe.data.pairs import PairSubset
-from limoe.data.synthetic import SyntheticScenes
+from limoe.data.scenes.synthetic import SyntheticScenes
 
 
 def test_a_subset_keeps_the_given_order():

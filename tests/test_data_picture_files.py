@@ -1,7 +1,7 @@
 import pytest
 
 from limoe.data.bad_samples import BadContent
-from limoe.data.picture_files import inside, read_picture
+from limoe.data.images.image_files import inside, read_picture
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_links_are_followed_inside_only(tmp_path):
 
 def test_files_that_cannot_be_read_are_named(tmp_path, monkeypatch):
     (tmp_path / "large.png").write_bytes(b"12345")
-    monkeypatch.setattr("limoe.data.picture_files.MAX_BYTES", 4)
+    monkeypatch.setattr("limoe.data.images.image_files.MAX_BYTES", 4)
     for name, kind in (
         ("none.png", "missing_file"),
         (".", "missing_file"),

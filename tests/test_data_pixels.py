@@ -2,7 +2,7 @@ import pytest
 import torch
 from timm.data import constants
 
-from limoe.data.pixels import NORMALIZATIONS, Normalize
+from limoe.data.images.pixels import NORMALIZATIONS, Normalize
 
 
 def test_unit_is_left_as_it_is() -> None:

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from limoe.data.prompts import cleaned, read_classes
+from limoe.data.text.prompts import cleaned, read_classes
 from limoe.errors import DataError
 
 GOOD = {

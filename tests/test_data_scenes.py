@@ -2,7 +2,7 @@ from random import Random
 
 import pytest
 
-from limoe.data.scenes import Item, Scene, relation, scene_captions
+from limoe.data.scenes.scenes import Item, Scene, relation, scene_captions
 
 
 def item(colour, shape, x, y, size="small"):

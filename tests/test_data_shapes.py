@@ -4,7 +4,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from limoe.data.shapes import COLOURS, HELD_OUT_COMBOS, SHAPES, TEXTURES, TRAIN_COMBOS, texture
+from limoe.data.scenes.shapes import COLOURS, HELD_OUT_COMBOS, SHAPES, TEXTURES, TRAIN_COMBOS, texture
 
 
 def test_held_out_combinations_leave_every_colour_and_shape_in_training():

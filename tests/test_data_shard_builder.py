@@ -3,9 +3,9 @@ import tarfile
 import pytest
 from shards import png, sample, samples, tar_bytes, write_tar
 
-from limoe.data import shard_builder
 from limoe.data.bad_samples import BadSample
-from limoe.data.shard_builder import describe, read_contents, split_name
+from limoe.data.shards import builder as shard_builder
+from limoe.data.shards.builder import describe, read_contents, split_name
 
 
 def contents(path):

@@ -3,9 +3,9 @@ import pickle
 import numpy as np
 import pytest
 
-from limoe.data import shard_index
 from limoe.data.bad_samples import BadSample
-from limoe.data.shard_index import RECORD, Located, ShardFacts, ShardIndex, Span, write_index
+from limoe.data.shards import index as shard_index
+from limoe.data.shards.index import RECORD, Located, ShardFacts, ShardIndex, Span, write_index
 from limoe.errors import DataError
 
 FACTS = ShardFacts(

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from limoe.data.bad_samples import BadSample
-from limoe.data.shard_stream import ShardStream
+from limoe.data.shards.stream import ShardStream
 from limoe.errors import DataError
 
 

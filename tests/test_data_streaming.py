@@ -4,11 +4,11 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from test_data_shard_stream import png, sample, write_shards, write_tar
 
-from limoe.data.shard_stream import ShardStream
-from limoe.data.streaming import StreamExamples, StreamingDataModule
-from limoe.data.synthetic import SyntheticScenes
-from limoe.data.tokenizers import ByteBPE
-from limoe.data.transforms import EvalTransform, TrainTransform
+from limoe.data.images.transforms import EvalTransform, TrainTransform
+from limoe.data.scenes.synthetic import SyntheticScenes
+from limoe.data.shards.stream import ShardStream
+from limoe.data.shards.streaming import StreamExamples, StreamingDataModule
+from limoe.data.text.tokenizers import ByteBPE
 from limoe.errors import DataError
 
 pytestmark = pytest.mark.filterwarnings(

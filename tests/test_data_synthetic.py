@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from limoe.data.scenes import Item, Scene
-from limoe.data.shapes import BACKGROUNDS, COLOURS, HELD_OUT_COMBOS
-from limoe.data.synthetic import SyntheticScenes, draw_scene
+from limoe.data.scenes.scenes import Item, Scene
+from limoe.data.scenes.shapes import BACKGROUNDS, COLOURS, HELD_OUT_COMBOS
+from limoe.data.scenes.synthetic import SyntheticScenes, draw_scene
 
 HELD_OUT = {" ".join(combo) for combo in HELD_OUT_COMBOS}
 

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from limoe.data.bad_samples import BadSampleError
-from limoe.data.table import Table
+from limoe.data.sources.table import Table
 from limoe.errors import DataError
 
 
@@ -250,7 +250,7 @@ def test_lines_that_a_row_may_have_swallowed_are_counted_one_by_one(tmp_path):
 
 
 def test_a_line_without_end_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("limoe.data.table_files.MAX_BYTES", 100)
+    monkeypatch.setattr("limoe.data.sources.table_files.MAX_BYTES", 100)
     for name, line in (("t.csv", "x.png," + "y" * 100), ("t.jsonl", '{"image": "' + "y" * 100)):
         (tmp_path / name).write_text("image,caption\n" + line)
         with pytest.raises(DataError, match=rf"{name}: line 2 has more than 100 bytes; mend or remove it"):

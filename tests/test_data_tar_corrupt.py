@@ -8,7 +8,7 @@ import pytest
 from shards import samples, write_tar
 
 from limoe.data.bad_samples import BadSampleError
-from limoe.data.tar_shards import TarShards
+from limoe.data.shards.tar_shards import TarShards
 from limoe.errors import DataError
 
 # Samples that come out, and what is counted; where the list of expectations leaves a choice, this is ours.

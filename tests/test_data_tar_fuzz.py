@@ -11,7 +11,7 @@ import pytest
 from shards import sample, tar_bytes
 
 from limoe.data.bad_samples import BadSampleError
-from limoe.data.tar_shards import TarShards
+from limoe.data.shards.tar_shards import TarShards
 from limoe.errors import LimoeError
 
 BLOCK = 512

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from shards import tar_bytes as tar_of
 
-from limoe.data.tar_members import TarMembers
+from limoe.data.shards.tar_members import TarMembers
 from limoe.errors import DataError
 
 FILES = {"a.txt": b"first", "b.png": bytes(range(256)) * 5, "empty.txt": b"", "c.json": b"{}"}

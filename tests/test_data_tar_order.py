@@ -7,9 +7,9 @@ from shards import samples, write_tar
 
 from limoe.data import datamodule
 from limoe.data.datamodule import PairDataModule
-from limoe.data.tar_shards import TarShards
-from limoe.data.tokenizers import ByteBPE
-from limoe.data.transforms import EvalTransform, TrainTransform
+from limoe.data.images.transforms import EvalTransform, TrainTransform
+from limoe.data.shards.tar_shards import TarShards
+from limoe.data.text.tokenizers import ByteBPE
 
 SIZES = (7, 1, 12, 9)  # 29 samples: 4 joint batches of 6, 5 samples are left over
 

@@ -7,10 +7,10 @@ from hydra import compose, initialize_config_dir
 from PIL import Image
 from shards import png, sample, samples, tar_bytes, write_tar
 
-from limoe.config import instantiate, register_resolvers
+from limoe.config.compose import instantiate, register_resolvers
 from limoe.data.bad_samples import BadSampleError
 from limoe.data.pairs import DescribedPairs
-from limoe.data.tar_shards import TarShards
+from limoe.data.shards.tar_shards import TarShards
 from limoe.errors import ConfigError, DataError
 
 

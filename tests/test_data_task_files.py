@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from limoe.data.task_files import read_karpathy, read_retrieval
+from limoe.data.tasks.task_files import read_karpathy, read_retrieval
 from limoe.errors import DataError
 
 

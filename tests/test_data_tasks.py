@@ -4,11 +4,10 @@ from collections import Counter
 import pytest
 
 from limoe.data.pairs import Description
-from limoe.data.prompts import ClassList
-from limoe.data.shapes import HELD_OUT_COMBOS
-from limoe.data.synthetic import SyntheticScenes
-from limoe.data.tar_shards import TarShards
-from limoe.data.tasks import (
+from limoe.data.scenes.shapes import HELD_OUT_COMBOS
+from limoe.data.scenes.synthetic import SyntheticScenes
+from limoe.data.shards.tar_shards import TarShards
+from limoe.data.tasks.factories import (
     all_captions_retrieval,
     few_shot,
     first_caption_retrieval,
@@ -19,6 +18,7 @@ from limoe.data.tasks import (
     zero_shot,
     zero_shot_from_file,
 )
+from limoe.data.text.prompts import ClassList
 from limoe.errors import DataError
 
 

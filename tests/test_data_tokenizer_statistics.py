@@ -1,9 +1,9 @@
 import pytest
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
-from limoe.data.text_tokenizer import TextTokenizer, fixed_length
-from limoe.data.tokenizer_statistics import measure, visible_pieces
-from limoe.data.tokenizers import ByteBPE
+from limoe.data.text.text_tokenizer import TextTokenizer, fixed_length
+from limoe.data.text.tokenizer_statistics import measure, visible_pieces
+from limoe.data.text.tokenizers import ByteBPE
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from torchvision.transforms import InterpolationMode, v2
 
-from limoe.data.transforms import EvalTransform, TrainTransform
+from limoe.data.images.transforms import EvalTransform, TrainTransform
 
 
 def gradient(width, height):

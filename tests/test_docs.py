@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
-from limoe import arguments
-from limoe.config import register_resolvers
-from limoe.verbs import all_verbs
+from limoe.cli import arguments
+from limoe.cli.commands import all_verbs
+from limoe.config.compose import register_resolvers
 
 REPO = Path(__file__).parents[1]
 PAGES = [REPO / "README.md", REPO / "CONTRIBUTING.md", *sorted((REPO / "docs").glob("*.md"))]

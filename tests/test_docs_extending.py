@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from limoe import cli
+from limoe.cli import main as cli
 
 PAGE = (Path(__file__).parents[1] / "docs" / "extending.md").read_text()
 FILES = dict(re.findall(r"^`([\w/.]+)`\n\n```(?:python|yaml)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL))

@@ -9,10 +9,11 @@ from builders import tiny_model
 from PIL import Image
 from ranks import run_two
 
+from limoe.data.tasks.kinds import FewShotTask, LabelledPictures, LinearProbeTask, RetrievalTask, Task, ZeroShotTask
 from limoe.evaluation.encode import Encoder, Picked
 from limoe.evaluation.metrics import Measure, TaskMetric
 from limoe.evaluation.tasks import evaluate_task
-from limoe.types import FewShotTask, LabelledPictures, LinearProbeTask, Pair, RetrievalTask, Task, ZeroShotTask
+from limoe.types import Pair
 
 
 class Pictures:

@@ -5,7 +5,7 @@ import pickle
 import pytest
 from torch.utils.data import DataLoader, Dataset
 
-from limoe.config_errors import explain
+from limoe.config.errors import explain
 from limoe.data.bad_samples import BadContent
 from limoe.errors import ArgumentError, ConfigError, DataError, LimoeError, require, require_argument
 

@@ -12,9 +12,9 @@ from PIL import Image
 from test_configs import CONFIGS, composed
 
 from limoe.build import build_tasks
-from limoe.config import plain
+from limoe.config.compose import plain
+from limoe.data.tasks.kinds import FewShotTask, LinearProbeTask, RetrievalTask
 from limoe.evaluation.tasks import task_chance
-from limoe.types import FewShotTask, LinearProbeTask, RetrievalTask
 
 FILES = {path.stem: path for path in sorted((CONFIGS / "eval").glob("*.yaml"))}
 SETS = {name for name, path in FILES.items() if "defaults:" in path.read_text() or name == "none"}

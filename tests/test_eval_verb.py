@@ -12,12 +12,12 @@ from PIL import Image
 from test_callbacks_eval import ColorData, ColorModel, few_shot_task, retrieval_task, zero_shot_task
 from test_configs import composed
 
+from limoe.cli.commands.eval import evaluate, evaluation_config, summary
 from limoe.errors import ConfigError
 from limoe.evaluation.encode import Encoder
 from limoe.evaluation.metrics import Answers
 from limoe.reporting.confusion import confusion_matrix, save_confusion, shown_classes
 from limoe.reporting.terminal import print_evaluations
-from limoe.verbs.eval import evaluate, evaluation_config, summary
 
 CHECKPOINT = {"path": "run/checkpoints/last.ckpt", "step": 7, "sha256": "ab"}
 

@@ -5,9 +5,9 @@ import pytest
 import torch
 from builders import decide, packed_groups, packed_pairs
 
-from limoe.aux_losses.classic import Importance, ZLoss
-from limoe.aux_losses.entropy import GlobalEntropy, LocalEntropy
 from limoe.errors import ArgumentError
+from limoe.losses.auxiliary.classic import Importance, ZLoss
+from limoe.losses.auxiliary.entropy import GlobalEntropy, LocalEntropy
 from limoe.models.moe import MoE
 from limoe.routing.expert_choice import ExpertChoiceRouter
 from limoe.routing.statistics import modality_statistics

@@ -9,12 +9,12 @@ from fake_checkpoint import config, state_of, write_checkpoint
 from safetensors.torch import load_file
 
 import limoe
-from limoe import export as export_module
 from limoe.build import build_model
+from limoe.checkpoints import export as export_module
+from limoe.checkpoints.export import export
+from limoe.checkpoints.pretrained import load
 from limoe.errors import ConfigError, DataError
-from limoe.export import export
 from limoe.files import sha256
-from limoe.pretrained import load
 
 FILES = {"model.safetensors", "config.json", "tokenizer.json", "README.md"}
 

@@ -6,7 +6,7 @@ import pytest
 from fake_run import TOP1, write_run
 
 from limoe.reporting.findings import duration, factor, headline, metric_sheet, number
-from limoe.reporting.run_folder import RunFolder, read_run
+from limoe.runs.folder import RunFolder, read_run
 
 
 def test_values_that_are_not_finite_are_shown(tmp_path):

@@ -6,8 +6,8 @@ import pytest
 import torch
 from builders import decide, packed_pairs, router_output
 
-from limoe.aux_losses.entropy import LocalEntropy
 from limoe.errors import ArgumentError
+from limoe.losses.auxiliary.entropy import LocalEntropy
 from limoe.routing.fixed import HashRouter, RandomRouter, RoundRobinRouter
 from limoe.routing.priority import bpr, text_first
 from limoe.types import PackedTokens, RouterOutput

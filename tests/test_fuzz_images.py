@@ -7,7 +7,7 @@ import pytest
 from mutated import good_pictures, mutations
 
 from limoe.data.bad_samples import BadContent
-from limoe.data.images import decode_rgb
+from limoe.data.images.decoding import decode_rgb
 
 
 def outcomes(*, count: int, seed: int) -> tuple[Counter[str], float]:

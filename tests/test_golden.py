@@ -14,16 +14,16 @@ from builders import decide, packed_groups, router_output, slot_dispatcher
 from reference import PRECISIONS, arrays, cases, close, fix_noise, group_losses, table
 from torch import Tensor
 
-from limoe.aux_losses.balance import Balance
-from limoe.aux_losses.base import AuxLoss
-from limoe.aux_losses.classic import Importance, Load, ZLoss
-from limoe.aux_losses.entropy import GlobalEntropy, LocalEntropy
-from limoe.contrastive import SigmoidContrastive, SoftmaxContrastive
+from limoe.losses.auxiliary.balance import Balance
+from limoe.losses.auxiliary.base import AuxLoss
+from limoe.losses.auxiliary.classic import Importance, Load, ZLoss
+from limoe.losses.auxiliary.entropy import GlobalEntropy, LocalEntropy
+from limoe.losses.contrastive import SigmoidContrastive, SoftmaxContrastive
 from limoe.models.moe import MoE
 from limoe.routing.dispatch import expert_capacity
 from limoe.routing.priority import bpr, first_come
 from limoe.routing.token_choice import TopKRouter, top_k_index
-from limoe.schedules import cosine, rsqrt
+from limoe.training.schedules import cosine, rsqrt
 from limoe.types import BUFFERS, IMAGE, TEXT, ExpertTokens
 
 ROUTER = [

@@ -20,8 +20,8 @@ from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from limoe.optim import adafactor, adamw, parameter_groups
-from limoe.schedules import Schedule, rsqrt
+from limoe.training.optim import adafactor, adamw, parameter_groups
+from limoe.training.schedules import Schedule, rsqrt
 
 SOURCE = "v_adafactor_lr"  # holds the initial parameters and gradients of most cases
 

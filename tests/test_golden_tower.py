@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from reference import arrays, cases, close, group_losses
 from torch import Tensor, nn
 
-from limoe.aux_losses.classic import Importance
-from limoe.contrastive import SigmoidContrastive
+from limoe.losses.auxiliary.classic import Importance
+from limoe.losses.contrastive import SigmoidContrastive
 from limoe.models.layers import ImageEmbed, TextEmbed
 from limoe.models.tower import Tower
 from limoe.routing.priority import bpr, first_come

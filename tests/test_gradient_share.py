@@ -9,8 +9,8 @@ from builders import Batches, quiet_trainer, tiny_batch, tiny_model
 from test_lit_module import NoContrast, aux_losses, fit, module
 from torch import Tensor, nn
 
-from limoe.aux_losses.base import AuxLossSet
 from limoe.callbacks.gradient_share import GradientShare, gradient_shares, router_weights
+from limoe.losses.auxiliary.base import AuxLossSet
 
 
 def test_shares_by_hand() -> None:

@@ -7,9 +7,9 @@ import pytest
 from rich.console import Console
 from test_configs import composed
 
+from limoe.cli.commands.info import model_info, run
 from limoe.errors import ConfigError
 from limoe.reporting.costs import cost_tables, gib, number
-from limoe.verbs.info import model_info, run
 
 KINDS = {
     "sparse": ["model=limoe_h14"],

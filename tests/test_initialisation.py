@@ -4,7 +4,7 @@ import pytest
 import torch
 from timm.layers import lecun_normal_ as timms
 
-from limoe.initialisation import lecun_normal_
+from limoe.nn.initialisation import lecun_normal_
 
 
 @pytest.mark.parametrize("shape", [(64, 48), (32, 3, 4, 4)])

@@ -8,14 +8,14 @@ from fake_run import trained, trial, write_run
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from limoe.config import config_dir, register_resolvers
+from limoe.cli.commands import report
+from limoe.config.compose import config_dir, register_resolvers
 from limoe.errors import ConfigError
 from limoe.studies.cost import Cost
 from limoe.studies.joint import joint_study
 from limoe.studies.plan import differences
 from limoe.studies.report import write_report
 from limoe.studies.run_set import digest, find_runs
-from limoe.verbs import report
 
 LOSS = "val/loss"
 

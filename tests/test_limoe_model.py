@@ -9,11 +9,11 @@ import torch
 from builders import packed_pairs, tiny_batch, tiny_model, top_k_router
 from torch import Tensor
 
-from limoe.aux_losses.base import AuxLossSet
-from limoe.aux_losses.classic import Importance, ZLoss
-from limoe.aux_losses.entropy import GlobalEntropy, LocalEntropy
-from limoe.contrastive import SoftmaxContrastive
 from limoe.errors import ArgumentError
+from limoe.losses.auxiliary.base import AuxLossSet
+from limoe.losses.auxiliary.classic import Importance, ZLoss
+from limoe.losses.auxiliary.entropy import GlobalEntropy, LocalEntropy
+from limoe.losses.contrastive import SoftmaxContrastive
 from limoe.models.limoe import LIMoE
 from limoe.models.tower import Tower
 from limoe.routing.priority import bpr

@@ -11,14 +11,14 @@ from builders import Batches, quiet_trainer, tiny_batch, tiny_model
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 
-from limoe.aux_losses.base import AuxLossSet
-from limoe.aux_losses.classic import Importance, Load, ZLoss
-from limoe.aux_losses.entropy import GlobalEntropy, LocalEntropy
-from limoe.contrastive import SigmoidContrastive, SoftmaxContrastive
-from limoe.lit_module import LIMoEModule
-from limoe.optim import adafactor, adamw, lion
-from limoe.schedules import warmup_stable_decay
-from limoe.step_update import StepUpdated
+from limoe.losses.auxiliary.base import AuxLossSet
+from limoe.losses.auxiliary.classic import Importance, Load, ZLoss
+from limoe.losses.auxiliary.entropy import GlobalEntropy, LocalEntropy
+from limoe.losses.contrastive import SigmoidContrastive, SoftmaxContrastive
+from limoe.nn.step_update import StepUpdated
+from limoe.training.lit_module import LIMoEModule
+from limoe.training.optim import adafactor, adamw, lion
+from limoe.training.schedules import warmup_stable_decay
 
 CONFIG = {"model": {"width": 16, "moe_layers": [1], "out_dim": None}, "seed": 0, "name": "tiny", "lr": 1e-3}
 

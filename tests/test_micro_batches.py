@@ -14,14 +14,14 @@ from test_lit_module import aux_losses, module
 from torch import Tensor, nn
 
 import limoe.models.layers
-from limoe.aux_losses.base import AuxLoss, AuxLossSet
-from limoe.aux_losses.classic import Importance, Load, ZLoss
-from limoe.aux_losses.entropy import GlobalEntropy, LocalEntropy
-from limoe.contrastive import ContrastiveLoss, SigmoidContrastive, SoftmaxContrastive
-from limoe.micro_batches import encode
+from limoe.losses.auxiliary.base import AuxLoss, AuxLossSet
+from limoe.losses.auxiliary.classic import Importance, Load, ZLoss
+from limoe.losses.auxiliary.entropy import GlobalEntropy, LocalEntropy
+from limoe.losses.contrastive import ContrastiveLoss, SigmoidContrastive, SoftmaxContrastive
 from limoe.routing.priority import first_come
 from limoe.routing.statistics import modality_statistics
 from limoe.routing.token_choice import TopKRouter
+from limoe.training.micro_batches import encode
 from limoe.types import MODALITIES, Batch, ModelOutput, PackedTokens
 
 PAIRS = 16

@@ -6,9 +6,9 @@ import pytest
 import torch
 from builders import decide, packed_pairs
 
-from limoe.aux_losses.classic import Importance, Load, ZLoss
-from limoe.aux_losses.entropy import GlobalEntropy, LocalEntropy
 from limoe.errors import ArgumentError
+from limoe.losses.auxiliary.classic import Importance, Load, ZLoss
+from limoe.losses.auxiliary.entropy import GlobalEntropy, LocalEntropy
 from limoe.routing.modality import ModalityExpertsRouter, PerModalityRouter
 from limoe.routing.priority import bpr
 from limoe.routing.statistics import modality_statistics

@@ -5,7 +5,7 @@ from typing import Any
 import yaml
 from fake_checkpoint import DENSE, METRICS, config
 
-from limoe.config import plain
+from limoe.config.compose import plain
 from limoe.reporting.model_card import model_card
 
 
@@ -37,7 +37,7 @@ def test_facts_of_the_run() -> None:
     assert {f"| {key} | {value} |" for key, value in rows.items()} <= set(text.splitlines())
     assert "`limoe train experiment=demo`" in text and "1,234,567 numbers" in text
     assert "Sparse `limoe.models.limoe.LIMoE`" in text
-    assert "limoe.data.synthetic.SyntheticScenes (split=train, size=20000" in text
+    assert "limoe.data.scenes.synthetic.SyntheticScenes (split=train, size=20000" in text
     assert text.endswith("in mind.\n")
 
 
@@ -54,7 +54,7 @@ def test_an_earlier_step_is_marked() -> None:
 
 def test_folders_of_the_trainer_stay_out() -> None:
     text = card("data=emoji", "eval=none", "data.root=/home/somebody/emoji-captions")
-    assert "limoe.data.tar_shards.TarShards" in text and "somebody" not in text
+    assert "limoe.data.shards.tar_shards.TarShards" in text and "somebody" not in text
 
 
 def test_text_cannot_leave_its_place() -> None:

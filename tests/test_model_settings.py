@@ -10,10 +10,10 @@ from test_configs import CONFIGS, composed
 
 from limoe.accounting.anatomy import anatomy
 from limoe.accounting.flops import flops
-from limoe.config import check, plain
+from limoe.cli.commands.eval import evaluation_config
+from limoe.config.compose import check, plain
+from limoe.config.model_settings import check_model, dense_twin, sparse_towers, towers, two_tower_twin
 from limoe.errors import ConfigError
-from limoe.model_settings import check_model, dense_twin, sparse_towers, towers, two_tower_twin
-from limoe.verbs.eval import evaluation_config
 
 
 def settings(name: str) -> dict[str, Any]:

@@ -14,8 +14,8 @@ from test_lit_module import fit, module
 from torch import Tensor
 
 from limoe.callbacks.non_finite_guard import NonFiniteGuard
-from limoe.contrastive import SoftmaxContrastive
 from limoe.errors import DivergedError
+from limoe.losses.contrastive import SoftmaxContrastive
 
 
 class Breaks(SoftmaxContrastive):

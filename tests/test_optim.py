@@ -5,8 +5,8 @@ import torch
 from builders import tiny_batch, tiny_model
 from torch import nn
 
-from limoe.contrastive import SoftmaxContrastive
-from limoe.optim import adafactor, adamw, lion, parameter_groups
+from limoe.losses.contrastive import SoftmaxContrastive
+from limoe.training.optim import adafactor, adamw, lion, parameter_groups
 
 FACTORIES = [adamw, adafactor, lion]
 

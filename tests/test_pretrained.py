@@ -17,11 +17,11 @@ from PIL import Image
 from safetensors.torch import save_file
 
 import limoe
-from limoe.config import instantiate
+from limoe.checkpoints.export import export
+from limoe.checkpoints.pretrained import CONFIG, TOKENIZER, WEIGHTS, ImageTextEncoder, load, self_contained
+from limoe.config.compose import instantiate
 from limoe.errors import DataError
-from limoe.export import export
 from limoe.files import sha256
-from limoe.pretrained import CONFIG, TOKENIZER, WEIGHTS, ImageTextEncoder, load, self_contained
 
 TEXTS = ["a red circle", "", "a blue square above a red circle and much more"]
 # Two towers, the text side sparse; the image side of timm, which must not fetch anything when it is loaded.
@@ -81,7 +81,7 @@ def test_outputs_are_those_of_the_checkpoint(tmp_path: Path, overrides: tuple[st
 
 def test_two_towers_come_back_too(tmp_path: Path) -> None:
     model: Any = instantiate(TWO_TOWER).eval()
-    run = {"model": TWO_TOWER, "tokenizer": {}, "optimizer": {"_target_": "limoe.optim.adamw", "lr": 1e-3}}
+    run = {"model": TWO_TOWER, "tokenizer": {}, "optimizer": {"_target_": "limoe.training.optim.adamw", "lr": 1e-3}}
     run |= {"data": {"module": {"eval_transform": transform(16), "batch_size": 4}}, "trainer": {"max_steps": 7}}
     state = {f"model.{name}": value for name, value in model.state_dict().items()}
     write_checkpoint(tmp_path / "run", state_dict=state, hyper_parameters=run)
@@ -90,7 +90,7 @@ def test_two_towers_come_back_too(tmp_path: Path) -> None:
 
 
 def transform(size: int) -> dict[str, Any]:
-    return {"_target_": "limoe.data.transforms.EvalTransform", "image_size": size}
+    return {"_target_": "limoe.data.images.transforms.EvalTransform", "image_size": size}
 
 
 def assert_equal(encoder: ImageTextEncoder, model: Any) -> None:
@@ -149,7 +149,7 @@ def test_neither_lightning_nor_hydra_is_imported(exported: Path) -> None:
                      "matplotlib", "jinja2", "pandas"):
             sys.modules[name] = None  # an import of it now fails
         import limoe
-        light = "limoe.pretrained" not in sys.modules and "timm" not in sys.modules
+        light = "limoe.checkpoints.pretrained" not in sys.modules and "timm" not in sys.modules
         from PIL import Image
         model = limoe.load(sys.argv[1])
         print(light, *model.encode_text(["a"]).shape, *model.encode_image([Image.new("RGB", (9, 9))]).shape)

@@ -7,13 +7,13 @@ import torch
 from fake_checkpoint import config, write_checkpoint
 
 from limoe.build import build_model
-from limoe.config import plain
-from limoe.data.transforms import EvalTransform
+from limoe.checkpoints.rebuild import rebuild
+from limoe.config.compose import plain
+from limoe.data.images.transforms import EvalTransform
 from limoe.errors import DataError
-from limoe.rebuild import rebuild
 from limoe.routing.priority import bpr
 
-EVAL = "limoe.data.transforms.EvalTransform"
+EVAL = "limoe.data.images.transforms.EvalTransform"
 
 
 def test_values_lists_and_dicts_come_through() -> None:
@@ -65,9 +65,9 @@ def test_equal_to_hydra(routing: str) -> None:
         "webdataset.gopen",
         "subprocess.Popen",
         "hydra.utils.instantiate",
-        "limoe.cli.main",
-        "limoe.run_record.subprocess",
-        "limoe.data.tar_shards.TarShards",
+        "limoe.cli.main.main",
+        "limoe.runs.record.subprocess",
+        "limoe.data.shards.tar_shards.TarShards",
         "limoe.models",
         "Limoe.models.limoe.LIMoE",
         " limoe.models.limoe.LIMoE",

@@ -5,9 +5,9 @@ import torch
 from builders import tiny_batch, tiny_model
 from torch import Tensor, nn
 
-from limoe.contrastive import SoftmaxContrastive
-from limoe.recompute import recomputed
-from limoe.step_update import StepUpdated
+from limoe.losses.contrastive import SoftmaxContrastive
+from limoe.nn.recompute import recomputed
+from limoe.nn.step_update import StepUpdated
 from limoe.types import Batch
 
 

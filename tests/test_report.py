@@ -13,7 +13,7 @@ from PIL import Image
 from limoe.errors import DataError
 from limoe.reporting import figures
 from limoe.reporting.report import build
-from limoe.reporting.run_folder import read_run
+from limoe.runs.folder import read_run
 
 HEALTH = (
     '{"step": 0, "layer": 1, "modality": "text", "success_rate": 1, "load": [0.5, 0.5], '

@@ -13,15 +13,15 @@ from hydra import compose, initialize_config_dir
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from limoe.config import instantiate, register_resolvers
+from limoe.config.compose import instantiate, register_resolvers
 from limoe.models.limoe import LIMoE
 from limoe.models.moe import MoE
+from limoe.nn.step_update import StepUpdated
 from limoe.routing import dispatch
 from limoe.routing.base import Router
 from limoe.routing.modality import PerModalityRouter
 from limoe.routing.priority import bpr, first_come, image_first, text_first
 from limoe.routing.token_choice import TokenChoiceRouter, TopKRouter
-from limoe.step_update import StepUpdated
 from limoe.types import BUFFERS, IMAGE, TEXT, Dispatcher, ExpertTokens, PackedTokens, RouterOutput
 
 CONFIGS = Path(__file__).parents[1] / "configs"

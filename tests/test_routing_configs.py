@@ -11,7 +11,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 from limoe.build import build_module
-from limoe.config import check, instantiate, register_resolvers
+from limoe.config.compose import check, instantiate, register_resolvers
 from limoe.errors import ConfigError
 from limoe.routing.priority import bpr, first_come
 from limoe.types import Batch

@@ -6,7 +6,7 @@ import math
 import pytest
 from fake_run import write_csv, write_run
 
-from limoe.reporting.run_folder import read_run
+from limoe.runs.folder import read_run
 
 
 def test_health_of_a_run_without_counts_weighs_both_modalities_equally(tmp_path):

@@ -14,7 +14,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 import limoe
 from limoe.errors import ConfigError
-from limoe.run_record import RunRecord, git_commit, versions
+from limoe.runs.record import RunRecord, git_commit, versions
 
 
 def record(folder: Path) -> RunRecord:

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from limoe.schedules import cosine, rsqrt, warmup_stable_decay
+from limoe.training.schedules import cosine, rsqrt, warmup_stable_decay
 
 
 def test_rsqrt_at_hand_computed_steps() -> None:

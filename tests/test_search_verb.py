@@ -11,11 +11,11 @@ import yaml
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from limoe.config import register_resolvers
+from limoe.cli.commands.search import chosen, run
+from limoe.config.compose import register_resolvers
 from limoe.errors import ConfigError, DataError
 from limoe.search.space import read_search
 from limoe.studies import trial
-from limoe.verbs.search import chosen, run
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 PROGRAM = """
@@ -118,7 +118,7 @@ def test_errors(folder: Path, words: list[str], keys: dict[str, Any], message: s
 @pytest.mark.parametrize("package", ["optuna", "pandas"])
 def test_without_a_package_one_line_says_what_to_install(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, package, None)
-    for name in [name for name in sys.modules if name.startswith(("limoe.search", "limoe.verbs.search"))]:
+    for name in [name for name in sys.modules if name.startswith(("limoe.search", "limoe.cli.commands.search"))]:
         monkeypatch.delitem(sys.modules, name)
     with pytest.raises(ConfigError, match=rf"^a search needs the package {package}: pip install {package}$"):
-        importlib.import_module("limoe.verbs.search")
+        importlib.import_module("limoe.cli.commands.search")

@@ -7,8 +7,8 @@ import pytest
 from fake_run import write_run
 from hydra import initialize_config_dir
 
-from limoe.config import config_dir, register_resolvers
-from limoe.reporting.run_folder import read_run
+from limoe.config.compose import config_dir, register_resolvers
+from limoe.runs.folder import read_run
 from limoe.studies.cost import costs_of
 from limoe.studies.plan import plan_study
 from limoe.studies.results import Row

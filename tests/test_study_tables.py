@@ -13,8 +13,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from limoe.errors import DataError
-from limoe.reporting.run_folder import RunFolder, steps_done
 from limoe.reporting.sheets import as_csv, as_latex
+from limoe.runs.folder import RunFolder, steps_done
 from limoe.studies.cost import Cost
 from limoe.studies.curves import MAX_POINTS, _curves, _line, metric_figures
 from limoe.studies.plan import Plan, differences, load_trial

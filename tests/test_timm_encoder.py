@@ -13,13 +13,13 @@ from test_configs import composed
 from torch.nn import functional as F
 
 from limoe.build import build_model, build_module
-from limoe.contrastive import SoftmaxContrastive
 from limoe.errors import ArgumentError, ConfigError
 from limoe.evaluation.encode import evaluating
+from limoe.losses.contrastive import SoftmaxContrastive
 from limoe.models.encoders import TextEncoder
 from limoe.models.timm_encoder import TimmEncoder
 from limoe.models.two_tower import TwoTower
-from limoe.optim import parameter_groups
+from limoe.training.optim import parameter_groups
 
 VIT = {"name": "test_vit", "image_size": 32, "settings": {"img_size": 32}}  # timm's tiniest, made for tests
 

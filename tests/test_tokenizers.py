@@ -4,8 +4,8 @@ import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from limoe.data.text_tokenizer import TextTokenizer
-from limoe.data.tokenizers import ByteBPE, TokenizerFile, Unigram
+from limoe.data.text.text_tokenizer import TextTokenizer
+from limoe.data.text.tokenizers import ByteBPE, TokenizerFile, Unigram
 from limoe.errors import DataError
 
 CAPTIONS = ["a red circle", "A Red Square above a red circle", "two blue circles", "the square is blue"] * 5

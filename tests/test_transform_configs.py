@@ -8,10 +8,10 @@ import torch
 from PIL import Image
 from test_configs import CONFIGS, composed
 
-from limoe.config import instantiate
+from limoe.config.compose import instantiate
 from limoe.data.datamodule import PairDataModule
-from limoe.data.synthetic import SyntheticScenes
-from limoe.data.tokenizers import ByteBPE
+from limoe.data.scenes.synthetic import SyntheticScenes
+from limoe.data.text.tokenizers import ByteBPE
 
 
 def options(group: str) -> list[str]:

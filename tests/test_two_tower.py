@@ -10,17 +10,17 @@ import torch
 from builders import TINY, Batches, quiet_trainer, tiny_batch, top_k_router
 from torch import Tensor, nn
 
-from limoe.aux_losses.base import AuxLossSet
-from limoe.aux_losses.classic import Importance
-from limoe.aux_losses.entropy import LocalEntropy
 from limoe.callbacks.collapse_alarm import CollapseAlarm
 from limoe.callbacks.routing_health import RoutingHealth
-from limoe.contrastive import SoftmaxContrastive
 from limoe.errors import ArgumentError
-from limoe.lit_module import LIMoEModule
+from limoe.losses.auxiliary.base import AuxLossSet
+from limoe.losses.auxiliary.classic import Importance
+from limoe.losses.auxiliary.entropy import LocalEntropy
+from limoe.losses.contrastive import SoftmaxContrastive
 from limoe.models.encoders import ImageEncoder, TextEncoder
 from limoe.models.two_tower import TwoTower
-from limoe.optim import adamw
+from limoe.training.lit_module import LIMoEModule
+from limoe.training.optim import adamw
 from limoe.types import IMAGE, TEXT, Batch, ModelOutput
 
 TOWER = {"width": 16, "depth": 2, "num_heads": 2, "mlp_dim": 32, "num_experts": 4, "expert_init": "independent"}

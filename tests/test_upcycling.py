@@ -13,11 +13,11 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from limoe.build import build_model, initialise
+from limoe.checkpoints.export import export
+from limoe.checkpoints.upcycling import CheckpointWeights, TimmViTWeights, upcycled
 from limoe.errors import DataError
-from limoe.export import export
 from limoe.models.encoders import ImageEncoder
 from limoe.models.limoe import LIMoE
-from limoe.upcycling import CheckpointWeights, TimmViTWeights, upcycled
 
 RENORMALISED = {"renormalize_gates": True}
 VIT: dict[str, Any] = {"img_size": 8, "patch_size": 4, "embed_dim": 16, "depth": 2, "num_heads": 2, "mlp_ratio": 2}
@@ -219,7 +219,7 @@ def test_weights_by_name_are_timms(monkeypatch: pytest.MonkeyPatch) -> None:
         return backbone
 
     backbone = vit()
-    monkeypatch.setattr("limoe.upcycling.timm.create_model", create_model)
+    monkeypatch.setattr("limoe.checkpoints.upcycling.timm.create_model", create_model)
     model = tiny_model(moe_layers=())
     TimmViTWeights(name="vit_x")(model, tokenizer=tokenizer())
     assert asked == {"name": "vit_x", "pretrained": True, "num_classes": 0}

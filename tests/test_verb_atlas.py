@@ -8,8 +8,8 @@ import pytest
 from omegaconf import DictConfig
 from test_configs import composed
 
+from limoe.cli.commands.atlas import run
 from limoe.errors import ConfigError, DataError
-from limoe.verbs.atlas import run
 
 SMALL = ("pairs=12", "knock_out_pictures=6", "examples=2", "patches=4", "words=4", "accelerator=cpu")
 

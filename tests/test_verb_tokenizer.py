@@ -10,9 +10,9 @@ import pytest
 import torch
 from test_configs import CONFIGS, composed
 
-from limoe import cli
-from limoe.config import instantiate
-from limoe.data.text_tokenizer import TextTokenizer
+from limoe.cli import main as cli
+from limoe.config.compose import instantiate
+from limoe.data.text.text_tokenizer import TextTokenizer
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ def names(folder: str, *patterns: str) -> set[str]:
 
 def test_the_package_is_whole(content: dict[str, Path]) -> None:
     code = names("src/limoe", "**/*")
-    assert {"cli.py", "py.typed", "studies/study.html.j2"} <= code
+    assert {"cli/main.py", "py.typed", "studies/study.html.j2"} <= code
     assert {f"limoe/{name}" for name in code} <= set(content)
 
 
@@ -53,4 +53,4 @@ def test_the_distribution_has_a_name_of_its_own() -> None:
     """On package indexes the name limoe belongs to another project; the command and the import keep it."""
     project = tomllib.loads((REPO / "pyproject.toml").read_text())["project"]
     assert project["name"] == "limoe-template"
-    assert project["scripts"] == {"limoe": "limoe.cli:main"}
+    assert project["scripts"] == {"limoe": "limoe.cli.main:main"}

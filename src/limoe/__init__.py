@@ -9,7 +9,7 @@ ensure_torchvision_importable()  # before anything imports timm, torchmetrics or
 
 __version__ = "0.1.0"
 
-_LAZY = {"load": "limoe.pretrained"}  # what users call by `limoe.<name>`, imported when first asked for
+_LAZY = {"load": "limoe.checkpoints.pretrained"}  # what users call by `limoe.<name>`, imported when first asked for
 
 
 def __getattr__(name: str) -> Any:

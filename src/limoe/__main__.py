@@ -1,6 +1,6 @@
 """`python -m limoe` is `limoe`."""
 
-from limoe.cli import main
+from limoe.cli.main import main
 
 if __name__ == "__main__":
     main()

@@ -8,19 +8,19 @@ import torch
 from omegaconf import DictConfig
 from torch import nn
 
-from limoe.aux_losses.base import AuxLossSet
 from limoe.callbacks.base import TaskCallback
-from limoe.checkpoints import model_state
-from limoe.compilation import compile_blocks
-from limoe.config import instantiate, plain
-from limoe.config_keys import arguments_of
+from limoe.checkpoints.files import model_state
+from limoe.checkpoints.upcycling import Start
+from limoe.config.compose import instantiate, plain
+from limoe.config.keys import arguments_of
 from limoe.data.datamodule import PairDataModule
-from limoe.data.text_tokenizer import TextTokenizer
+from limoe.data.tasks.kinds import Task
+from limoe.data.text.text_tokenizer import TextTokenizer
 from limoe.errors import require
-from limoe.lit_module import LIMoEModule
+from limoe.losses.auxiliary.base import AuxLossSet
+from limoe.models.compilation import compile_blocks
 from limoe.models.dual_encoder import DualEncoder
-from limoe.types import Task
-from limoe.upcycling import Start
+from limoe.training.lit_module import LIMoEModule
 
 Tasks = dict[str, Task]
 

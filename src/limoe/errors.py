@@ -28,7 +28,7 @@ class ConfigError(LimoeError):
 class ArgumentError(LimoeError):
     """A constructor's argument breaks a rule, in the constructor's own words: it knows no config key.
 
-    Whoever knows where the argument was set, such as `limoe.config.instantiate`, adds the dotted key.
+    Whoever knows where the argument was set, such as `limoe.config.compose.instantiate`, adds the dotted key.
 
     Args:
         message: begins with the name of the argument.

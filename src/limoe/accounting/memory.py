@@ -12,7 +12,7 @@ from limoe.accounting.parameters import count
 from limoe.models.layers import Block, ImageEmbed, TextEmbed
 from limoe.models.moe import MoE
 
-_MIN_FACTORED = 32  # the smallest second-largest axis that Adafactor factors (limoe.optim)
+_MIN_FACTORED = 32  # the smallest second-largest axis that Adafactor factors (limoe.training.optim)
 _ROUTER_COPIES = 5  # arrays [T, E] in float32 that a router and its losses keep: logits, noisy, gates, log-softmax, p
 _LOGIT_COPIES = 3  # arrays [B, B] in float32 at the peak: logits, their log-softmax, a gradient
 

@@ -16,9 +16,9 @@ from tqdm import tqdm
 from limoe.data.datamodule import PairDataModule
 from limoe.data.loading import BatchCollate, EvalExamples
 from limoe.evaluation.encode import Picked, evaluating
-from limoe.micro_batches import merge_outputs
 from limoe.models.moe import MoE
 from limoe.routing.base import Router
+from limoe.training.micro_batches import merge_outputs
 from limoe.types import MODALITIES, Batch, PairDataset, RouterOutput
 
 

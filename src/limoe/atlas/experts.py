@@ -8,7 +8,7 @@ from torch import Tensor
 from limoe.atlas.collect import SparseLayer, Tokens, in_rows
 from limoe.atlas.patches import PatchGrid, top_patches
 from limoe.atlas.words import Speller, WordCounts, by_share
-from limoe.data.text_tokenizer import TextTokenizer
+from limoe.data.text.text_tokenizer import TextTokenizer
 from limoe.routing.statistics import OWN_MAJORITY, OWN_SHARE, QUANTILES, ModalityStatistics, modality_statistics
 from limoe.types import IMAGE, MODALITIES, TEXT, RouterOutput
 

@@ -5,11 +5,12 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from limoe.config import dataset_root, instantiate
+from limoe.config.compose import dataset_root, instantiate
+from limoe.config.model_settings import sparse_towers
+from limoe.config.trees import mapped, moved
+from limoe.data.tasks.kinds import FewShotTask, LinearProbeTask, Task, ZeroShotTask
 from limoe.errors import ConfigError, require
-from limoe.model_settings import sparse_towers
-from limoe.trees import mapped, moved
-from limoe.types import FewShotTask, LinearProbeTask, PairDataset, Task, ZeroShotTask
+from limoe.types import PairDataset
 
 AUTO = "auto"
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from limoe.errors import ConfigError
 from limoe.files import read_object, write_json, write_text
-from limoe.run_files import ATLAS
+from limoe.runs.layout import ATLAS
 
 PAGE, NUMBERS = "index.html", "atlas.json"
 

@@ -13,11 +13,12 @@ from limoe.atlas.collect import SparseLayer, choose
 from limoe.atlas.probe import Probe
 from limoe.atlas.settings import Settings
 from limoe.data.datamodule import PairDataModule
+from limoe.data.tasks.kinds import ZeroShotTask
 from limoe.evaluation.bootstrap import bootstrap_interval
 from limoe.evaluation.encode import evaluating
 from limoe.evaluation.ranks import ranked
 from limoe.evaluation.zero_shot import chance_top_k, class_embeddings, classify, prompts_of
-from limoe.types import IMAGE, TEXT, ZeroShotTask
+from limoe.types import IMAGE, TEXT
 
 
 class KnockOut:

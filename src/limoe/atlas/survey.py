@@ -16,8 +16,9 @@ from limoe.atlas.patches import PatchGrid
 from limoe.atlas.settings import RUN, Settings
 from limoe.atlas.words import WordCounts
 from limoe.data.datamodule import PairDataModule
+from limoe.data.tasks.kinds import ZeroShotTask
 from limoe.errors import require
-from limoe.types import IMAGE, TEXT, Batch, PairDataset, RouterOutput, ZeroShotTask
+from limoe.types import IMAGE, TEXT, Batch, PairDataset, RouterOutput
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from limoe.data.text_tokenizer import TextTokenizer
+from limoe.data.text.text_tokenizer import TextTokenizer
 
 _MARKS = ("Ġ", "▁")  # what byte-level BPE and SentencePiece write in front of a token that begins a word ...
 _PIECE = "##"  # ... and WordPiece in front of one that does not

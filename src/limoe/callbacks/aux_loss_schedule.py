@@ -8,8 +8,8 @@ import lightning as L
 
 from limoe.callbacks.base import RunCallback
 from limoe.errors import ArgumentError, require_argument
-from limoe.lit_module import LIMoEModule
-from limoe.schedules import Schedule
+from limoe.training.lit_module import LIMoEModule
+from limoe.training.schedules import Schedule
 
 
 def constant(*, value: float) -> Schedule:

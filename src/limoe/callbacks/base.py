@@ -5,8 +5,8 @@ from typing import Any
 
 import lightning as L
 
-from limoe.lit_module import LIMoEModule
-from limoe.types import Task
+from limoe.data.tasks.kinds import Task
+from limoe.training.lit_module import LIMoEModule
 
 
 class RunCallback(L.Callback):

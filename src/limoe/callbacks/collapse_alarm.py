@@ -7,13 +7,13 @@ from typing import Any, cast
 
 import lightning as L
 
-from limoe.aux_losses.base import AuxLossSet
-from limoe.aux_losses.entropy import MIN_FRACTION, GlobalEntropy
 from limoe.callbacks.base import RunCallback
 from limoe.callbacks.routing_health import HealthRecord, RoutingHealth, append_lines
 from limoe.errors import LimoeError, require_argument
-from limoe.lit_module import LIMoEModule
-from limoe.run_files import ALARMS
+from limoe.losses.auxiliary.base import AuxLossSet
+from limoe.losses.auxiliary.entropy import MIN_FRACTION, GlobalEntropy
+from limoe.runs.layout import ALARMS
+from limoe.training.lit_module import LIMoEModule
 
 _ACTIONS = ("warn", "stop", "boost")
 

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from limoe.errors import require_argument
-from limoe.lit_module import LIMoEModule
+from limoe.training.lit_module import LIMoEModule
 
 
 class GradientShare(L.Callback):

@@ -6,7 +6,7 @@ from typing import Any
 import lightning as L
 from torch import nn
 
-from limoe.errors import ConfigError, require
+from limoe.errors import LimoeError, require_argument
 from limoe.routing.base import Router
 from limoe.routing.priority import Priority, get_priority
 
@@ -23,19 +23,20 @@ class PriorityToggle(L.Callback):
         unit: "step" (optimizer steps) or "epoch".
 
     Raises:
-        ConfigError: unknown unit or priority, negative position.
+        ArgumentError: unknown unit, negative position.
+        ConfigError: unknown priority.
     """
 
     def __init__(
         self, *, train: Mapping[int, str] | None = None, eval: Mapping[int, str] | None = None, unit: str = "step"
     ) -> None:
-        require(unit in ("step", "epoch"), "callbacks.priority_toggle.unit", "'step' or 'epoch'", unit)
+        require_argument(unit in ("step", "epoch"), "unit", "'step' or 'epoch'", unit)
         self.unit = unit
         self.train, self.eval = _phases("train", train), _phases("eval", eval)
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if not routers_with_priority(pl_module):
-            raise ConfigError("callbacks.priority_toggle: no router of this model has a priority; leave it out")
+            raise LimoeError("priority_toggle: no router of this model has a priority; leave the callback out")
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
@@ -69,5 +70,5 @@ def _phases(name: str, spec: Mapping[int, str] | None) -> list[tuple[int, Priori
     starts = sorted(spec or {})
     for start in starts:
         is_position = isinstance(start, int) and start >= 0
-        require(is_position, f"callbacks.priority_toggle.{name}", "a map from whole numbers >= 0 to priorities", start)
+        require_argument(is_position, name, "a map from whole numbers >= 0 to priorities", start)
     return [(start, get_priority((spec or {})[start])) for start in starts]

@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 import lightning as L
 import torch
 
+from limoe.config.trees import strict_json
 from limoe.errors import require_argument
 from limoe.routing.statistics import QUANTILES, ModalityStatistics, RoutingSums, statistics
-from limoe.run_files import HEALTH
-from limoe.trees import strict_json
+from limoe.runs.layout import HEALTH
 from limoe.types import MODALITIES, RouterOutput
 
 _LOGGED = (

@@ -10,12 +10,12 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 
 from limoe.callbacks.base import TaskCallback
+from limoe.data.tasks.kinds import ZeroShotTask
 from limoe.errors import require_argument
 from limoe.evaluation.encode import Encoder, EvaluationData, Picked
 from limoe.evaluation.zero_shot import classify
 from limoe.files import write_json
-from limoe.run_files import SAMPLE_LIST, SAMPLES
-from limoe.types import ZeroShotTask
+from limoe.runs.layout import SAMPLE_LIST, SAMPLES
 
 _TOP = 3
 _SIDE = 160  # pixels of the longer side of a saved picture

@@ -6,10 +6,10 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
 from limoe.callbacks.base import TaskCallback
+from limoe.data.tasks.kinds import FewShotTask, RetrievalTask, ZeroShotTask
 from limoe.errors import require_argument
 from limoe.evaluation.encode import Encoder
 from limoe.evaluation.tasks import evaluate_task
-from limoe.types import FewShotTask, RetrievalTask, ZeroShotTask
 
 
 class TaskValidation(TaskCallback):

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 import torch.distributed as dist
 
 from limoe.data.bad_samples import BadSample, BadSamples, bad_of
-from limoe.distributed import rank, world_size
 from limoe.errors import DataError, one_line, require_argument
+from limoe.parallel.collectives import rank, world_size
 from limoe.types import PairDataset
 
 log = logging.getLogger(__name__)

@@ -21,10 +21,10 @@ from limoe.data.bad_policy import BadSamplePolicy
 from limoe.data.bad_samples import BadSamples, bad_of
 from limoe.data.loading import BatchCollate, EvalExamples, ResumableLoader, TrainExamples, stack_pictures
 from limoe.data.sampler import EpochSampler
-from limoe.data.text_tokenizer import TextTokenizer
-from limoe.data.tokenizers import TokenizerFactory
-from limoe.distributed import rank, world_size
+from limoe.data.text.text_tokenizer import TextTokenizer
+from limoe.data.text.tokenizers import TokenizerFactory
 from limoe.errors import DataError, require_argument
+from limoe.parallel.collectives import rank, world_size
 from limoe.types import Batch, PairDataset
 
 _WORKER_TIMEOUT = 300  # seconds until a worker that hangs ends the run

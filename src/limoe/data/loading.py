@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from limoe.data.bad_samples import BadSample, BadSampleError
-from limoe.data.text_tokenizer import TextTokenizer
+from limoe.data.text.text_tokenizer import TextTokenizer
 from limoe.errors import DataError
 from limoe.types import Batch, Pair, PairDataset
 

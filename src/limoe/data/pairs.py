@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from limoe.data.bad_samples import BadContent, BadSampleError, LeavesOutBad, bad_of
-from limoe.data.images import decode_rgb
+from limoe.data.images.decoding import decode_rgb
 from limoe.errors import DataError
 from limoe.types import Pair, PairDataset
 

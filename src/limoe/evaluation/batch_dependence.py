@@ -9,10 +9,11 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from limoe.data.tasks.kinds import RetrievalTask, ZeroShotTask
 from limoe.evaluation.encode import EvaluationData, encode_texts, evaluating
 from limoe.evaluation.zero_shot import prompts_of
 from limoe.routing.base import Router
-from limoe.types import PairDataset, RetrievalTask, ZeroShotTask
+from limoe.types import PairDataset
 
 
 def depends_on_batch(model: nn.Module) -> bool:

@@ -15,10 +15,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from limoe.compilation import as_written
-from limoe.distributed import all_gather, rank, world_size
 from limoe.errors import DataError, require_argument
 from limoe.evaluation.zero_shot import class_embeddings, prompts_sha256
+from limoe.models.compilation import as_written
+from limoe.parallel.collectives import all_gather, rank, world_size
 from limoe.types import Pair, PairDataset
 
 

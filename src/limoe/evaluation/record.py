@@ -2,12 +2,12 @@
 
 from typing import Any
 
+from limoe.config.trees import strict_json
+from limoe.data.tasks.kinds import FewShotTask, LinearProbeTask, RetrievalTask, Task, ZeroShotTask
 from limoe.evaluation.bootstrap import LEVEL, RESAMPLES, SEED
 from limoe.evaluation.metrics import Measure, TaskMetric
 from limoe.evaluation.tasks import task_chance
 from limoe.evaluation.zero_shot import prompts_sha256
-from limoe.trees import strict_json
-from limoe.types import FewShotTask, LinearProbeTask, RetrievalTask, Task, ZeroShotTask
 
 KINDS = {
     ZeroShotTask: "zero_shot",

@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor
 
+from limoe.data.tasks.kinds import FewShotTask, LabelledPictures, LinearProbeTask, RetrievalTask, Task, ZeroShotTask
 from limoe.errors import DataError, require_argument
 from limoe.evaluation.encode import Encoder, Picked
 from limoe.evaluation.few_shot import ridge_scores, shots_of
@@ -12,7 +13,6 @@ from limoe.evaluation.metrics import Classification, FewShotAccuracy, TaskMetric
 from limoe.evaluation.ranks import ranked
 from limoe.evaluation.retrieval import RetrievalRecall, retrieval_chance
 from limoe.evaluation.zero_shot import chance_top_k, classify
-from limoe.types import FewShotTask, LabelledPictures, LinearProbeTask, RetrievalTask, Task, ZeroShotTask
 
 _CHUNK = 1024  # pictures whose scores for all classes are in memory at once
 

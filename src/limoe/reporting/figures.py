@@ -7,7 +7,7 @@ from typing import Any
 
 from limoe.reporting.findings import last_health
 from limoe.reporting.plots import COLORS, Line, layer_color, lines_plot, share_plot, thinned
-from limoe.reporting.run_folder import Curve, Health, RunFolder
+from limoe.runs.folder import Curve, Health, RunFolder
 from limoe.types import MODALITIES
 
 _LOSSES = ("train/loss", "train/contrastive", "val/loss")

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean, pstdev
 from typing import Any
 
-from limoe.reporting.run_folder import Health, RunFolder
 from limoe.reporting.sheets import Entry, Sheet, sheet
+from limoe.runs.folder import Health, RunFolder
 
 SHARE = re.compile(
     r"(zeroshot_\w+|fewshot\d+_\w+|linear_probe_\w+|[it]2[it]_r\d+|success_rate(_min)?)$"

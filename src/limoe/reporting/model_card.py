@@ -4,10 +4,10 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from limoe.config.trees import leaves
 from limoe.reporting.findings import metric_sheet
-from limoe.reporting.run_folder import numbers
 from limoe.reporting.templates import template
-from limoe.trees import leaves
+from limoe.runs.folder import numbers
 
 _RESULTS = "val/"
 _SCALARS = (str, int, float, bool)

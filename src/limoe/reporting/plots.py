@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from PIL import Image
 
-from limoe.reporting.run_folder import Curve
+from limoe.runs.folder import Curve
 
 COLORS = tuple(map(to_hex, matplotlib.color_sequences["petroff10"]))  # told apart by colour-blind readers too
 IMAGE_COLOR, TEXT_COLOR = COLORS[:2]

@@ -11,9 +11,9 @@ from limoe.files import write_text
 from limoe.reporting import figures
 from limoe.reporting.findings import duration, headline, health_sheet, last_health, metric_sheet
 from limoe.reporting.plots import MAX_POINTS, image_uri
-from limoe.reporting.run_folder import RunFolder, read_run
 from limoe.reporting.templates import template
-from limoe.run_files import REPORT, SAMPLES
+from limoe.runs.folder import RunFolder, read_run
+from limoe.runs.layout import REPORT, SAMPLES
 
 _SIDE = 160  # pixels of the longer side of a test picture
 _FACTS = ("command", "overrides", "seed", "git_commit", "config_hash", "started")

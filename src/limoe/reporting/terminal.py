@@ -9,9 +9,9 @@ from rich.table import Table
 from rich.text import Text
 
 from limoe.reporting.findings import factor, headline, health_sheet, last_health, metric_sheet, number
-from limoe.reporting.run_folder import read_run
 from limoe.reporting.sheets import as_rich
-from limoe.run_files import REPORT
+from limoe.runs.folder import read_run
+from limoe.runs.layout import REPORT
 
 
 def print_summary(run_dir: Path, *, console: Console | None = None) -> None:

@@ -7,9 +7,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from limoe.distributed import all_reduce_sum
 from limoe.errors import require_argument
-from limoe.step_update import StepUpdated
+from limoe.nn.step_update import StepUpdated
+from limoe.parallel.collectives import all_reduce_sum
 from limoe.types import MODALITIES
 
 

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from limoe.distributed import world_size
+from limoe.parallel.collectives import world_size
 from limoe.routing.gathers import rows_of_tokens, tokens_of_rows
 from limoe.types import BUFFERS, SORTED, Dispatcher, ExpertTokens
 

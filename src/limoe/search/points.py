@@ -27,7 +27,7 @@ from sqlalchemy import URL, event
 from sqlalchemy.exc import SQLAlchemyError
 
 from limoe.errors import ConfigError, DataError, one_line
-from limoe.reporting.run_folder import read_run
+from limoe.runs.folder import read_run
 from limoe.search.space import Search, plan_point
 from limoe.studies.plan import Plan
 from limoe.studies.trial import DONE, FAILED, INTERRUPTED, KILLED, RUNNING, TIMEOUT, read_state, run_trial

@@ -17,9 +17,9 @@ from omegaconf.errors import OmegaConfBaseException
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.study import StudyDirection
 
-from limoe.config_errors import explain
+from limoe.config.errors import explain
+from limoe.config.overrides import quoted
 from limoe.errors import ConfigError, DataError, one_line
-from limoe.overrides import quoted
 from limoe.studies.plan import Plan, plan_study
 from limoe.studies.study import Metric, Study, parse_study, unreadable
 

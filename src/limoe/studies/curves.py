@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from limoe.reporting.figures import Picture
 from limoe.reporting.findings import SHARE
 from limoe.reporting.plots import COLORS, Line, lines_plot, thinned
-from limoe.reporting.run_folder import Curve
+from limoe.runs.folder import Curve
 from limoe.studies.cost import Cost
 from limoe.studies.results import Row
 from limoe.studies.study import Metric, Study

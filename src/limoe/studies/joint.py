@@ -10,14 +10,14 @@ from typing import Any
 from omegaconf import OmegaConf
 from tqdm import tqdm
 
-from limoe.overrides import override_key
+from limoe.config.overrides import override_key
+from limoe.config.trees import leaves, mapped
 from limoe.studies.metrics import chosen_metrics
 from limoe.studies.plan import Plan
 from limoe.studies.results import Row
 from limoe.studies.run_set import read_row
 from limoe.studies.study import Study
 from limoe.studies.twins import published
-from limoe.trees import leaves, mapped
 
 _SHOWN = 2  # differences in a name; the others are counted
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from limoe.config_errors import did_you_mean
+from limoe.config.errors import did_you_mean
 from limoe.errors import ConfigError
 from limoe.reporting.findings import natural
 from limoe.studies.results import Row

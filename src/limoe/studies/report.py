@@ -15,7 +15,7 @@ from limoe.reporting.findings import number
 from limoe.reporting.plots import data_uri
 from limoe.reporting.sheets import sheet, write_sheet
 from limoe.reporting.templates import template
-from limoe.run_files import REPORT
+from limoe.runs.layout import REPORT
 from limoe.studies import side_tables
 from limoe.studies.cost import BUILDS_NO_MODEL, Cost, costs_of, print_cost
 from limoe.studies.curves import AXES, MAX_POINTS, health_figures, metric_figures

@@ -9,9 +9,9 @@ from typing import Any
 
 from limoe.errors import DataError
 from limoe.files import write_text
-from limoe.reporting.run_folder import Curve, RunFolder, read_run
 from limoe.reporting.sheets import Entry, as_csv, sheet
-from limoe.run_files import RECORD
+from limoe.runs.folder import Curve, RunFolder, read_run
+from limoe.runs.layout import RECORD
 from limoe.studies.plan import Plan
 from limoe.studies.trial import State, Trial, attempts
 from limoe.types import MODALITIES

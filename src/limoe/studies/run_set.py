@@ -10,15 +10,15 @@ from typing import Any
 
 import yaml
 
+from limoe.config.overrides import override_key
+from limoe.config.trees import mapped, moved
 from limoe.errors import DataError
 from limoe.files import read_object
-from limoe.overrides import override_key
-from limoe.reporting.run_folder import RunFolder, read_run
-from limoe.run_files import RECORD
+from limoe.runs.folder import RunFolder, read_run
+from limoe.runs.layout import RECORD
 from limoe.studies.results import Row, runs_of
 from limoe.studies.trial import DIVERGED, DONE, FAILED, INTERRUPTED, STOPPED, State, Trial, attempts, read_state
 from limoe.studies.trial import FILE as TRIAL
-from limoe.trees import mapped, moved
 
 UNREADABLE = "unreadable"
 NOT_THE_RUN = ("seed", "task", "paths", "hydra", "ckpt_path", "report")  # keys that say where, whence and which time

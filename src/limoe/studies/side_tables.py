@@ -7,6 +7,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from limoe.config.trees import leaves
 from limoe.reporting.findings import duration, number
 from limoe.reporting.seeds import estimate
 from limoe.reporting.sheets import Entry, Sheet, sheet
@@ -14,7 +15,6 @@ from limoe.studies.cost import Cost
 from limoe.studies.results import Row, kept_seats
 from limoe.studies.study import Metric, Study
 from limoe.studies.tables import share, values, with_interval
-from limoe.trees import leaves
 from limoe.types import MODALITIES
 
 Differences = Mapping[str, Mapping[str, tuple[Any, Any]]]

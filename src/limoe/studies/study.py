@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from limoe.config_errors import did_you_mean, yaml_problem
+from limoe.config.errors import did_you_mean, yaml_problem
 from limoe.errors import DataError, one_line
 
 FILE = "study.yaml"

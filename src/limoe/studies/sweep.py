@@ -13,10 +13,10 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from limoe.config import RUN_ID
-from limoe.overrides import quoted
+from limoe.config.compose import RUN_ID
+from limoe.config.overrides import quoted
 from limoe.reporting.findings import duration
-from limoe.reporting.run_folder import steps_done
+from limoe.runs.folder import steps_done
 from limoe.studies.plan import Plan
 from limoe.studies.trial import DONE, PENDING, RUNNING, STOPPED, State, attempts, last_words, read_state
 

@@ -20,11 +20,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from limoe.config.overrides import quoted
 from limoe.errors import one_line
 from limoe.files import read_object, try_lock, write_json
-from limoe.overrides import quoted
-from limoe.reporting.run_folder import numbers
-from limoe.run_files import LAST_CHECKPOINT, RECORD
+from limoe.runs.folder import numbers
+from limoe.runs.layout import LAST_CHECKPOINT, RECORD
 
 FILE, _LOCK = "trial.json", ".lock"
 PENDING, RUNNING, INTERRUPTED = "pending", "running", "interrupted"

@@ -6,10 +6,10 @@ from typing import Any
 from hydra import compose
 from omegaconf import OmegaConf
 
+from limoe.config.model_settings import sparse_towers, two_tower_twin
+from limoe.config.trees import leaves
 from limoe.errors import ConfigError
-from limoe.model_settings import sparse_towers, two_tower_twin
 from limoe.studies.study import Metric, Published, Study
-from limoe.trees import leaves
 
 SPARSE, DENSE, TWO_TOWER = "sparse", "dense", "two_tower"
 VARIANTS = (SPARSE, DENSE, TWO_TOWER)

@@ -1,0 +1,1 @@
+"""Checkpoints and exports: written, found, read and changed into other models."""

@@ -1,0 +1,76 @@
+"""Show what the experts of a trained model compute: patches, words, dropped tokens and the effect of each, as a page.
+
+limoe atlas logs/emoji/runs/<run id>                           writes atlas/index.html and atlas.json there
+limoe atlas RUN eval=[emoji_identity] source=emoji_identity    the pictures of a task instead of the validation split
+limoe atlas RUN knock_out=null                                 without the slow part
+limoe atlas RUN capacity_factor=0.75 slot_priority=first_come  which tokens would be dropped then
+"""
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+import limoe
+from limoe.atlas.finished import atlas_config, pictures_of, zero_shot_of
+from limoe.atlas.folder import folder_for, write
+from limoe.atlas.page import headline, render
+from limoe.atlas.settings import settings_of
+from limoe.atlas.survey import survey
+from limoe.build import build_trained
+from limoe.checkpoints.files import find_checkpoint, load_checkpoint
+from limoe.config.compose import plain
+from limoe.errors import ConfigError
+from limoe.files import sha256
+from limoe.runs.layout import TOKENIZER
+
+POSITIONAL = "ckpt"
+_VALIDATION = "val"
+_PLACES = ("ckpt", "out", "accelerator", "data", "paths", "task")  # what changes no number
+
+
+def run(cfg: DictConfig) -> None:
+    """Write the page and its numbers, and say where they lie.
+
+    Raises:
+        ConfigError: a dense model, a value that breaks its rule, or `out` holds something else.
+        DataError: checkpoint, tokenizer or data is missing or broken.
+    """
+    checkpoint = find_checkpoint(Path(cfg.ckpt))
+    state, run_folder = load_checkpoint(checkpoint), checkpoint.parents[1]
+    run_cfg = atlas_config(state["hyper_parameters"], root=cfg.data.root, tasks=cfg.eval)
+    settings = settings_of(cfg, run_cfg)
+    asked = {key: value for key, value in plain(cfg).items() if key not in _PLACES}
+    asked |= {"eval": plain(run_cfg)["eval"], "checkpoint_sha256": sha256(checkpoint)}
+    folder = folder_for(run_folder, settings=asked, out=None if cfg.out is None else Path(cfg.out))
+    if cfg.source != _VALIDATION:
+        run_cfg.data.module.val = None  # it need not be here
+    tokenizer = run_folder / TOKENIZER
+    model, data = build_trained(run_cfg, state, tokenizer=tokenizer, accelerator=cfg.accelerator)
+    pairs = data.val if cfg.source == _VALIDATION else pictures_of(run_cfg, cfg.source)
+    if pairs is None:
+        raise ConfigError("source must be a task, since this run has no validation split, got 'val'")
+    found = survey(model, data, pairs, task=zero_shot_of(run_cfg, cfg.knock_out), settings=settings)
+    about = {
+        "name": f"{run_cfg.task} · {run_folder.resolve().name}",
+        "step": state["global_step"],
+        "source": "the validation split" if cfg.source == _VALIDATION else cfg.source,
+        "facts": _facts(checkpoint, asked),
+    }
+    page = write(folder, page=render(found, about=about), record={"settings": asked, "about": about, **found.record})
+    print(headline(found.record))
+    print(f"atlas: {page}")
+
+
+def _facts(checkpoint: Path, asked: dict[str, Any]) -> dict[str, str]:
+    """How the page was made, by name."""
+    return {
+        "command": shlex.join(["limoe", *sys.argv[1:]]),
+        "checkpoint": str(checkpoint),
+        "sha256": asked["checkpoint_sha256"],
+        "limoe": limoe.__version__,
+        "settings": ", ".join(f"{key}={value}" for key, value in asked.items() if not isinstance(value, dict)),
+        "tasks": ", ".join(asked["eval"]),
+    }

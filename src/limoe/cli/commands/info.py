@@ -1,0 +1,65 @@
+"""Say what a model costs before it is trained: parameters, FLOPs, seats, memory, and its dense twin.
+
+limoe info model=limoe_h14 data.batch_size=1024
+limoe info experiment=emoji_limoe               any config that `limoe train` takes
+limoe info model=limoe_b16 --json               one JSON object, for programs
+"""
+
+import json
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+
+from limoe.accounting.anatomy import without_values
+from limoe.accounting.summary import summary, twin
+from limoe.config.compose import check_sizes, instantiate, plain
+from limoe.config.model_settings import dense_twin, sparse_towers, towers, two_tower_twin
+from limoe.reporting.costs import cost_tables
+
+FLAGS = {"--json": "json=true"}
+
+
+def run(cfg: DictConfig) -> None:
+    """Print tables, or JSON.
+
+    Raises:
+        ConfigError: a size breaks its rule.
+    """
+    check_sizes(plain(cfg))
+    info = model_info(cfg)
+    if cfg.json:
+        print(json.dumps(info, allow_nan=False))
+    else:
+        Console().print(cost_tables(info, title=f"{info['model']}, batch of {info['pairs']} pairs"))
+
+
+def model_info(cfg: DictConfig) -> dict[str, Any]:
+    """Everything by name. Nothing is loaded and no memory is taken."""
+    settings = plain(cfg)
+    model, pairs = settings["model"], settings["data"]["batch_size"]
+    info = {
+        "model": model["_target_"].rpartition(".")[2],
+        "pairs": pairs,
+        **summary(
+            _build(cfg.model),
+            pairs=pairs,
+            micro_batch=min(pairs, settings["micro_batch_size"] or pairs),
+            precision=settings["trainer"]["precision"],
+            optimizer=settings["optimizer"]["_target_"].rpartition(".")[2],
+            chunk_size=settings["contrastive"].get("chunk_size"),
+            averages=int("ema" in settings["callbacks"]),
+        ),
+    }
+    is_one_tower = set(towers(model)) == {"model"}
+    dense = dense_twin(model) if sparse_towers(model) else None
+    two_tower = two_tower_twin(model) if is_one_tower else None
+    twins = {"dense_twin": dense, "two_tower_twin": two_tower}
+    return info | {
+        name: other and twin(_build(OmegaConf.create(other)), info, pairs=pairs) for name, other in twins.items()
+    }
+
+
+def _build(model: DictConfig) -> Any:
+    with without_values():
+        return instantiate(model)

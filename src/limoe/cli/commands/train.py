@@ -1,0 +1,76 @@
+"""Train a model, evaluate it while it trains, and write a report.
+
+limoe train experiment=demo                    the tour: built-in data, three minutes on two CPU cores
+limoe train experiment=emoji_limoe data.root=DIR seed=1
+limoe train aux_loss=[classic,local_text]      swap the losses on the routers
+limoe train model.moe_layers=[] aux_loss=none  the dense model
+limoe train -m seed=0,1,2 priority=bpr,random  a sweep
+"""
+
+import logging
+import warnings
+from pathlib import Path
+
+import lightning as L
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from limoe.build import build_data, build_module, build_tasks, build_trainer, initialise
+from limoe.callbacks.base import check_callbacks, stop_reason
+from limoe.config.compose import check, config_hash
+from limoe.evaluation.tasks import task_chance
+from limoe.reporting.report import build as build_report
+from limoe.reporting.terminal import print_summary
+from limoe.runs.layout import CONFIG, TOKENIZER
+from limoe.runs.record import RunRecord, is_writer
+
+
+def run(cfg: DictConfig) -> None:
+    """One run in one folder, whose run.json says how it ended.
+
+    Raises:
+        ConfigError: a value breaks a rule, or the output folder already holds a run.
+        DataError: data is missing or broken.
+    """
+    check(cfg)
+    folder = Path(cfg.paths.output_dir)
+    overrides = list(HydraConfig.get().overrides.task)
+    with RunRecord(folder, config_hash=config_hash(cfg), seed=cfg.seed, overrides=overrides) as record:
+        fit(cfg, record=record)
+    if is_writer():
+        if cfg.report:
+            build_report(folder)
+        print_summary(folder)
+
+
+def fit(cfg: DictConfig, *, record: RunRecord) -> None:
+    """Build everything, train, and keep the last value of every metric."""
+    _quiet()
+    L.seed_everything(cfg.seed, workers=True, verbose=False)
+    data, tasks = build_data(cfg), build_tasks(cfg)
+    record.chance = {f"val/{name}/{key}": c for name, task in tasks.items() for key, c in task_chance(task).items()}
+    module, trainer = build_module(cfg), build_trainer(cfg, tasks=tasks)
+    callbacks: list[L.Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    check_callbacks(callbacks, module)
+    assert data.tokenizer is not None
+    start = initialise(cfg, module.model, tokenizer=data.tokenizer)
+    if trainer.is_global_zero:
+        if start is not None:
+            print(f"init_from: {start}")
+        OmegaConf.save(OmegaConf.create(dict(module.hparams)), record.folder / CONFIG)
+        data.tokenizer.save(record.folder / TOKENIZER)
+    try:
+        trainer.fit(module, datamodule=data, ckpt_path=cfg.ckpt_path, weights_only=True)
+        record.stop_reason = stop_reason(callbacks)
+    finally:
+        record.metrics = {key: value.item() for key, value in trainer.callback_metrics.items()}
+        record.bad_samples = data.bad_counts()
+
+
+def _quiet() -> None:
+    """Silence what a user of limoe cannot act on; warnings that matter still come through."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")  # steps are counted over epochs
+    warnings.filterwarnings("ignore", message=".*`IterableDataset` has `__len__` defined.*")  # and it is right

@@ -1,0 +1,201 @@
+"""The command `limoe`: finds the verb, lets Hydra compose its config, runs it, and says in one line what is wrong.
+
+Exit codes: 0 done, 1 a fault of ours (with traceback), 2 something the user can mend (one line; LIMOE_TRACEBACK=1
+shows where), 130 interrupted, 143 terminated.
+"""
+
+import contextlib
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
+from hydra.plugins.search_path_plugin import SearchPathPlugin
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+import limoe
+from limoe.cli import arguments
+from limoe.cli.commands import Verb, all_verbs
+from limoe.config.compose import config_dir, own_config_dir, register_resolvers
+from limoe.config.errors import Known, composed_keys, did_you_mean, explain, explained
+from limoe.config.overrides import quoted
+from limoe.errors import ConfigError, one_line
+
+FAULT, USER, INTERRUPTED, TERMINATED = 1, 2, 130, 143
+_VERSION_BASE = "1.3"
+
+
+class JobFailed(Exception):
+    """A job of a sweep failed and has said so; the first argument is its exit code."""
+
+
+def main() -> None:
+    """Entry point of `limoe` and `python -m limoe`."""
+    try:
+        _dispatch(sys.argv[1:])
+    except JobFailed as error:
+        sys.exit(error.args[0])
+    except BrokenPipeError:  # whoever read the output has gone, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(FAULT)
+    except KeyboardInterrupt:
+        sys.exit(_stopped(INTERRUPTED))
+    except SystemExit as error:
+        if isinstance(error.__context__, KeyboardInterrupt):  # Lightning ends an interrupted fit with exit code 1 ...
+            sys.exit(_stopped(INTERRUPTED))
+        if type(error).__name__ == "SIGTERMException":  # ... and a terminated one with 0
+            sys.exit(_stopped(TERMINATED))
+        raise
+    except Exception as error:  # the verb's own errors were reported by its job: this one is about its arguments
+        sys.exit(_report(error, is_ours=not isinstance(error, (ValueError, OSError))))
+
+
+def _dispatch(words: list[str]) -> None:
+    verbs = all_verbs()
+    if not words or words[0] in ("--help", "-h", "help"):
+        print(_overview(verbs.values()))
+    elif words[0] in ("--version", "-V"):
+        print(f"limoe {limoe.__version__}")
+    elif words[0] in verbs:
+        _run_verb(verbs[words[0]], words[1:])
+    else:
+        has_no_verb = "=" in words[0] or words[0].startswith("-")
+        hint = "; the verb comes first: limoe train ..." if has_no_verb else did_you_mean(words[0], verbs)
+        raise ConfigError(f"unknown verb {words[0]!r}{hint} (verbs: {', '.join(verbs)})")
+
+
+def _overview(verbs: Iterable[Verb]) -> str:
+    verbs = list(verbs)
+    width = max(len(verb.name) for verb in verbs)
+    listed = "\n".join(f"  {verb.name:<{width}} {verb.summary}" for verb in verbs)
+    return f"""limoe {limoe.__version__}: one sparse transformer for images and texts.
+
+limoe <verb> [key=value ...] [options]
+
+{listed}
+
+limoe <verb> --help shows its groups and keys."""
+
+
+def _run_verb(verb: Verb, words: list[str]) -> None:
+    options, others = arguments.split(words, flags=verb.flags)
+    overrides = arguments.overrides(others, positional=verb.positional)
+    configs, own = config_dir(verb.name), own_config_dir(verb.name)
+    experiments = configs.parent / "experiments"
+    places = [place for place in (configs, own, experiments) if place is not None]
+    register_resolvers(help_text=verb.help, groups=lambda: _listed_groups(places))
+    _add_to_search_path(experiments)
+    if own is not None:
+        options = ["--config-dir", str(own), *options]
+        sys.path.append(str(own.parent))  # last, so that its files hide no module
+    job = _job(verb, argv=list(sys.argv))
+    app = hydra.main(version_base=_VERSION_BASE, config_path=str(configs), config_name=verb.name)(job)
+    known = Known(
+        keys=lambda: _known_keys(configs, own, name=verb.name, overrides=overrides),
+        options=lambda group: _options(places, group),
+    )
+    with explained(known=known), _seen_by_hydra([sys.argv[0], *options, *overrides]):
+        app()
+
+
+def _options(places: Iterable[Path], group: str) -> list[str]:
+    """Files that begin with `_` are what the options of a group share, and none themselves."""
+    return sorted({file.stem for place in places for file in (place / group).glob("[!_]*.yaml")})
+
+
+def _listed_groups(places: Iterable[Path]) -> str:
+    """Hydra's list of groups, without what is no option, in lines such as `model: big, tiny`."""
+    folders = {folder.relative_to(place).as_posix() for place in places for folder in place.rglob("*/")}
+    lines = []
+    for group in sorted(folders):
+        options = _options(places, group)
+        if options and group.partition("/")[0] != "hydra":
+            lines.append(f"{group}: {', '.join(options)}")
+    return "\n".join(lines)
+
+
+def _job(verb: Verb, *, argv: list[str]) -> Callable[[DictConfig], Any]:
+    """What Hydra runs. It restores `sys.argv`, which Lightning repeats to start the other ranks.
+
+    Errors end the process here; in a sweep the other jobs go on, and the first failure decides the exit code.
+    """
+
+    def job(cfg: DictConfig) -> Any:
+        sys.argv = argv
+        try:
+            return verb.load()(cfg)
+        except Exception as error:
+            code = _report(error)
+            _remove_if_empty(Path(HydraConfig.get().runtime.output_dir))
+            if HydraConfig.get().mode == RunMode.MULTIRUN:
+                raise JobFailed(code) from None  # it has been said
+            raise SystemExit(code) from error
+
+    return job
+
+
+def _remove_if_empty(folder: Path) -> None:
+    """A run that was refused leaves no trace. The current folder is where some verbs write: it stays."""
+    if folder != Path.cwd():
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+
+
+@contextlib.contextmanager
+def _seen_by_hydra(argv: list[str]) -> Iterator[None]:
+    """Hydra reads `sys.argv`, and hands errors on instead of printing them where HYDRA_FULL_ERROR is set."""
+    before, full_error = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
+    sys.argv = argv
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        yield
+    finally:
+        sys.argv = before
+        if full_error is None:
+            os.environ.pop("HYDRA_FULL_ERROR", None)
+
+
+def _add_to_search_path(folder: Path) -> None:
+    if not folder.is_dir():
+        return
+
+    class Experiments(SearchPathPlugin):
+        def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+            search_path.append("limoe-experiments", f"file://{folder}")
+
+    Plugins.instance().register(Experiments)
+
+
+def _known_keys(configs: Path, own: Path | None, *, name: str, overrides: list[str]) -> list[str]:
+    """Dotted keys of the config, composed with the chosen groups where that is possible, a project's own among them."""
+    also = [] if own is None else [f"hydra.searchpath=[{quoted(f'file://{own}')}]"]
+    with contextlib.suppress(Exception), hydra.initialize_config_dir(str(configs), version_base=_VERSION_BASE):
+        return composed_keys(name, overrides, search_path=also)
+    return []
+
+
+def _report(error: Exception, *, is_ours: bool = True) -> int:
+    """Print one line, or the traceback of a fault of ours; returns the exit code."""
+    message = explain(error)
+    if message is None and not is_ours:
+        message = one_line(str(error))
+    if message is None or os.environ.get("LIMOE_TRACEBACK") == "1":
+        traceback.print_exception(error)
+    if message is None:
+        return FAULT
+    print(f"limoe: error: {message}", file=sys.stderr)
+    return USER
+
+
+def _stopped(code: int) -> int:
+    verb = all_verbs().get(sys.argv[1]) if len(sys.argv) > 1 else None
+    goes_on = "; the same command goes on" if verb is not None and verb.goes_on else ""
+    print(f"limoe: {'interrupted' if code == INTERRUPTED else 'terminated'}{goes_on}", file=sys.stderr)
+    return code

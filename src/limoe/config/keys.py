@@ -1,0 +1,179 @@
+"""Which key of the config an argument comes from, so that what a constructor says about it can name the key.
+
+Constructors know their own arguments only (`limoe.errors.require_argument`). The key is where a value is written:
+`data.module.batch_size: ${data.batch_size}` makes it `data.batch_size`, and the router of a model, `${routing}`, has
+its keys in `routing`.
+"""
+
+import contextlib
+import inspect
+import re
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.base import Node
+
+from limoe.config.targets import SPECIAL
+from limoe.errors import ArgumentError, ConfigError, LimoeError
+
+MAKE = "_make"  # argument of `factory`: the node itself
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a node with a `_target_` is written: its dotted key, and those of the arguments it holds."""
+
+    key: str
+    arguments: dict[str, str]
+
+    @classmethod
+    def of(cls, node: Node) -> "Place":
+        """The place of a node; `of` a list or a value it has no arguments."""
+        names = list(node) if isinstance(node, DictConfig) and not node._is_none() else []
+        return cls(_key(node), {str(name): _key(_child(node, name)) for name in names if name not in SPECIAL})
+
+    def refusal(self, error: BaseException, *, is_outermost: bool) -> str | None:
+        """One line for what a constructor said about its arguments; None for what is not for this place to explain.
+
+        That is a fault of ours, an error that has its key already, and, unless this place `is_outermost`, an argument
+        that this node does not hold: a parent has handed it on, and the parent's place knows it.
+        """
+        if isinstance(error, ArgumentError):
+            argument = re.split(r"[.\[]", error.argument)[0]
+            if argument in self.arguments:
+                return self.arguments[argument] + str(error).removeprefix(argument)
+            return f"{self.key}: {error}" if is_outermost else None
+        if isinstance(error, LimoeError):
+            return None
+        is_about_values = (
+            isinstance(error, (ValueError, OSError)) or type(error).__name__ == "MisconfigurationException"
+        )
+        if is_about_values or _is_signature_error(error):
+            return f"{self.key}: {error}"
+        if _is_raised_by_constructor(error):
+            return f"{self.key}: {error}; is a value of the wrong type?"
+        return None
+
+
+@dataclass(frozen=True)
+class Factory:
+    """Builds an object when called, and adds the keys of its place to what the constructor refuses.
+
+    `make` is the partial that Hydra made of the node.
+    """
+
+    make: Callable[..., Any]
+    place: Place
+    is_outermost: bool
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return self.make(*args, **kwargs)
+        except Exception as error:
+            message = self.place.refusal(error, is_outermost=self.is_outermost)
+            if message is None:
+                raise
+            raise ConfigError(message) from error
+
+
+def with_factories(node: DictConfig | ListConfig, changes: dict[str, Any]) -> DictConfig | ListConfig:
+    """A resolved copy of `node` with `changes`, in which Hydra finds `factory` around every node with a `_target_`.
+
+    Raises:
+        ConfigError: an argument has no value (`???`), and nothing can give it one later.
+    """
+    # not `OmegaConf.resolve`, which resolves in place what lies outside of `node` too
+    content = OmegaConf.to_container(node, resolve=True)
+    if isinstance(content, dict):
+        content |= changes
+    ready = OmegaConf.create(_wrapped(content, node, is_top=True), flags={"allow_objects": True})
+    ready._set_parent(node._get_parent())
+    ready._set_key(node._key())
+    return ready
+
+
+def factory(*, _make: Any, key: str, arguments: dict[str, str], is_partial: bool, is_top: bool) -> Any:
+    """The target that `with_factories` writes: the object, or with `_partial_: true` its factory.
+
+    A partial function below another node stays as Hydra made it: it is no factory, but what an object works with, such
+    as a priority in every forward pass.
+    """
+    if is_partial and not is_top and not inspect.isclass(_make.func):
+        return _make
+    made = Factory(_make, Place(key, arguments), is_outermost=is_top or not is_partial)
+    return made if is_partial else made()
+
+
+@contextlib.contextmanager
+def arguments_of(node: DictConfig) -> Iterator[None]:
+    """For what an object made of `node` says about its arguments when it is used, later than its constructor."""
+    try:
+        yield
+    except Exception as error:
+        message = Place.of(node).refusal(error, is_outermost=True)
+        if message is None:
+            raise
+        raise ConfigError(message) from error
+
+
+def _wrapped(content: Any, node: Node, *, is_top: bool = False) -> Any:
+    """`content` with `factory` around its targets; `node` is where the same content is written, unresolved."""
+    if isinstance(content, list):
+        return [_wrapped(value, _child(node, index)) for index, value in enumerate(content)]
+    if not isinstance(content, dict):
+        return content
+    inner = content  # with `_recursive_: false` the target itself gets the nodes below it
+    if content.get("_recursive_", True):
+        inner = {name: _wrapped(value, _child(node, name)) for name, value in content.items()}
+    if "_target_" not in inner:
+        return inner
+    place = Place.of(node)
+    is_partial = inner.get("_partial_", False)
+    for name, value in inner.items():
+        if value == "???" and not is_partial:
+            raise ConfigError(f"{place.arguments[name]} needs a value: add {place.arguments[name]}=...")
+    return {
+        "_target_": f"{__name__}.{factory.__name__}",
+        MAKE: {**inner, "_partial_": True},
+        "key": place.key,
+        "arguments": place.arguments,
+        "is_partial": is_partial,
+        "is_top": is_top,
+        "_convert_": "all",
+    }
+
+
+def _child(node: Node, name: Any) -> Node:
+    """What stands there, found through interpolations; the node itself where there is nothing of that name."""
+    child = node._get_node(name, validate_access=False) if isinstance(node, (DictConfig, ListConfig)) else None
+    return child._dereference_node() if isinstance(child, Node) else node
+
+
+def _key(node: Node) -> str:
+    """The dotted key. OmegaConf's own for a dict within a list lacks the brackets, unless the list is asked."""
+    parent = node._get_parent()
+    return parent._get_full_key(node._key()) if parent is not None else ""
+
+
+def _is_signature_error(error: BaseException) -> bool:
+    """A TypeError of the call itself (missing, unexpected argument) has no frame below Hydra's or ours.
+
+    So is one of a parent's constructor, to which a loss of one's own hands on what it does not know.
+    """
+    if not isinstance(error, TypeError):
+        return False
+    of_constructor = re.search(r"__init__\(\) (got an unexpected keyword|missing \d+ required)", str(error))
+    return of_constructor is not None or _last_frame(error).f_globals["__name__"].startswith(("hydra.", __name__))
+
+
+def _is_raised_by_constructor(error: BaseException) -> bool:
+    """Such as a comparison of a number with a text, in the lines of an `__init__` itself and not of what it calls."""
+    return isinstance(error, TypeError) and _last_frame(error).f_code.co_name == "__init__"
+
+
+def _last_frame(error: BaseException) -> Any:
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return frame

@@ -1,0 +1,102 @@
+"""Do the keys beside a `_target_` fit its signature? Checked before anything is built, so a typo costs no training."""
+
+import importlib
+import inspect
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from limoe.config.errors import did_you_mean
+from limoe.errors import ConfigError, require
+
+SPECIAL = {"_target_", "_args_", "_partial_", "_recursive_", "_convert_"}
+_TRUSTED = ("limoe.", "torch.", "torchmetrics.", "torchvision.", "timm.", "lightning.")
+
+
+def check_targets(node: Any) -> None:
+    """Every key must be an argument of its target. Targets outside limoe and its dependencies are left alone.
+
+    Raises:
+        ConfigError: a target does not exist, or does not know a key.
+    """
+    if not isinstance(node, (DictConfig, ListConfig)):
+        return
+    for key, given in targets(node):
+        target = given["_target_"]
+        names = _argument_names(locate(target, key=key))
+        if names is None:
+            continue
+        for name in given:
+            if name not in names | SPECIAL:
+                raise ConfigError(f"{_join(key, name)}: {target} has no such argument{did_you_mean(name, names)}")
+
+
+def targets(node: DictConfig | ListConfig) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(dotted key, unresolved content) of every dict with a `_target_` of a trusted package, outermost first."""
+    yield from _walk(OmegaConf.to_container(node, resolve=False), node._get_full_key("") or "")
+
+
+def locate(target: str, *, key: str = "") -> Callable[..., Any]:
+    """The class or function behind a dotted path.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    module, _, name = target.rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        near = did_you_mean(name, dir(error.obj)) if isinstance(error, AttributeError) else ""
+        raise ConfigError(f"{_join(key, '_target_')}: cannot find {target!r} ({error}){near}") from error
+
+
+def locate_class(target: Any, base: Any, *, key: str) -> Any:
+    """The class behind a dotted path, which must derive from `base`.
+
+    Raises:
+        ConfigError: there is none, or it does not.
+    """
+    rule = f"the path of a class derived from {base.__module__}.{base.__name__}"
+    require(isinstance(target, str), f"{key}._target_", rule, target)
+    found: Any = locate(target, key=key)
+    require(inspect.isclass(found) and issubclass(found, base), f"{key}._target_", rule, target)
+    return found
+
+
+def _walk(content: Any, key: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    if isinstance(content, dict):
+        if str(content.get("_target_")).startswith(_TRUSTED):
+            yield key, content
+        for name, value in content.items():
+            yield from _walk(value, _join(key, str(name)))
+    elif isinstance(content, list):
+        for index, value in enumerate(content):
+            yield from _walk(value, f"{key}[{index}]")
+
+
+def _argument_names(target: Callable[..., Any]) -> set[str] | None:
+    """None where anything goes: `**kwargs`, or no signature to read.
+
+    A class of limoe with `**kwargs` hands them to its parent, whose arguments then count too.
+    """
+    names: set[str] = set()
+    for callee in _constructors(target):
+        try:
+            parameters = inspect.signature(callee).parameters.values()
+        except (TypeError, ValueError):
+            return None
+        names |= {p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
+        if all(p.kind is not p.VAR_KEYWORD for p in parameters):
+            return names - {"self"}
+    return None
+
+
+def _constructors(target: Callable[..., Any]) -> list[Callable[..., Any]]:
+    if not inspect.isclass(target) or not target.__module__.startswith("limoe."):
+        return [target]
+    return [vars(c)["__init__"] for c in inspect.getmro(target) if "__init__" in vars(c)]
+
+
+def _join(key: str, name: str) -> str:
+    return f"{key}.{name}" if key else name

@@ -1,0 +1,78 @@
+"""Training transforms made of any library's parts (torchvision v2, timm), whose randomness is made our own.
+
+Such parts draw from the global generators of Python, numpy and torch. Here these are seeded for each picture from the
+`rng` that is handed in, and get their state back afterwards: the picture is a function of (seed, epoch, index) for any
+number of workers, and the training process keeps its own random numbers.
+"""
+
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from limoe.data.images.pixels import Normalization, Normalize, to_tensor
+from limoe.errors import LimoeError, require_argument
+
+
+class LibraryTransform:
+    """Apply `steps`, one after the other, to the RGB picture.
+
+    Args:
+        steps: by name; the first gets a Pillow picture. A picture or a tensor of bytes that comes out of the last is
+            normalized here; a float tensor is taken as it is, so steps that end in floats normalize by themselves.
+        image_size: height and width that must come out, in pixels.
+        normalization: see `Normalize`.
+    """
+
+    def __init__(
+        self, *, steps: dict[str, Callable[[Any], Any]], image_size: int, normalization: Normalization = "unit"
+    ) -> None:
+        require_argument(image_size > 0, "image_size", "> 0", image_size)
+        self.steps = steps
+        self.image_size = image_size
+        self.normalize = Normalize(normalization)
+
+    def __call__(self, image: Image.Image, rng: random.Random) -> Float[Tensor, "3 h w"]:
+        """All randomness comes from `rng`. Raises `LimoeError` if the steps make anything but such a picture."""
+        result: Any = image
+        with seeded(rng.getrandbits(63)):
+            for step in self.steps.values():
+                result = step(result)
+        pixels = self._to_float(result)
+        expected = (3, self.image_size, self.image_size)
+        if pixels.shape != expected:
+            raise LimoeError(f"the steps of the training transform must give {expected}, got {tuple(pixels.shape)}")
+        return pixels
+
+    def _to_float(self, result: Any) -> Tensor:
+        if isinstance(result, Image.Image):
+            return self.normalize(to_tensor(result.convert("RGB")))
+        if not isinstance(result, Tensor):
+            raise LimoeError(
+                f"the steps of the training transform must give an image or a tensor, got {type(result).__name__}"
+            )
+        result = result.as_subclass(Tensor)  # torchvision's Image is a kind of tensor
+        if result.dtype == torch.uint8:
+            return self.normalize(result.float().mul(1 / 127.5).sub_(1))
+        return result
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Inside, the global generators of Python, numpy and torch (CPU) start from `seed`; after it they are as before."""
+    before = random.getstate(), np.random.get_state(), torch.default_generator.get_state()
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.default_generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(before[0])
+        np.random.set_state(before[1])
+        torch.default_generator.set_state(before[2])

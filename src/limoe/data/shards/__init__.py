@@ -1,0 +1,1 @@
+"""Tar shards: built, indexed, read in any order or as a stream."""

@@ -1,0 +1,114 @@
+"""Tar shards with their indexes: read where they are there and still true, built where not."""
+
+import logging
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from limoe.data.cache import cache_path, stamp
+from limoe.data.shards.builder import read_contents
+from limoe.data.shards.gzip_shards import is_gzip, unpack
+from limoe.data.shards.index import SUFFIX, Located, ShardFacts, ShardIndex, write_index
+from limoe.errors import DataError
+from limoe.files import sha256
+
+log = logging.getLogger(__name__)
+
+VERIFY = ("changed", "full")
+UNPACKED = ".unpacked"
+_THREADS = 8  # hashing runs beside the walk of another shard
+
+
+@dataclass(frozen=True)
+class IndexedShard:
+    """An index, and the file that its samples are read from: the shard itself, or its unpacked copy."""
+
+    data: Path
+    index: ShardIndex
+
+
+def index_shards(paths: Sequence[Path], *, cache_dir: str | None, verify: str) -> list[IndexedShard]:
+    """All shards in order. An index is trusted as long as its shard has the same size and time of change; with
+    `verify="full"` only if the sha256 is still the same. What is not trusted is built again.
+
+    Raises `DataError` on files that are no tar or cannot be read, and where an index cannot be written.
+    """
+    try:
+        with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as pool:
+            done = pool.map(lambda path: _indexed(path, cache_dir=cache_dir, verify=verify), paths)
+            bar = tqdm(done, desc="indexing", total=len(paths), unit=" shards", delay=2, leave=False, disable=None)
+            return list(bar)
+    except OSError as error:
+        raise DataError(f"{error.filename}: {error.strerror}; `cache_dir` says where indexes are kept") from error
+
+
+def repeated_keys(indexes: Sequence[ShardIndex]) -> list[int]:
+    """Positions, over all indexes, of samples whose key came before. Needs 16 bytes per sample for a moment."""
+    hashes = np.concatenate([index.hashes for index in indexes])
+    ordered = np.sort(hashes)
+    twice = ordered[1:][ordered[1:] == ordered[:-1]]
+    starts = np.cumsum([0, *map(len, indexes)])
+    seen: set[str] = set()
+    repeated = []
+    for position in np.flatnonzero(np.isin(hashes, twice)).tolist():  # different keys may have one hash
+        shard = int(np.searchsorted(starts, position, side="right")) - 1
+        key = indexes[shard][position - int(starts[shard])].key
+        if key in seen:
+            repeated.append(position)
+        seen.add(key)
+    return repeated
+
+
+def _indexed(path: Path, *, cache_dir: str | None, verify: str) -> IndexedShard:
+    place = cache_path(path, suffix=SUFFIX, cache_dir=cache_dir)
+    copy = cache_path(path, suffix=UNPACKED, cache_dir=cache_dir)
+    index = _known(place)
+    if index is None or verify == "full" or not _is_current(index.facts, path=path, copy=copy):
+        facts, samples = _walked(path, copy=copy)
+        if index is None or index.facts != facts:
+            write_index(place, facts=facts, samples=samples)
+        if index is not None and index.facts.sha256 != facts.sha256:
+            log.warning("%s is not what it was when it was indexed; indexed again", path)
+        index = ShardIndex(place)
+    return IndexedShard(path if index.facts.unpacked is None else copy, index)
+
+
+def _known(place: Path) -> ShardIndex | None:
+    """What an earlier run has left; None if it left nothing that can be used."""
+    try:
+        return ShardIndex(place)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _is_current(facts: ShardFacts, *, path: Path, copy: Path) -> bool:
+    if [facts.size, facts.mtime_ns] != stamp(path):
+        return False
+    return facts.unpacked is None or (copy.is_file() and copy.stat().st_size == facts.unpacked)
+
+
+def _walked(path: Path, *, copy: Path) -> tuple[ShardFacts, list[Located]]:
+    size, mtime_ns = stamp(path)  # from before it is read
+    digest = sha256(path)
+    unpacked = None
+    if is_gzip(path):
+        damage = unpack(path, to=copy)
+        unpacked = copy.stat().st_size
+        contents = read_contents(copy, shard=path, damage=damage)
+    else:
+        contents = read_contents(path, shard=path)
+    facts = ShardFacts(
+        size=size,
+        mtime_ns=mtime_ns,
+        sha256=digest,
+        unpacked=unpacked,
+        damage=contents.damage,
+        bad=[list(sample[1:]) for sample in contents.bad.first],
+        bad_counts=dict(contents.bad.counts),
+    )
+    return facts, contents.samples

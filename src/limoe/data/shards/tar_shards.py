@@ -1,0 +1,121 @@
+"""Image-text pairs in tar shards of the webdataset layout, read by position.
+
+One sample is a group of members with one key: `KEY.png` (jpg, jpeg, png or webp), `KEY.txt` (a caption) and `KEY.json`
+(`captions`: a list of texts, or `caption`; every other text field is a label). The key is the name up to the first dot
+after the last slash. Members with other suffixes are never read.
+"""
+
+import logging
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from limoe.data.bad_samples import BadContent, BadSample, BadSampleError, BadSamples, LeavesOutBad
+from limoe.data.images.decoding import decode_rgb
+from limoe.data.pairs import DescribedPairs, Description
+from limoe.data.positional import PositionalFiles
+from limoe.data.shards.builder import Read, describe
+from limoe.data.shards.index import Located
+from limoe.data.shards.indexed_shards import VERIFY, index_shards, repeated_keys
+from limoe.errors import DataError, require_argument
+from limoe.types import Pair
+
+log = logging.getLogger(__name__)
+
+SUFFIXES = (".tar", ".tar.gz", ".tgz")
+
+
+class TarShards(DescribedPairs, LeavesOutBad):
+    """All samples of `<root>/shards/<split>-*.tar`, or of `<root>/<split>-*.tar` (also `.tar.gz` and `.tgz`), in the
+    order of the shards.
+
+    Where the samples lie is kept in an index file per shard (`cache.cache_path`), so that a process holds a few
+    numbers per shard and nothing per sample; captions and pictures are read when they are asked for. `verify` says what
+    makes an index true: `changed` (size and time of change of the shard), or `full` (its sha256, which reads all
+    shards).
+
+    `bad` counts what is left out: samples without picture or caption or with unreadable text, keys that came before,
+    and whatever follows a damage. Raises `DataError` on a missing folder or split, a file that is no tar, and a split
+    without a usable sample; reading a sample raises `BadSampleError`.
+    """
+
+    def __init__(self, *, root: str, split: str, cache_dir: str | None = None, verify: str = "changed") -> None:
+        require_argument(verify in VERIFY, "verify", " or ".join(VERIFY), verify)
+        self.root = root
+        self.split = split
+        self.shards = _find_shards(root, split)
+        indexed = index_shards(self.shards, cache_dir=cache_dir, verify=verify)
+        self._indexes = [shard.index for shard in indexed]
+        self._files = PositionalFiles([shard.data for shard in indexed])
+        self._starts = np.cumsum([0, *map(len, self._indexes)])
+        self._left_out = np.array(repeated_keys(self._indexes), dtype=np.int64)
+        self._skips = self._left_out - np.arange(len(self._left_out))  # how many samples come before each, without them
+        self.bad = self._bad_samples()
+        if len(self) == 0:
+            raise DataError(
+                f"{self.shards[0].parent}/{split}-*: no usable sample in {len(self.shards)} shards"
+                + "".join(f"; {bad.place}: {bad.reason}" for bad in self.bad.first[:1])
+            )
+
+    def __len__(self) -> int:
+        return int(self._starts[-1]) - len(self._left_out)
+
+    def __getitem__(self, index: int) -> Pair:
+        shard, sample = self._find(index)
+        with self._naming(shard, sample):
+            picture = decode_rgb(self._reader(shard)(sample.picture))
+            return Pair(picture, *describe(sample, read=self._reader(shard)))
+
+    def describe(self, index: int) -> Description:
+        shard, sample = self._find(index)
+        with self._naming(shard, sample):
+            return describe(sample, read=self._reader(shard))
+
+    def _find(self, index: int) -> tuple[int, Located]:
+        """Positions among all samples are moved past the ones that are left out."""
+        place = range(len(self))[index]
+        return self._at(place + int(np.searchsorted(self._skips, place, "right")))
+
+    def _at(self, place: int) -> tuple[int, Located]:
+        shard = int(np.searchsorted(self._starts, place, "right")) - 1
+        return shard, self._indexes[shard][place - int(self._starts[shard])]
+
+    @contextmanager
+    def _naming(self, shard: int, sample: Located) -> Iterator[None]:
+        try:
+            yield
+        except BadContent as error:
+            raise BadSampleError(error.at(str(self.shards[shard]), sample.key)) from error
+
+    def _reader(self, shard: int) -> Read:
+        return lambda span: self._files.read(shard, offset=span.offset, size=span.size)
+
+    def _bad_samples(self) -> BadSamples:
+        bad = BadSamples()
+        for path, index in zip(self.shards, self._indexes, strict=True):
+            if index.facts.damage:
+                log.warning("%s is %s; %d whole samples before that are used", path, index.facts.damage, len(index))
+            bad.merge(index.facts.bad_samples(str(path)))
+        for place in self._left_out.tolist():
+            shard, sample = self._at(place)
+            bad.add(BadSample(str(self.shards[shard]), sample.key, "duplicate_key", "an earlier shard has the key too"))
+        return bad
+
+
+def _find_shards(root: str, split: str) -> list[Path]:
+    if re.match(r"\w{2,}:", root):
+        raise DataError(f"data.root must be a local folder, got {root!r}; copy the shards to this machine")
+    folder = Path(root)
+    if not folder.is_dir():
+        raise DataError(
+            f"data.root: folder {folder} does not exist; set data.root=/path/to/{folder.name}, "
+            "or LIMOE_DATA_DIR to the folder that holds it"
+        )
+    for place in (folder / "shards", folder):
+        names = sorted(place.iterdir()) if place.is_dir() else []
+        if shards := [path for path in names if path.name.startswith(f"{split}-") and path.name.endswith(SUFFIXES)]:
+            return shards
+    raise DataError(f"data.root: no {split}-*.tar in {folder}/shards or {folder}; is this the folder of the dataset?")

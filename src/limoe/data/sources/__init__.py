@@ -1,0 +1,1 @@
+"""Datasets of users: folders, tables, hubs, mixtures."""

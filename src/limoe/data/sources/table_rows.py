@@ -1,0 +1,133 @@
+"""Rows of tables to what is kept of them: the usable ones in the columns of the Arrow copy, the others counted."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from tqdm import tqdm
+
+from limoe.data.bad_samples import BadContent, BadSamples
+from limoe.data.images.image_files import inside
+from limoe.data.pairs import Description
+from limoe.data.sources.table_files import Row, read_rows
+from limoe.data.text.captions import captions_of
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which column is what. `where` holds for each column the values that a row may have, as texts."""
+
+    image: str
+    caption: str
+    key: str | None = None
+    labels: Sequence[str] = ()
+    where: dict[str, list[str]] = field(default_factory=dict)
+
+    @property
+    def names(self) -> list[str]:
+        keys = [] if self.key is None else [self.key]
+        return list(dict.fromkeys([self.image, self.caption, *keys, *self.labels, *self.where]))
+
+
+def usable_rows(
+    files: Sequence[Path],
+    *,
+    columns: Columns,
+    base: Path,
+    image_root: Path | None,
+    allow_outside: bool,
+    bad: BadSamples,
+) -> Iterator[dict[str, Any]]:
+    """The usable rows of `files`, which lie below the folder `base`, as the Arrow copy holds them; others go to `bad`.
+
+    Rows without a key column are called by their file and number. Paths of pictures are relative to `image_root`, or
+    where there is none to the folder of their own file; then they come out relative to `base`.
+    """
+    keys: set[str] = set()
+    bar = tqdm(desc="copying rows", unit=" rows", delay=2, leave=False, disable=None)
+    for file in files:
+        name = file.relative_to(base).as_posix()
+        root = file.parent if image_root is None else image_root
+        prefix = PurePosixPath(file.parent.relative_to(base)) if image_root is None else PurePosixPath()
+        for number, row in read_rows(file, columns.names):
+            bar.update()
+            key = f"{name}:{number}"
+            try:
+                if isinstance(row, BadContent):
+                    raise row
+                if not all(_text(row.get(column)) in values for column, values in columns.where.items()):
+                    continue
+                key = key_of(row, columns, otherwise=key)
+                text = describe_row(row, columns, key=key)
+                picture, path = picture_cell(row, columns), None
+                if isinstance(picture, str):
+                    path = (prefix / (picture if allow_outside else inside(root, picture))).as_posix()
+                if columns.key is not None:
+                    add_key(keys, key)
+            except BadContent as error:
+                bad.add(error.at(str(file), key))
+                continue
+            image = picture if isinstance(picture, bytes) else None
+            labels = list(text.labels.items())
+            yield {"key": key, "image": image, "path": path, "captions": text.captions, "labels": labels}
+    bar.close()
+
+
+def key_of(row: Row, columns: Columns, *, otherwise: str) -> str:
+    """What the row is called: by its key column, or `otherwise` if there is none."""
+    if columns.key is None:
+        return otherwise
+    key = _text(row.get(columns.key))
+    if not key or not key.strip():
+        raise BadContent(f"its key (column {columns.key}) is empty", kind="no_key")
+    return key
+
+
+def add_key(keys: set[str], key: str) -> None:
+    """Raises `BadContent` for a key that was added before."""
+    if key in keys:
+        raise BadContent("its key occurred before; keys must be unique", kind="duplicate_key")
+    keys.add(key)
+
+
+def describe_row(row: Row, columns: Columns, *, key: str) -> Description:
+    """Captions and labels. Raises `BadContent`."""
+    value = row.get(columns.caption)
+    captions = captions_of({"captions": value} if isinstance(value, list) else {"caption": value})
+    if not captions:
+        raise BadContent(f"its caption (column {columns.caption}) is empty", kind="no_caption")
+    labels = {name: text for name in columns.labels if (text := _text(row.get(name))) is not None}
+    return Description(captions, labels, key)
+
+
+def picture_cell(row: Row, columns: Columns) -> bytes | str:
+    """The bytes or the path of the picture.
+
+    Bytes go before a path, which Hugging Face keeps beside them as a mere memory of where they came from.
+    """
+    value = row.get(columns.image)
+    image, path = (value.get("bytes"), value.get("path")) if isinstance(value, dict) else (value, value)
+    if isinstance(image, bytes) and image:
+        return image
+    if not isinstance(path, str) or not path.strip():
+        rule = "must be bytes, a path, or a struct of bytes and path"
+        raise BadContent(f"its picture (column {columns.image}) {rule}, got {value!r:.60}", kind="no_picture")
+    return _whole(path)
+
+
+def _text(value: Any) -> str | None:
+    """A cell as text: `1`, `True`, `circle`."""
+    if value is None:
+        return None
+    if not isinstance(value, str | int | float):
+        raise BadContent(f"a cell must hold a text or a number, got {value!r:.60}", kind="bad_row")
+    return _whole(str(value))
+
+
+def _whole(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise BadContent(f"a cell that is not UTF-8 (character {error.start:,})", kind="bad_text") from error
+    return text

@@ -1,0 +1,1 @@
+"""Evaluation tasks made from data."""

@@ -1,0 +1,1 @@
+"""Captions, prompts and tokenizers."""

@@ -1,0 +1,193 @@
+"""The tokenizers one can choose: trained on the captions (byte-level BPE or Unigram), or read from a file."""
+
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from random import Random
+from typing import Protocol, runtime_checkable
+
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from tqdm import tqdm
+
+from limoe.data.text.text_tokenizer import LONGEST_TOKEN, TextTokenizer, clean, fixed_length, read_tokenizer
+from limoe.data.text.unigram import train_unigram
+from limoe.errors import DataError, require_argument
+
+PAD, EOS = "<pad>", "<eos>"
+_KNOWN_PAD = (PAD, "[PAD]", "<|pad|>")
+_KNOWN_EOS = (EOS, "</s>", "<|endoftext|>", "[SEP]", "<|im_end|>", "[EOS]")
+_BYTES = sorted(pre_tokenizers.ByteLevel.alphabet())  # one visible character for each of the 256 bytes
+# With the prefix space a word is the same token wherever it stands.
+_SPLIT = pre_tokenizers.ByteLevel(add_prefix_space=True)
+
+
+@runtime_checkable
+class TokenizerFactory(Protocol):
+    """What the config group `tokenizer` builds: training captions in, a ready tokenizer out."""
+
+    def fit(self, captions: Iterable[str]) -> TextTokenizer: ...
+
+
+@dataclass(kw_only=True)
+class ByteLevelTokenizer(ABC):
+    """A tokenizer of bytes and longer pieces, trained on a sample of the captions; no text is out of vocabulary.
+
+    Args:
+        vocab_size: most tokens; few captions give fewer.
+        length: tokens per text, eos and padding included.
+        max_captions: most captions to train on, drawn evenly from all of them.
+        lower_case: "Red" and "red" are one text.
+        sticky_eos: eos is the padding too, as in the reference, instead of a token of its own.
+        count_pad: the mask counts padding as text, as in the reference: it is attended, pooled and routed.
+    """
+
+    vocab_size: int
+    length: int
+    max_captions: int
+    lower_case: bool = True
+    sticky_eos: bool = False
+    count_pad: bool = False
+
+    def __post_init__(self) -> None:
+        minimum = len(_BYTES) + len((PAD, EOS))
+        rule = f">= {minimum} (256 bytes, padding, eos)"
+        require_argument(self.vocab_size >= minimum, "vocab_size", rule, self.vocab_size)
+        _require_length(self.length)
+        require_argument(self.max_captions > 0, "max_captions", "> 0", self.max_captions)
+
+    def fit(self, captions: Iterable[str]) -> TextTokenizer:
+        """Train. The same captions in the same order give the same tokenizer."""
+        sample, _ = sample_captions(captions, size=self.max_captions)
+        bar = tqdm(sample, desc="training the tokenizer", unit=" captions", delay=2, leave=False, disable=None)
+        model = self._train(clean(caption, length=self.length) for caption in bar)
+        tokenizer = self._around(model)
+        tokenizer.add_special_tokens([PAD, EOS])  # the model has them already: ids 0 and 1
+        pad = EOS if self.sticky_eos else PAD
+        return fixed_length(tokenizer, length=self.length, eos=EOS, pad=pad, count_pad=self.count_pad)
+
+    @abstractmethod
+    def _train(self, texts: Iterator[str]) -> models.Model:
+        """The trained model: tokens 0 and 1 are padding and eos, the 256 bytes are among the others."""
+
+    def _around(self, model: models.Model) -> Tokenizer:
+        tokenizer = Tokenizer(model)
+        tokenizer.normalizer = self._normalizer()
+        tokenizer.pre_tokenizer = _SPLIT
+        tokenizer.decoder = decoders.ByteLevel()
+        return tokenizer
+
+    def _normalizer(self) -> normalizers.Normalizer:
+        lower_case = [normalizers.Lowercase()] if self.lower_case else []
+        return normalizers.Sequence([normalizers.NFC(), *lower_case])
+
+
+class ByteBPE(ByteLevelTokenizer):
+    """Byte-pair encoding: frequent neighbours are merged, the most frequent first."""
+
+    def _train(self, texts: Iterator[str]) -> models.Model:
+        trainer = trainers.BpeTrainer(
+            vocab_size=self.vocab_size,
+            special_tokens=[PAD, EOS],
+            initial_alphabet=_BYTES,
+            max_token_length=LONGEST_TOKEN,
+            show_progress=False,
+        )
+        tokenizer = self._around(models.BPE())
+        tokenizer.train_from_iterator(texts, trainer=trainer)
+        return tokenizer.model
+
+
+class Unigram(ByteLevelTokenizer):
+    """Unigram language model: of all ways to cut a word into pieces the likeliest, as SentencePiece does by default."""
+
+    def _train(self, texts: Iterator[str]) -> models.Model:
+        return train_unigram(
+            self._words(texts),
+            vocab_size=self.vocab_size,
+            special=[PAD, EOS],
+            alphabet=_BYTES,
+            max_length=LONGEST_TOKEN,
+        )
+
+    def _words(self, texts: Iterator[str]) -> Counter[str]:
+        """How often each byte-level word occurs. Counting what blanks separate first splits each of them only once."""
+        parts: Counter[str] = Counter()
+        for text in texts:
+            parts.update(text.split(" "))
+        words: Counter[str] = Counter()
+        normal = self._normalizer()
+        for part, count in parts.items():
+            for word, _ in _SPLIT.pre_tokenize_str(normal.normalize_str(part)):
+                words[word] += count
+        return words
+
+
+@dataclass(kw_only=True)
+class TokenizerFile:
+    """Any `tokenizer.json` of the `tokenizers` library; its own template is replaced by "text eos".
+
+    `vocab_size` must be the file's, since the model is built from it. `eos_token` names the token that ends a text;
+    None looks for the usual names. `sticky_eos` and `count_pad` as for the others; where the file has no padding, eos
+    serves as padding anyhow.
+    """
+
+    path: str
+    vocab_size: int
+    length: int
+    eos_token: str | None = None
+    sticky_eos: bool = False
+    count_pad: bool = False
+
+    def __post_init__(self) -> None:
+        _require_length(self.length)
+
+    def fit(self, captions: Iterable[str]) -> TextTokenizer:
+        """The captions are not looked at: the file is trained already."""
+        tokenizer = read_tokenizer(self.path)
+        eos = self._eos(tokenizer)
+        known_pad = () if self.sticky_eos else _KNOWN_PAD
+        pad = next((token for token in known_pad if tokenizer.token_to_id(token) is not None), eos)
+        fitted = fixed_length(tokenizer, length=self.length, eos=eos, pad=pad, count_pad=self.count_pad)
+        rule = f"{fitted.vocab_size}, the tokens of {self.path}"
+        require_argument(self.vocab_size == fitted.vocab_size, "vocab_size", rule, self.vocab_size)
+        self._check_foreign_text(fitted)
+        return fitted
+
+    def _eos(self, tokenizer: Tokenizer) -> str:
+        names = _KNOWN_EOS if self.eos_token is None else (self.eos_token,)
+        for name in names:
+            if tokenizer.token_to_id(name) is not None:
+                return name
+        raise DataError(
+            f"{self.path} has no end-of-sequence token ({', '.join(names)}); "
+            "set tokenizer.eos_token to the token of the file that ends a text"
+        )
+
+    def _check_foreign_text(self, tokenizer: TextTokenizer) -> None:
+        """Now rather than in the middle of a run: some models fail on what their vocabulary cannot spell."""
+        try:
+            tokenizer.encode(["\U00010ffd"])
+        except Exception as error:  # the library raises bare Exception
+            raise DataError(f"{self.path} cannot encode characters outside its vocabulary: {error}") from error
+
+
+def sample_captions(captions: Iterable[str], *, size: int) -> tuple[list[str], int]:
+    """All captions if there are at most `size`, else `size` of them, each as likely as any other (reservoir sampling);
+    and how many there were. The same captions in the same order give the same sample.
+    """
+    reader = iter(tqdm(captions, desc="reading captions", unit="", delay=2, leave=False, disable=None))
+    rng = Random(0)
+    kept = list(islice(reader, size))
+    total = len(kept)
+    for caption in reader:
+        total += 1
+        place = int(rng.random() * total)
+        if place < size:
+            kept[place] = caption
+    return kept, total
+
+
+def _require_length(length: int) -> None:
+    require_argument(length >= 2, "length", ">= 2 (one token and eos)", length)

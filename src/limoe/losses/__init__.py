@@ -1,0 +1,1 @@
+"""Losses: contrastive, and those on the routers."""

@@ -1,0 +1,179 @@
+"""An auxiliary loss, and the set of those that are active in a run."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from limoe.errors import LimoeError, require_argument
+from limoe.parallel.collectives import all_reduce_sum
+from limoe.types import MODALITIES, RouterOutput
+
+
+class AuxLoss:
+    """One atom: a scalar to minimise, computed from what one router decided. Subclasses define `__call__`.
+
+    Args:
+        modality: tokens it looks at, "image" or "text"; None = all.
+        weight: relative weight in the mean over atoms; 0 = computed and logged, but adds nothing.
+        absolute_weight: if given, the loss times this is added as it is, outside the mean and `aux_total.weight`, and
+            `weight` does not count. For losses whose papers name a weight of their own (Switch 0.01, ST-MoE 0.001).
+
+    Raises:
+        ArgumentError: a setting breaks its rule.
+    """
+
+    needs_noise: bool = False  # of a class: True where the loss is undefined without router noise
+    is_global: bool = False  # statistics over all ranks instead of this process; the set it belongs to decides
+
+    def __init__(
+        self, *, modality: str | None = None, weight: float = 1.0, absolute_weight: float | None = None
+    ) -> None:
+        require_argument(is_number(weight) and weight >= 0, "weight", "a number >= 0", weight)
+        is_weight = absolute_weight is None or (is_number(absolute_weight) and absolute_weight >= 0)
+        require_argument(is_weight, "absolute_weight", "a number >= 0 or null", absolute_weight)
+        self.modality = None if modality is None else modality_id(modality)
+        self.weight, self.absolute_weight = weight, absolute_weight
+
+    def __call__(self, routed: RouterOutput) -> Float[Tensor, ""]:
+        raise NotImplementedError
+
+    def normalised(self, value: Float[Tensor, ""], num_experts: int) -> Float[Tensor, ""] | None:
+        """The loss of one layer on a scale where 1 is balanced; None where no such scale makes sense."""
+        return None
+
+    def sees(self, routed: RouterOutput) -> bool:
+        """Whether the atom's tokens pass this router at all. In two towers a router has one modality."""
+        return self.modality is None or self.modality in routed.modalities
+
+    def token_mean(
+        self, routed: RouterOutput, values: Float[Tensor, "T n"]
+    ) -> tuple[Float[Tensor, "n"], Bool[Tensor, ""]]:
+        """Mean over the real tokens of the atom's modality, 0 without any, and whether there are any.
+
+        Every atom reads its tokens through this mean alone. So with `is_global` each rank has the same loss, and DDP's
+        average of the gradients is the gradient of one process with the joint batch.
+        """
+        weight = routed.weight_of(self.modality)
+        sums = torch.cat([weight @ values, weight.sum()[None]])
+        if self.is_global:
+            sums = all_reduce_sum(sums)
+        return sums[:-1] / sums[-1].clamp_min(1), sums[-1] > 0
+
+
+def modality_id(name: str) -> int:
+    """0 for "image", 1 for "text".
+
+    Raises:
+        ArgumentError: the name is neither.
+    """
+    require_argument(name in MODALITIES, "modality", "'image' or 'text'", name)
+    return MODALITIES.index(name)
+
+
+def is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+class AuxTotal(NamedTuple):
+    """What a set says about one batch, layers reduced. `total` is the sum of `weighted`."""
+
+    total: Float[Tensor, ""]
+    raw: dict[str, Float[Tensor, ""]]  # before any weight
+    weighted: dict[str, Float[Tensor, ""]]  # what each active atom adds to the training loss, with gradient
+    normalised: dict[str, Float[Tensor, ""]]  # 1 = balanced; mean over layers, no gradient; only where defined
+
+
+class AuxLossSet:
+    """total = weight * mean over atoms of (atom weight * factor * mean over layers) + sum of the absolute ones.
+
+    The mean runs over the atoms whose own weight is not 0 (paper App. B.1, second-hand: the active losses are averaged
+    and multiplied by 0.04). An atom with `absolute_weight` stays outside of it and adds absolute_weight * factor * mean
+    over layers. `factor[name]` is 1 unless a schedule changes it, `boost[name]` is 1 unless an alarm raises it; both
+    multiply, and neither changes the number averaged over, so a loss that fades in does not make the others jump.
+
+    Args:
+        atoms: losses by name; the names become `train/aux/<name>`. Their `is_global` is set to what `stats_sync` says.
+        weight: what multiplies the reduced losses.
+        over_losses: "mean" or "sum" over atoms.
+        over_layers: "mean" or "sum" over sparse layers (the reference sums).
+        stats_sync: "local", statistics over the tokens of a process, or "global", over those of all ranks, so that N
+            ranks equal one process with the joint batch; costs one small all-reduce per atom and layer, and one more in
+            the backward.
+    """
+
+    def __init__(
+        self,
+        atoms: Mapping[str, AuxLoss],
+        *,
+        weight: float = 0.04,
+        over_losses: str = "mean",
+        over_layers: str = "mean",
+        stats_sync: str = "local",
+    ) -> None:
+        require_argument(is_number(weight) and weight >= 0, "weight", "a number >= 0", weight)
+        for name, value in (("over_losses", over_losses), ("over_layers", over_layers)):
+            require_argument(value in ("mean", "sum"), name, "'mean' or 'sum'", value)
+        require_argument(stats_sync in ("local", "global"), "stats_sync", "'local' or 'global'", stats_sync)
+        self.atoms = dict(atoms)
+        for atom in self.atoms.values():
+            atom.is_global = stats_sync == "global"
+        self.weight, self.over_losses, self.over_layers = weight, over_losses, over_layers
+        self.factor = dict.fromkeys(self.atoms, 1.0)
+        self.boost = dict.fromkeys(self.atoms, 1.0)
+
+    def set_factor(self, name: str, factor: float) -> None:
+        """Multiply an atom's weight from now on.
+
+        Raises:
+            LimoeError: the run has no such atom.
+        """
+        if name not in self.factor:
+            have = ", ".join(self.factor) or "none"
+            raise LimoeError(f"the auxiliary loss {name} is scheduled but not active; active losses: {have}")
+        self.factor[name] = factor
+
+    def is_active(self, name: str) -> bool:
+        """Whether the run has this atom with a weight that is not 0."""
+        atom = self.atoms.get(name)
+        return atom is not None and (atom.weight if atom.absolute_weight is None else atom.absolute_weight) != 0
+
+    def __call__(self, routing: Mapping[int, RouterOutput]) -> AuxTotal:
+        """Layers are those that the atom's modality passes.
+
+        Raises:
+            LimoeError: a loss has no sparse layer to be computed on.
+        """
+        if self.atoms and not routing:
+            raise LimoeError("auxiliary losses need sparse layers, and this model has none; leave them out")
+        raw, normalised = {}, {}
+        for name, atom in self.atoms.items():
+            layers = [routed for routed in routing.values() if atom.sees(routed)]
+            if not layers:
+                raise LimoeError(f"the auxiliary loss {name}: no sparse layer sees its modality; leave it out")
+            per_layer = torch.stack([_in_full_precision(atom, routed) for routed in layers])
+            raw[name] = per_layer.sum() if self.over_layers == "sum" else per_layer.mean()
+            scaled = [
+                atom.normalised(value, routed.num_experts)
+                for value, routed in zip(per_layer.detach(), layers, strict=True)
+            ]
+            if known := [value for value in scaled if value is not None]:
+                normalised[name] = torch.stack(known).mean()
+        weighted = {name: self._scale(name) * raw[name] for name in self.atoms if self.is_active(name)}
+        total = torch.stack(list(weighted.values())).sum() if weighted else torch.zeros(())
+        return AuxTotal(total, raw, weighted, normalised)
+
+    def _scale(self, name: str) -> float:
+        """What an active atom's reduced loss is multiplied with on its way into the total."""
+        atom, changes = self.atoms[name], self.factor[name] * self.boost[name]
+        if atom.absolute_weight is not None:
+            return atom.absolute_weight * changes
+        averaged = sum(self.is_active(other) and a.absolute_weight is None for other, a in self.atoms.items())
+        return self.weight * atom.weight * changes / (averaged if self.over_losses == "mean" else 1)
+
+
+def _in_full_precision(atom: AuxLoss, routed: RouterOutput) -> Float[Tensor, ""]:
+    with torch.autocast(routed.logits.device.type, enabled=False):
+        return atom(routed)

@@ -1,0 +1,68 @@
+"""The balance losses of V-MoE (arXiv 2106.05974) and the z-loss of ST-MoE (arXiv 2202.08906).
+
+As published they look at all tokens alike; `modality` restricts each to one modality (the paper's ablation of
+per-modality importance and load, from memory).
+CV^2(v) = population variance / mean^2 (not std / mean squared after the fact: the root has an infinite slope at 0).
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from limoe.errors import LimoeError
+from limoe.losses.auxiliary.base import AuxLoss
+from limoe.types import RouterOutput
+
+
+def squared_cv(x: Float[Tensor, "E"]) -> Float[Tensor, ""]:
+    """Squared coefficient of variation with the population variance; 0 where x sums to 0."""
+    mean = x.mean()
+    return torch.where(mean > 0, x.var(unbiased=False) / mean.square().clamp_min(1e-30), 0.0)
+
+
+class Importance(AuxLoss):
+    """CV^2 of imp_e = sum over tokens of the clean gate p_e (V-MoE; vmoe). No unit.
+
+    Balanced 0, collapsed on one expert E - 1. Normalised: 1 + CV^2 = E * sum_e (share of e)^2, from 1 to E.
+    Over all tokens it is blind to a small modality: total collapse of text costs only (text share)^2 (E - 1).
+    """
+
+    def __call__(self, routed: RouterOutput) -> Float[Tensor, ""]:
+        return squared_cv(self.token_mean(routed, routed.log_probs.exp())[0])
+
+    def normalised(self, value: Float[Tensor, ""], num_experts: int) -> Float[Tensor, ""]:
+        return 1 + value
+
+
+class Load(AuxLoss):
+    """CV^2 of load_e = sum over tokens of P(expert e is among the K chosen under fresh noise) (V-MoE; vmoe). No unit.
+
+    P = 1 - Phi((eta - logit_e) / sigma), eta = K-th largest noisy logit of the token, logit_e clean.
+    Balanced 0, collapsed on one expert E - 1 (on the same K: E / K - 1). Normalised: 1 + CV^2, from 1 to E.
+
+    Raises:
+        LimoeError: the router has no noise; then the loss is undefined.
+    """
+
+    needs_noise = True
+
+    def __call__(self, routed: RouterOutput) -> Float[Tensor, ""]:
+        if routed.noise_std <= 0:
+            raise LimoeError("the load loss is undefined without router noise: set noise_std > 0, or leave it out")
+        threshold = routed.noisy_logits.gather(-1, routed.expert_index[:, -1:])
+        probability = torch.special.ndtr((routed.logits - threshold) / routed.noise_std)
+        return squared_cv(self.token_mean(routed, probability)[0])
+
+    def normalised(self, value: Float[Tensor, ""], num_experts: int) -> Float[Tensor, ""]:
+        return 1 + value
+
+
+class ZLoss(AuxLoss):
+    """Mean over tokens of (ln sum_e exp logit_e)^2 (ST-MoE; paper App. B.1, second-hand), in squared nats.
+
+    Keeps logits small; says nothing about balance: (ln E)^2 for logits of 0, 0 is no special state of a router.
+    """
+
+    def __call__(self, routed: RouterOutput) -> Float[Tensor, ""]:
+        mean, _ = self.token_mean(routed, routed.logits.logsumexp(-1, keepdim=True).square())
+        return mean[0]

@@ -1,0 +1,1 @@
+"""Small extensions of `torch.nn` that every room may use."""

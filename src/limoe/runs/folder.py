@@ -1,0 +1,249 @@
+"""Read a run folder, whole or broken: every part that is missing or torn becomes a line in `problems`.
+
+Nothing here trusts the files: numbers are parsed one by one, of repeated steps (a resumed run) the last one counts.
+"""
+
+import csv
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import yaml
+
+from limoe.config.trees import leaves
+from limoe.errors import DataError
+from limoe.runs.layout import ALARMS, CONFIG, HEALTH, METRICS, RECORD, SAMPLE_LIST
+from limoe.types import MODALITIES
+
+Curve = dict[int, float]  # step -> value
+
+_MARKS = (RECORD, CONFIG, METRICS)
+
+
+@dataclass(frozen=True)
+class Health:
+    """One line of `routing/health.jsonl`: what one router did with one modality. Entropies are in nats.
+
+    Where a run wrote no `assignments` the modalities count the same; `effective_experts` is then exp(global entropy).
+    """
+
+    step: int
+    layer: int
+    modality: str
+    success_rate: float
+    load: tuple[float, ...]  # share of the modality's assignments per expert, before drops
+    local_entropy: float
+    global_entropy: float
+    dead_experts: int
+    assignments: int  # tokens times K
+    effective_experts: float
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> "Health":
+        """Raises KeyError, TypeError or ValueError on anything that doesn't fit."""
+        load = tuple(float(share) for share in row["load"])
+        if row["modality"] not in MODALITIES or not all(0 <= share <= 1 for share in load):
+            raise ValueError(row)
+        defaults = {"assignments": 1, "effective_experts": math.exp(float(row["global_entropy"]))}
+        values = {**defaults, **row, "load": load}
+        return cls(**{name: kind(values[name]) for name, kind in get_type_hints(cls).items()})
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A test picture (a file name inside `samples/`), its class, and the likeliest captions with probabilities."""
+
+    image: str
+    truth: str
+    top: tuple[tuple[str, float], ...]
+
+    @property
+    def right(self) -> bool:
+        """Whether the likeliest caption is that of its class."""
+        return bool(self.top) and self.top[0][0] == self.truth
+
+    @classmethod
+    def of(cls, item: Mapping[str, Any]) -> "Sample":
+        """Raises KeyError, TypeError or ValueError on anything that doesn't fit."""
+        top = tuple((str(caption), float(probability)) for caption, probability in item["top"])
+        return cls(image=Path(str(item["image"])).name, truth=str(item["truth"]), top=top)
+
+
+@dataclass
+class RunFolder:
+    """What a run left behind. `record` is run.json; `curves` are the logged metrics by key."""
+
+    path: Path
+    record: dict[str, Any] = field(default_factory=dict)
+    config: str = ""
+    curves: dict[str, Curve] = field(default_factory=dict)
+    health: list[Health] = field(default_factory=list)
+    alarms: dict[tuple[int, str], str] = field(default_factory=dict)  # (layer, modality) -> the first message
+    sample_task: str = ""
+    samples: list[Sample] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Final values: those of run.json, else the last logged ones."""
+        final = numbers(self.record.get("metrics"))
+        return final or {key: curve[max(curve)] for key, curve in self.curves.items()}
+
+    @property
+    def results(self) -> dict[str, float]:
+        """The final values that were measured on held-out data."""
+        return {key: value for key, value in self.metrics.items() if key.startswith("val/")}
+
+    @property
+    def chance(self) -> dict[str, float]:
+        return numbers(self.record.get("chance"))
+
+
+def numbers(mapping: Any) -> dict[str, float]:
+    """The entries of a mapping that are numbers; null stands for NaN or infinity. Nothing if it is no mapping."""
+    if not isinstance(mapping, dict):
+        return {}
+    return {
+        str(key): math.nan if value is None else float(value)
+        for key, value in mapping.items()
+        if value is None or isinstance(value, float) or (type(value) is int and abs(value) < 2**63)
+    }
+
+
+def read_run(path: Path) -> RunFolder:
+    """Raises `DataError` if the folder is no run folder at all."""
+    if not any((path / mark).is_file() for mark in _MARKS):
+        raise DataError(
+            f"{path} is not a run folder (none of {', '.join(_MARKS)}): give the folder that training printed"
+        )
+    run = RunFolder(path)
+    _read_record(run)
+    run.config = _text(run, CONFIG, consequence="the resolved config is unknown") or ""
+    _read_curves(run)
+    _read_health(run)
+    _read_alarms(run)
+    _read_samples(run)
+    return run
+
+
+def _text(run: RunFolder, name: str, *, consequence: str) -> str | None:
+    """The text of a file; None, and a problem, if it can't be read."""
+    try:
+        return (run.path / name).read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        run.problems.append(f"{name}: {error.strerror or error}; {consequence}")
+        return None
+
+
+def _json(run: RunFolder, name: str, *, consequence: str) -> dict[str, Any]:
+    text = _text(run, name, consequence=consequence)
+    try:
+        value = json.loads(text) if text is not None else {}
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        run.problems.append(f"{name}: not a JSON object; {consequence}")
+        return {}
+    return value
+
+
+def _read_record(run: RunFolder) -> None:
+    run.record = _json(run, RECORD, consequence="status, command, versions and chance levels are unknown")
+    status, error = run.record.get("status"), run.record.get("error")
+    if status == "running":
+        run.problems.append("the run has not ended, or was killed: the numbers are the last ones written")
+    if status in ("failed", "stopped"):
+        ending = "failed" if status == "failed" else "was stopped"
+        run.problems.append(f"the run {ending}{f': {error}' if error else ''}")
+
+
+def _read_curves(run: RunFolder) -> None:
+    try:
+        with open(run.path / METRICS, encoding="utf-8", errors="replace", newline="") as file:
+            for key, step, value in _cells(csv.DictReader(file)):
+                run.curves.setdefault(key, {})[step] = value
+    except OSError as error:
+        run.problems.append(f"{METRICS}: {error.strerror or error}; there are no curves")
+    except csv.Error as error:
+        run.problems.append(f"{METRICS}: {error}; the curves end there")
+    else:
+        if not run.curves:
+            run.problems.append(f"{METRICS}: holds no numbers; there are no curves")
+
+
+def _cells(rows: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, int, float]]:
+    """(key, step, value) of every cell that is a number, in the order written."""
+    for row in rows:
+        with suppress(KeyError, TypeError, ValueError):  # a torn line ends where it is torn
+            step = int(row["step"])
+            for key, text in row.items():
+                if text and key not in ("step", "epoch", ""):
+                    with suppress(ValueError):
+                        yield key, step, float(text)
+
+
+def _read_health(run: RunFolder) -> None:
+    consequence = "there is no routing to show"
+    if not (run.path / HEALTH).exists():
+        if not _is_dense(run.config):
+            run.problems.append(f"{HEALTH}: missing; {consequence}")
+        return
+    lines = (_text(run, HEALTH, consequence=consequence) or "").splitlines()
+    rows: dict[tuple[int, int, str], Health] = {}
+    bad = 0
+    for line in lines:
+        try:
+            row = Health.of(json.loads(line))
+            rows[row.step, row.layer, row.modality] = row
+        except (KeyError, TypeError, ValueError, RecursionError, OverflowError):
+            bad += 1
+    if bad:
+        run.problems.append(f"{HEALTH}: {bad} of {len(lines)} lines can't be read and are left out")
+    run.health = [rows[key] for key in sorted(rows)]
+
+
+def _read_alarms(run: RunFolder) -> None:
+    """What a CollapseAlarm wrote, if there was one: per layer and modality the first alarm."""
+    if not (run.path / ALARMS).exists():
+        return
+    for line in (_text(run, ALARMS, consequence="alarms are unknown") or "").splitlines():
+        try:
+            alarm = json.loads(line)
+            run.alarms.setdefault((int(alarm["layer"]), str(alarm["modality"])), str(alarm["message"]))
+        except (KeyError, TypeError, ValueError, RecursionError):
+            run.problems.append(f"{ALARMS}: a line can't be read and is left out")
+
+
+def _is_dense(config: str) -> bool:
+    try:
+        model = yaml.safe_load(config)["model"]
+    except (yaml.YAMLError, KeyError, TypeError, RecursionError):
+        return False
+    layers = [value for key, value in leaves(model, "model") if key.endswith(".moe_layers")]
+    return bool(layers) and not any(layers)
+
+
+def _read_samples(run: RunFolder) -> None:
+    content = _json(run, SAMPLE_LIST, consequence="there are no pictures to show")
+    run.sample_task = str(content.get("task", ""))
+    items = content.get("items", [])
+    for item in items if isinstance(items, list) else []:
+        try:
+            run.samples.append(Sample.of(item))
+        except (KeyError, TypeError, ValueError):
+            run.problems.append(f"{SAMPLE_LIST}: an entry can't be read and is left out")
+
+
+def steps_done(path: Path) -> int:
+    """Steps that a run, finished or not, had done when it logged last. Lightning counts them from 0."""
+    try:
+        with (path / METRICS).open(encoding="utf-8", errors="replace", newline="") as file:
+            rows = csv.reader(file)
+            at = next(rows, []).index("step")
+            return max((int(row[at]) + 1 for row in rows if len(row) > at and row[at].isdecimal()), default=0)
+    except (OSError, ValueError, csv.Error):
+        return 0

@@ -1,0 +1,145 @@
+"""run.json: what a run was, how it ended, what came out. Replaced in one step: a crash never leaves half of it."""
+
+import platform
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+import limoe
+from limoe.config.trees import strict_json
+from limoe.errors import ConfigError, one_line
+from limoe.files import write_json
+from limoe.runs.layout import RECORD, TOP_LEVEL
+
+_PACKAGES = ("torch", "lightning", "hydra-core", "timm", "tokenizers", "torchmetrics", "numpy")
+
+
+class RunRecord:
+    """Context manager around a run; `metrics`, `chance`, `stop_reason` and `bad_samples` (counts by kind of those that
+    were left out and those that were replaced) may be filled at any time inside.
+
+    `status` is `running` inside, then `done`, `failed` (with `error` in one line), or `stopped` (Ctrl-C, SIGTERM, or
+    with `stop_reason`, which then stands in `error`: the run ended itself, in order, before its last step).
+    Only rank 0 writes. A SIGTERM before Lightning handles it, or after, ends the process with exit code 143.
+
+    Args:
+        folder: the run folder; made where it is missing.
+        config_hash: see `limoe.config.compose.config_hash`.
+        seed: the run's seed.
+        overrides: what was changed on the command line.
+
+    Raises:
+        ConfigError: on entering, where the folder already holds a run, or cannot be written.
+    """
+
+    def __init__(self, folder: Path, *, config_hash: str, seed: int, overrides: Sequence[str]) -> None:
+        self.folder = Path(folder)
+        self.metrics: dict[str, float] = {}
+        self.chance: dict[str, float] = {}
+        self.bad_samples: dict[str, dict[str, int]] = {}
+        self.stop_reason: str | None = None
+        self._fixed = {
+            "command": shlex.join(["limoe", *sys.argv[1:]]),
+            "overrides": list(overrides),
+            "config_hash": config_hash,
+            "git_commit": git_commit(Path(limoe.__file__)),
+            "versions": versions(),
+            "seed": seed,
+            "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        self._clock = time.monotonic()
+        self._sigterm: Any = None
+
+    def __enter__(self) -> "RunRecord":
+        if is_writer():
+            self._claim()
+        self.write("running")
+        with suppress(ValueError):  # not the main thread: then nobody but the main thread can handle signals
+            self._sigterm = signal.signal(signal.SIGTERM, self._terminate)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        if self._sigterm is not None:
+            signal.signal(signal.SIGTERM, self._sigterm)
+        if error is None:
+            self.write("stopped" if self.stop_reason else "done", error=self.stop_reason)
+        elif isinstance(error, Exception):
+            self.write("failed", error=one_line(f"{type(error).__name__}: {error}"))
+        else:  # KeyboardInterrupt, or the SystemExit that Lightning makes of it and of SIGTERM
+            self.write("stopped", error=type(error.__context__ or error).__name__)
+
+    def write(self, status: str, *, error: str | None = None) -> None:
+        """Replace run.json in one step."""
+        if not is_writer():
+            return
+        content = {
+            "status": status,
+            **self._fixed,
+            "seconds": round(time.monotonic() - self._clock, 1),
+            "metrics": strict_json(self.metrics),
+            "chance": strict_json(self.chance),
+            "bad_samples": self.bad_samples,
+            "error": error,
+        }
+        write_json(self.folder / RECORD, content)
+
+    def _claim(self) -> None:
+        """Make run.json exist, or refuse: of two runs in one folder only the first may go on."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            taken = [name for name in TOP_LEVEL if (self.folder / name).exists()]
+            if not taken:
+                (self.folder / RECORD).touch(exist_ok=False)
+        except FileExistsError as error:
+            taken = [RECORD] if self.folder.is_dir() else []
+            if not taken:
+                raise ConfigError(f"hydra.run.dir={self.folder} cannot be a folder: {error}") from error
+        except OSError as error:
+            raise ConfigError(f"hydra.run.dir={self.folder} cannot be written: {error}") from error
+        if taken:
+            raise ConfigError(
+                f"output folder {self.folder} already holds a run ({taken[0]}); nothing was changed; "
+                "choose another hydra.run.dir"
+            )
+
+    def _terminate(self, *_: Any) -> None:
+        """Lightning calls the handler it found as well; then it has its own way to stop between two batches."""
+        if signal.getsignal(signal.SIGTERM) == self._terminate:
+            raise SystemExit(128 + signal.SIGTERM)
+
+
+def is_writer() -> bool:
+    """Whether this is rank 0. Lightning knows the rank from the environment before there is a process group."""
+    return rank_zero_only.rank == 0  # type: ignore[attr-defined]
+
+
+def versions() -> dict[str, str]:
+    """Of Python, limoe and what a result depends on."""
+    return {"python": platform.python_version(), "limoe": limoe.__version__} | {
+        name: version(name) for name in _PACKAGES
+    }
+
+
+def git_commit(file: Path) -> str | None:
+    """Commit of the checkout that tracks `file`, plus `-dirty` where tracked files differ; None without a commit."""
+
+    def git(*words: str) -> str:
+        command = ["git", "-C", str(file.parent), *words]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+
+    try:
+        git("ls-files", "--error-unmatch", file.name)
+        return git("rev-parse", "HEAD") + ("-dirty" if git("status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.SubprocessError):
+        return None

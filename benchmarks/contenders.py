@@ -18,7 +18,7 @@ CAPACITY_FACTOR = 1.05
 
 
 class Contender(nn.Module):
-    """A layer and how to call it. `kept` is the share of (token, choice) pairs with a seat in the last call."""
+    """A layer and how to call it. `kept` is the share of (token, choice) pairs with a slot in the last call."""
 
     kept: float | None = None
 
@@ -74,10 +74,10 @@ class Sparse(Contender):
 
 def limoe_losses() -> AuxLossSet:
     """What `aux_loss=limoe` adds."""
-    atoms = {"importance": Importance(), "load": Load(), "z": ZLoss(), "local_text": LocalEntropy(modality="text")}
+    terms = {"importance": Importance(), "load": Load(), "z": ZLoss(), "local_text": LocalEntropy(modality="text")}
     for modality in ("image", "text"):
-        atoms[f"global_{modality}"] = GlobalEntropy(modality=modality, min_fraction=0.28)
-    return AuxLossSet(atoms)
+        terms[f"global_{modality}"] = GlobalEntropy(modality=modality, min_fraction=0.28)
+    return AuxLossSet(terms)
 
 
 def mixtral(case: Case) -> Contender:
@@ -99,7 +99,7 @@ def mixtral(case: Case) -> Contender:
 
 
 def switch(case: Case) -> Contender:
-    """transformers' Switch layer with our capacity factor: K = 1, seats in order of the packed."""
+    """transformers' Switch layer with our capacity factor: K = 1, slots in order of the packed."""
     from transformers import SwitchTransformersConfig
     from transformers.models.switch_transformers.modeling_switch_transformers import SwitchTransformersSparseMLP
 
@@ -120,7 +120,7 @@ def switch(case: Case) -> Contender:
 
 
 class StMoE(Contender):
-    """st-moe-pytorch: K >= 2, GEGLU. Its masks are [T, E, C], so seats are per pair; its factor does not know K."""
+    """st-moe-pytorch: K >= 2, GEGLU. Its masks are [T, E, C], so slots are per pair; its factor does not know K."""
 
     def __init__(self, case: Case) -> None:
         from st_moe_pytorch import MoE as PeerMoE

@@ -68,9 +68,9 @@ def generate(folder: Path, chosen: argparse.Namespace) -> tuple[Setting, dict[st
     write_shards(folder / "shards", content, size=chosen.pairs, shards=chosen.shards)
     seconds = time.perf_counter() - start
     size = sum(path.stat().st_size for path in (folder / "shards").iterdir())
-    picture = sum(len(pair.picture) for pair in content) / len(content)
+    image = sum(len(pair.image) for pair in content) / len(content)
     setting = Setting(folder, content, folder / "shards", chosen.pairs, chosen.image_size, chosen.batch_size)
-    return setting, {"seconds": seconds, "bytes": size, "picture_bytes": picture}
+    return setting, {"seconds": seconds, "bytes": size, "image_bytes": image}
 
 
 def opening(setting: Setting) -> list[dict[str, Any]]:

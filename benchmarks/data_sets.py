@@ -1,4 +1,4 @@
-"""The pairs that are read: a pool of small encoded pictures, written as tar shards, a parquet table and a folder."""
+"""The pairs that are read: a pool of small encoded images, written as tar shards, a parquet table and a folder."""
 
 import io
 import json
@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from limoe.data.scenes.synthetic import SyntheticScenes
 
-POOL = 300  # distinct pictures
+POOL = 300  # distinct images
 
 
 class Stored(NamedTuple):
@@ -20,7 +20,7 @@ class Stored(NamedTuple):
 
     key: str
     suffix: str
-    picture: bytes
+    image: bytes
     caption: str
 
 
@@ -28,7 +28,7 @@ def pool(*, image_size: int) -> list[Stored]:
     """Drawn scenes, every second one a JPEG."""
     scenes = SyntheticScenes(split="train", size=POOL, image_size=image_size, seed=0)
     found = []
-    for i in tqdm(range(POOL), desc="pictures", leave=False, disable=None):
+    for i in tqdm(range(POOL), desc="images", leave=False, disable=None):
         image, captions, _, _ = scenes[i]
         suffix, settings = ("png", {}) if i % 2 else ("jpg", {"quality": 85})
         buffer = io.BytesIO()
@@ -37,15 +37,15 @@ def pool(*, image_size: int) -> list[Stored]:
     return found
 
 
-def pairs(pictures: list[Stored], *, size: int) -> Iterator[Stored]:
-    """`size` pairs with keys of their own; picture and caption stay together."""
+def pairs(images: list[Stored], *, size: int) -> Iterator[Stored]:
+    """`size` pairs with keys of their own; image and caption stay together."""
     rng = Random(0)
     for i in range(size):
-        yield rng.choice(pictures)._replace(key=f"{i:09d}")
+        yield rng.choice(images)._replace(key=f"{i:09d}")
 
 
 def write_shards(folder: Path, content: list[Stored], *, size: int, shards: int) -> None:
-    """`<folder>/train-*.tar` with `size` pairs: picture, .txt, and .json with one label."""
+    """`<folder>/train-*.tar` with `size` pairs: image, .txt, and .json with one label."""
     folder.mkdir(parents=True)
     stream = pairs(content, size=size)
     with tqdm(desc="shards", total=size, unit="pair", leave=False, disable=None) as bar:
@@ -53,7 +53,7 @@ def write_shards(folder: Path, content: list[Stored], *, size: int, shards: int)
             count = size * (number + 1) // shards - size * number // shards
             with tarfile.open(folder / f"train-{number:05d}.tar", "w", format=tarfile.USTAR_FORMAT) as tar:
                 for pair in (next(stream) for _ in range(count)):
-                    _add(tar, f"{pair.key}.{pair.suffix}", pair.picture)
+                    _add(tar, f"{pair.key}.{pair.suffix}", pair.image)
                     _add(tar, f"{pair.key}.txt", pair.caption.encode())
                     _add(tar, f"{pair.key}.json", json.dumps({"kind": pair.suffix}).encode())
                     bar.update()
@@ -72,7 +72,7 @@ def write_table(path: Path, content: list[Stored], *, size: int) -> None:
     import pyarrow.parquet as pq
 
     rows = list(pairs(content, size=size))
-    columns = {"key": [r.key for r in rows], "image": [r.picture for r in rows], "caption": [r.caption for r in rows]}
+    columns = {"key": [r.key for r in rows], "image": [r.image for r in rows], "caption": [r.caption for r in rows]}
     pq.write_table(pa.table(columns), path)
 
 
@@ -80,7 +80,7 @@ def write_folder(folder: Path, content: list[Stored], *, size: int) -> None:
     """KEY.jpg or KEY.png with KEY.txt beside it."""
     folder.mkdir()
     for pair in tqdm(pairs(content, size=size), desc="files", total=size, leave=False, disable=None):
-        (folder / f"{pair.key}.{pair.suffix}").write_bytes(pair.picture)
+        (folder / f"{pair.key}.{pair.suffix}").write_bytes(pair.image)
         (folder / f"{pair.key}.txt").write_text(pair.caption)
 
 

@@ -117,8 +117,8 @@ def webdataset(setting: Setting) -> Callable[[int], Iterable]:
     transform = setting.transform
 
     def example(sample: dict) -> Example:
-        picture = sample["png"] if "png" in sample else sample["jpg"]
-        return Example(transform(decode_rgb(picture), Random(sample["__key__"])), sample["txt"].decode(), 0)
+        image = sample["png"] if "png" in sample else sample["jpg"]
+        return Example(transform(decode_rgb(image), Random(sample["__key__"])), sample["txt"].decode(), 0)
 
     def batches(workers: int) -> DataLoader:
         pipeline = wds.WebDataset(paths, shardshuffle=len(paths), empty_check=False)

@@ -37,7 +37,7 @@ def markdown(result: dict[str, Any]) -> str:
         f"torch {machine['torch']}, {machine['processor']}, {machine['cores']} cores, {machine['threads']} threads, "
         f"load average {machine['load_before']} before and {machine['load_after']} after. "
         f"{result['pairs']:,} pairs in {result['shards']} shards ({generated['bytes'] / 2**20:,.0f} MiB, "
-        f"{generated['picture_bytes']:,.0f} bytes per picture), written in {generated['seconds']:.1f} s.",
+        f"{generated['image_bytes']:,.0f} bytes per image), written in {generated['seconds']:.1f} s.",
     ]
     for block in blocks(result):
         lines += [

@@ -4,7 +4,7 @@
     python -m benchmarks.moe_layer --device cuda --width 768 --hidden 3072
 
 Every ratio is the median over pairs of a dense and a sparse step that ran one right after the other; 1.00 is perfect.
-`kept` is the share of (token, choice) pairs that got a seat, "at equal kept" the ratio divided by it. Memory is the
+`kept` is the share of (token, choice) pairs that got a slot, "at equal kept" the ratio divided by it. Memory is the
 peak of one step beyond weights and their gradients; `others` the largest share of the machine that other processes
 took during a pair (`--quiet 0.05` repeats a pair until they took less than 5 %).
 Figures go to `<out>/moe_layer.json` and `.md`.
@@ -52,8 +52,8 @@ def arguments() -> argparse.Namespace:
     add("--k", type=int, nargs="+", default=[1, 2])
     add("--dtype", nargs="+", choices=("float32", "bfloat16"), default=["float32", "bfloat16"])
     add("--backends", nargs="*", choices=BACKENDS, default=list(BACKENDS))
-    add("--no-limit", action="store_true", help="also without a limit on seats")
-    add("--pairs-per-group", type=int, default=None, help="pairs that share seats; default: all, as the peers do")
+    add("--no-limit", action="store_true", help="also without a limit on slots")
+    add("--pairs-per-group", type=int, default=None, help="pairs that share slots; default: all, as the peers do")
     add("--routing", choices=("balanced", "random"), default="balanced")
     add("--aux", action="store_true", help="with the losses of aux_loss=limoe")
     add("--peers", nargs="*", choices=list(PEERS), default=list(PEERS))

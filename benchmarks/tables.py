@@ -48,7 +48,7 @@ def _blocks(result: dict[str, Any]) -> Iterator[tuple[str, list[dict[str, Any]]]
 def _title(result: dict[str, Any]) -> str:
     group = "all pairs" if result["pairs_per_group"] is None else f"{result['pairs_per_group']} pairs"
     return (
-        f"width {result['width']}, hidden {result['hidden']}, {result['routing']} routing, BPR, seats shared "
+        f"width {result['width']}, hidden {result['hidden']}, {result['routing']} routing, BPR, slots shared "
         f"by {group}, {'with' if result['aux'] else 'without'} losses, medians of {result['rounds']} pairs"
     )
 

@@ -1,11 +1,11 @@
-"""A whole training step of the sparse model against its FLOP-matched dense twin, two towers and open_clip.
+"""A whole training step of the sparse model against its FLOP-matched dense baseline, two towers and open_clip.
 
     python -m benchmarks.train_step --quick
     python -m benchmarks.train_step model=limoe_s32 data.batch_size=64 --device cuda --dtype bfloat16
 
 Words with `=` are overrides of `limoe train`. All see the same random batch, so the same number of tokens. Every ratio
-is the median over pairs of a dense step and one of the other that ran one right after the other; the twin has 1.00.
-`kept` is the share of assignments that got a seat (at the start, before the routers have learned to balance); `others`
+is the median over pairs of a dense step and one of the other that ran one right after the other; the baseline has 1.00.
+`kept` is the share of assignments that got a slot (at the start, before the routers have learned to balance); `others`
 the largest share of the machine that other processes took during a pair (`--quiet 0.05` repeats such pairs).
 Figures go to `<out>/train_step.json` and `.md`.
 """
@@ -60,14 +60,16 @@ def arguments() -> argparse.Namespace:
 
 
 def settings_of(overrides: list[str]) -> Settings:
-    """The training config; one expert per token, since only then does the twin cost the same."""
+    """The training config; one expert per token, since only then does the baseline cost the same."""
     register_resolvers()
     with initialize_config_dir(str(config_dir("train")), version_base="1.3"):
         cfg = compose("train", overrides=["routing.k=1", *overrides, "paths.output_dir=unused"])
     check(cfg)
     settings = plain(cfg)
     if settings["routing"]["k"] != 1 or not settings["model"].get("moe_layers"):
-        raise SystemExit("train_step: needs a sparse one-tower model and routing.k=1, whose dense twin is FLOP-matched")
+        raise SystemExit(
+            "train_step: needs a sparse one-tower model with routing.k=1, so that its baseline does equal work"
+        )
     return settings
 
 

@@ -9,7 +9,7 @@ from torch.nn.utils import clip_grad_norm_
 
 from benchmarks.contenders import Unavailable
 from limoe.config.compose import instantiate
-from limoe.config.model_settings import dense_twin, two_tower_twin
+from limoe.config.model_settings import dense_baseline, two_tower_baseline
 from limoe.losses.auxiliary.base import AuxLossSet
 from limoe.training.micro_batches import encode
 from limoe.training.optim import adamw
@@ -21,7 +21,7 @@ Settings = dict[str, Any]
 class TrainStep:
     """Forward under autocast, loss, backward, clipping to norm 1, fused AdamW: one call, one step on the same batch.
 
-    `kept` is the share of (token, choice) pairs that got a seat in the first step; None without routers.
+    `kept` is the share of (token, choice) pairs that got a slot in the first step; None without routers.
     """
 
     kept: float | None = None
@@ -83,12 +83,12 @@ def open_clip(settings: Settings, batch: Batch, *, autocast: torch.autocast) -> 
 
 
 def contenders(settings: Settings, batch: Batch, *, autocast: torch.autocast) -> dict[str, TrainStep | str]:
-    """By name, the dense twin first; a reason in place of what cannot be measured."""
+    """By name, the dense baseline first; a reason in place of what cannot be measured."""
     model = settings["model"]
     found: dict[str, TrainStep | str] = {
-        "dense": ours(settings, batch, model=dense_twin(model), autocast=autocast),
+        "dense": ours(settings, batch, model=dense_baseline(model), autocast=autocast),
         "sparse": ours(settings, batch, model=model, autocast=autocast),
-        "two towers": ours(settings, batch, model=two_tower_twin(model), autocast=autocast),
+        "two towers": ours(settings, batch, model=two_tower_baseline(model), autocast=autocast),
     }
     try:
         found["open_clip"] = open_clip(settings, batch, autocast=autocast)

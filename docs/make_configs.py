@@ -12,7 +12,7 @@ PAGE = REPO / "docs" / "configs.md"
 NOT_OPTIONS = ("hydra", "paths", "local")
 WITHOUT_KEYS = ("experiment", "debug")  # their keys are those of the other groups
 MANY = 4  # values or options that a cell may list
-WIRING = ("module", "pictures", "train", "test")  # subtrees that only pass other keys on
+WIRING = ("module", "images", "train", "test")  # subtrees that only pass other keys on
 INTRO = """\
 # Config groups
 
@@ -153,20 +153,20 @@ def _headed(path: Path, name: str) -> str:
     return _cell(found[1]) if found else ""
 
 
-def verb_section(verb: str) -> list[str]:
-    path = REPO / "configs" / f"{verb}.yaml"
+def command_section(command: str) -> list[str]:
+    path = REPO / "configs" / f"{command}.yaml"
     own = leaves(path, inherit=False).values()
     rows = [f"| `{key}` | `{value}` | {_cell(comment)} |" for key, value, comment in own if value != "{}"]
-    return [f"### {verb}", "", _cell(header(path)), "", "| key | default | meaning |", "|---|---|---|", *rows, ""]
+    return [f"### {command}", "", _cell(header(path)), "", "| key | default | meaning |", "|---|---|---|", *rows, ""]
 
 
 def page() -> str:
     out = [INTRO]
     for group, (default, asks) in defaults_of_train().items():
         out += group_section(group, default, asks)
-    out += ["## Keys of the verbs", ""]
+    out += ["## Keys of the commands", ""]
     for path in sorted((REPO / "configs").glob("*.yaml")):
-        out += verb_section(path.stem)
+        out += command_section(path.stem)
     return "\n".join(out).rstrip() + "\n"
 
 

@@ -134,7 +134,7 @@ def tiny_model(
 
 
 def tiny_batch(*, pairs: int = 4, seed: int = 0) -> Batch:
-    """Random pictures and texts; text i has 2 + i % 5 real tokens, then padding (id 0)."""
+    """Random images and texts; text i has 2 + i % 5 real tokens, then padding (id 0)."""
     generator = torch.Generator().manual_seed(seed)
     lengths = torch.tensor([2 + i % 5 for i in range(pairs)])
     mask = torch.arange(TINY["text_length"]) < lengths[:, None]

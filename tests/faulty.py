@@ -24,4 +24,4 @@ class FaultyScenes(SyntheticScenes, LeavesOutBad):
 
 
 def broken_sample(index: int) -> BadSample:
-    return BadSample("scenes", f"s{index}", "bad_picture", "its picture is torn")
+    return BadSample("scenes", f"s{index}", "bad_image", "its image is torn")

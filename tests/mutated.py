@@ -1,4 +1,4 @@
-"""Damaged copies of good pictures of every format, the same for the same seed."""
+"""Damaged copies of good images of every format, the same for the same seed."""
 
 from collections.abc import Iterator
 from io import BytesIO
@@ -14,7 +14,7 @@ def encoded(image: Image.Image, kind: str, **settings: object) -> bytes:
     return buffer.getvalue()
 
 
-def good_pictures() -> list[bytes]:
+def good_images() -> list[bytes]:
     """24 small files that reach most of the decoders: modes, compressions, animations, EXIF."""
     noise = np.random.default_rng(0).integers(0, 256, (12, 16, 3), dtype=np.uint8)
     base = Image.fromarray(noise).resize((64, 48))

@@ -29,7 +29,7 @@ def top_k(gates: Sequence[float], k: int) -> list[int]:
     return sorted(range(len(gates)), key=lambda e: (-gates[e], e))[:k]
 
 
-def seats(
+def slots(
     expert_index: Sequence[Sequence[int]],
     *,
     score: Sequence[float],
@@ -37,18 +37,18 @@ def seats(
     valid: Sequence[bool],
     capacity: int | None,
 ) -> list[list[int | None]]:
-    """The seat of every (token, choice), None where the expert was full or the token is padding."""
+    """The slot of every (token, choice), None where the expert was full or the token is padding."""
     num_tokens, k = len(expert_index), len(expert_index[0])
-    seat: list[list[int | None]] = [[None] * k for _ in range(num_tokens)]
+    slot: list[list[int | None]] = [[None] * k for _ in range(num_tokens)]
     taken: dict[tuple[int, int], int] = defaultdict(int)
     queue = sorted(range(num_tokens), key=lambda t: (-as_float32(score[t]), t))
     for choice in range(k):
         for token in queue:
             table = (group[token], expert_index[token][choice])
             if valid[token] and (capacity is None or taken[table] < capacity):
-                seat[token][choice] = taken[table]
+                slot[token][choice] = taken[table]
                 taken[table] += 1
-    return seat
+    return slot
 
 
 def mlp(x: Tensor, weight_in: Tensor, bias_in: Tensor, weight_out: Tensor, bias_out: Tensor) -> Tensor:
@@ -63,15 +63,15 @@ def moe_layer(
     *,
     gate: Tensor,
     expert_index: Sequence[Sequence[int]],
-    seat: Sequence[Sequence[int | None]],
+    slot: Sequence[Sequence[int | None]],
     experts: Sequence[Tensor],
 ) -> Tensor:
-    """sum_k gate * expert(x) over the choices with a seat, token by token. `experts`: stacked parameters of `mlp`."""
+    """sum_k gate * expert(x) over the choices with a slot, token by token. `experts`: stacked parameters of `mlp`."""
     rows = []
     for token in range(len(x)):
         row = torch.zeros_like(x[token])
         for choice, expert in enumerate(expert_index[token]):
-            if seat[token][choice] is not None:
+            if slot[token][choice] is not None:
                 row = row + gate[token, choice] * mlp(x[token], *(p[expert] for p in experts))
         rows.append(row)
     return torch.stack(rows)

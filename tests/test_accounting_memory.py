@@ -38,13 +38,13 @@ def kept_per_pair(network: LIMoE, *, mixed: bool) -> float:
             held[x.untyped_storage().data_ptr()] = x
         return x
 
-    atoms = {"i": Importance(), "l": Load(), "z": ZLoss(), "lt": LocalEntropy(modality="text")}
+    terms = {"i": Importance(), "l": Load(), "z": ZLoss(), "lt": LocalEntropy(modality="text")}
     entropies = {m: GlobalEntropy(modality=m) for m in ("image", "text")}
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x), torch.autocast("cpu", enabled=mixed):
         ids, mask = torch.randint(0, 100, (PAIRS, 16)), torch.ones(PAIRS, 16, dtype=torch.bool)
         output = network(torch.randn(PAIRS, 3, 32, 32), ids, mask)
         if output.routing:
-            AuxLossSet({**atoms, **entropies})(output.routing)
+            AuxLossSet({**terms, **entropies})(output.routing)
     copies = sum(2 * p.numel() for p in network.parameters() if p.ndim > 1) if mixed else 0
     return (sum(x.untyped_storage().nbytes() for x in held.values()) - copies) / PAIRS
 

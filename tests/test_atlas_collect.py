@@ -50,11 +50,11 @@ def test_pairs_are_drawn_by_seed() -> None:
 
 
 @pytest.mark.parametrize("normalization", ["unit", "imagenet"])
-def test_model_input_becomes_the_picture_again(normalization: str) -> None:
+def test_model_input_becomes_the_image_again(normalization: str) -> None:
     transform = EvalTransform(image_size=8, normalization=normalization)
-    picture = planted.Scenes()[0].image
-    pixels = as_pixels(transform(picture)[None], transform)[0]
-    assert Image.fromarray(pixels.numpy()).tobytes() == picture.tobytes()
+    image = planted.Scenes()[0].image
+    pixels = as_pixels(transform(image)[None], transform)[0]
+    assert Image.fromarray(pixels.numpy()).tobytes() == image.tobytes()
 
 
 def test_layers_have_the_numbers_of_the_metrics() -> None:

@@ -45,7 +45,7 @@ def test_text_experts_are_those_of_the_statistics(record: dict) -> None:
 
 def test_patches_of_an_expert(record: dict) -> None:
     """All blue patches look alike, so one stands for six."""
-    patches = [[(p["picture"], p["row"], p["column"], p["copies"]) for p in e["patches"]] for e in record["experts"]]
+    patches = [[(p["image"], p["row"], p["column"], p["copies"]) for p in e["patches"]] for e in record["experts"]]
     assert patches == [[(0, 0, 0, 3)], [(0, 1, 0, 3)], [(0, 1, 1, 6)], []]
 
 

@@ -7,7 +7,7 @@ import pytest
 from omegaconf import OmegaConf
 from test_configs import composed
 
-from limoe.atlas.finished import atlas_config, pictures_of, zero_shot_of
+from limoe.atlas.finished import atlas_config, images_of, zero_shot_of
 from limoe.atlas.settings import settings_of
 from limoe.data.pairs import PairSubset
 from limoe.data.tasks.kinds import ZeroShotTask
@@ -69,36 +69,36 @@ def test_a_zero_shot_task_is_found_by_name() -> None:
         zero_shot_of(cfg, "x")
 
 
-def test_pictures_may_come_from_a_task() -> None:
-    cfg = synthetic("eval=[synthetic_heldout]", "eval.synthetic_heldout.pictures.size=40")
-    pictures = pictures_of(cfg, "synthetic_heldout")
-    assert isinstance(pictures, PairSubset) and len(pictures) == 40
+def test_images_may_come_from_a_task() -> None:
+    cfg = synthetic("eval=[synthetic_heldout]", "eval.synthetic_heldout.images.size=40")
+    images = images_of(cfg, "synthetic_heldout")
+    assert isinstance(images, PairSubset) and len(images) == 40
     with pytest.raises(ConfigError, match="source must be a task"):
-        pictures_of(cfg, "x")
+        images_of(cfg, "x")
 
 
 def test_auto_is_the_first_zero_shot_task() -> None:
-    pictures = {
+    images = {
         "_target_": "limoe.data.scenes.synthetic.SyntheticScenes",
         "split": "val",
         "size": 9,
         "image_size": 8,
         "seed": 0,
     }
-    found = {"_target_": "limoe.data.tasks.factories.first_caption_retrieval", "pictures": pictures}
-    shapes = {"_target_": "limoe.data.tasks.factories.synthetic_zero_shot", "pictures": pictures, "combos": "all"}
+    found = {"_target_": "limoe.data.tasks.factories.first_caption_retrieval", "images": images}
+    shapes = {"_target_": "limoe.data.tasks.factories.synthetic_zero_shot", "images": images, "combos": "all"}
     cfg = OmegaConf.create({"eval": {"found": found, "b": shapes, "a": shapes}})
     assert (zero_shot_of(cfg, "auto") or ("", 0))[0] == "b"
-    assert len(pictures_of(cfg, "found")) == 9
+    assert len(images_of(cfg, "found")) == 9
     with pytest.raises(ConfigError, match="knock_out must be a zero-shot task, auto or null, got 'found'"):
         zero_shot_of(cfg, "found")
 
 
-def test_the_batch_of_the_run_decides_who_shares_seats() -> None:
+def test_the_batch_of_the_run_decides_who_shares_slots() -> None:
     run_cfg = OmegaConf.create(hyper_parameters())
-    own = settings_of(composed("ckpt=run", verb="atlas"), run_cfg)
+    own = settings_of(composed("ckpt=run", command="atlas"), run_cfg)
     assert (own.batch_size, own.pairs, own.capacity_factor) == (32, 512, "run")
-    assert settings_of(composed("ckpt=run", "batch_size=8", verb="atlas"), run_cfg).batch_size == 8
+    assert settings_of(composed("ckpt=run", "batch_size=8", command="atlas"), run_cfg).batch_size == 8
 
 
 @pytest.mark.parametrize(
@@ -114,4 +114,4 @@ def test_the_batch_of_the_run_decides_who_shares_seats() -> None:
 )
 def test_settings_have_rules(override: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        settings_of(composed("ckpt=run", override, verb="atlas"), OmegaConf.create(hyper_parameters()))
+        settings_of(composed("ckpt=run", override, command="atlas"), OmegaConf.create(hyper_parameters()))

@@ -63,7 +63,7 @@ def layers_of(model: Any) -> list[SparseLayer]:
 def test_without_an_expert_features_are_those_of_a_model_that_never_had_it(name: str) -> None:
     model, batch = network(ROUTERS[name]), tiny_batch(pairs=8)
     layers = layers_of(model)
-    pictures = Probe(model.encode_image, [batch.images], modality=IMAGE, layers=layers, batch_size=8)
+    images = Probe(model.encode_image, [batch.images], modality=IMAGE, layers=layers, batch_size=8)
     texts = Probe(model.encode_text, batch[1:3], modality=TEXT, layers=layers, batch_size=8)
     before = copy.deepcopy(model.state_dict())
     moved = 0.0
@@ -71,7 +71,7 @@ def test_without_an_expert_features_are_those_of_a_model_that_never_had_it(name:
         for expert in range(4):
             oracle = zeroed(model, layer.number, expert)
             for probe, encode, inputs in (
-                (pictures, oracle.encode_image, batch[:1]),
+                (images, oracle.encode_image, batch[:1]),
                 (texts, oracle.encode_text, batch[1:3]),
             ):
                 torch.manual_seed(0)  # as each encoding of a probe, for the router that draws
@@ -93,14 +93,14 @@ def test_only_samples_with_a_token_there_are_encoded_again() -> None:
         return model.encode_text(*inputs) if len(inputs) == 2 else model.encode_image(*inputs)
 
     layers = sparse_layers(model, route(model, [batch]))
-    pictures = Probe(encode, [batch.images], modality=IMAGE, layers=layers, batch_size=2)
+    images = Probe(encode, [batch.images], modality=IMAGE, layers=layers, batch_size=2)
     texts = Probe(encode, batch[1:3], modality=TEXT, layers=layers, batch_size=2)
     assert seen == [2, 1, 2, 1]
     seen.clear()
-    assert pictures.without(layers[0], 3) is pictures.features and seen == []
+    assert images.without(layers[0], 3) is images.features and seen == []
     changed = (texts.without(layers[0], 0) != texts.features).any(1)
     assert seen == [1] and changed.tolist() == [False, True, False]
-    assert [pictures.share(layers[0], e) for e in range(4)] == [3 / 12, 3 / 12, 6 / 12, 0]
+    assert [images.share(layers[0], e) for e in range(4)] == [3 / 12, 3 / 12, 6 / 12, 0]
     assert [texts.share(layers[0], e) for e in range(4)] == [1 / 8, 1 / 8, 3 / 8, 3 / 8]
 
 
@@ -118,9 +118,9 @@ def test_a_layer_of_one_tower_leaves_the_other_modality_alone() -> None:
     layers, batch = layers_of(model), tiny_batch(pairs=8)
     assert [layer.name for layer in layers] == ["layer 1 (image tower)", "layer 2 (text tower)"]
     assert [layer.moe for layer in layers] == [model.image.tower.blocks[1].mlp, model.text.tower.blocks[0].mlp]
-    pictures = Probe(model.encode_image, [batch.images], modality=IMAGE, layers=layers, batch_size=8)
-    assert pictures.share(layers[1], 0) is None and pictures.without(layers[1], 0) is pictures.features
-    assert sum(pictures.share(layers[0], expert) or 0 for expert in range(4)) == pytest.approx(1)
+    images = Probe(model.encode_image, [batch.images], modality=IMAGE, layers=layers, batch_size=8)
+    assert images.share(layers[1], 0) is None and images.without(layers[1], 0) is images.features
+    assert sum(images.share(layers[0], expert) or 0 for expert in range(4)) == pytest.approx(1)
 
 
 def test_an_expert_speaks_again_after_an_error() -> None:
@@ -139,11 +139,11 @@ def task() -> ZeroShotTask:
     return ZeroShotTask(scenes, labels, names, ["{}", "cat {}"])
 
 
-def measure(model: Any, *, pictures: int = 512, templates: int | None = None) -> KnockOut:
+def measure(model: Any, *, images: int = 512, templates: int | None = None) -> KnockOut:
     layers = sparse_layers(model, route(model, [planted_batch()]))
     shown = {"pairs": 3, "seed": 0, "patches": 1, "words": 1, "min_occurrences": 1, "examples": 1, "batch_size": 2}
-    seats = {"capacity_factor": "run", "slot_priority": "run"}
-    settings = Settings(**shown, **seats, knock_out_pictures=pictures, knock_out_templates=templates)
+    slots = {"capacity_factor": "run", "slot_priority": "run"}
+    settings = Settings(**shown, **slots, knock_out_images=images, knock_out_templates=templates)
     return KnockOut(model, planted.data(), task(), layers=layers, settings=settings)
 
 
@@ -151,7 +151,7 @@ def test_accuracy_without_an_expert_is_that_of_the_evaluation() -> None:
     """The oracle is `limoe eval`'s own path with a zeroed model."""
     model = planted.model()
     found = measure(model)()
-    assert (found["pictures"], found["classes"], found["templates"]) == (5, 3, 2)
+    assert (found["images"], found["classes"], found["templates"]) == (5, 3, 2)
     assert found["top1"] == pytest.approx(top1(model)) and found["chance"] == pytest.approx(1 / 3)
     rows = found["layers"][0]
     assert [row["top1"] for row in rows] == pytest.approx([top1(zeroed(model, 0, expert)) for expert in range(4)])
@@ -165,7 +165,7 @@ def top1(model: Any) -> float:
     return evaluate_zero_shot(Encoder(model, planted.data()), task()).compute()["zeroshot_top1"]
 
 
-def test_the_interval_is_paired_over_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_interval_is_paired_over_images(monkeypatch: pytest.MonkeyPatch) -> None:
     """Right on three of five before and on two of them after: -1/5, from the changes 0, -1, 0, 0, 0."""
     knock_out = measure(planted.model())
     knock_out.hits = torch.tensor([1.0, 1, 0, 0, 1], dtype=torch.float64)
@@ -176,9 +176,9 @@ def test_the_interval_is_paired_over_pictures(monkeypatch: pytest.MonkeyPatch) -
     assert (row["low"], row["high"]) == bootstrap_interval((after - knock_out.hits).numpy())
 
 
-def test_fewer_pictures_and_templates() -> None:
-    found = measure(planted.model(), pictures=3, templates=1)()
-    assert (found["pictures"], found["templates"]) == (3, 1)
-    for key in ("pictures", "templates"):
+def test_fewer_images_and_templates() -> None:
+    found = measure(planted.model(), images=3, templates=1)()
+    assert (found["images"], found["templates"]) == (3, 1)
+    for key in ("images", "templates"):
         with pytest.raises(ConfigError, match=f"knock_out_{key} must be >= 1"):
             measure(planted.model(), **{key: 0})

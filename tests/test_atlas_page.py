@@ -27,7 +27,7 @@ from limoe.routing.token_choice import TopKRouter
 
 ABOUT = {"name": "run", "step": 7, "source": "the validation split", "facts": {"command": "limoe atlas run"}}
 SETTINGS = {"pairs": 3, "seed": 0, "patches": 12, "words": 12, "min_occurrences": 1, "examples": 2, "batch_size": 3}
-SETTINGS |= {"capacity_factor": "run", "slot_priority": "run", "knock_out_pictures": 5, "knock_out_templates": 1}
+SETTINGS |= {"capacity_factor": "run", "slot_priority": "run", "knock_out_images": 5, "knock_out_templates": 1}
 
 
 def look(model: Any, *, knock_out: bool = True, **changes: Any) -> Survey:
@@ -72,10 +72,10 @@ def test_the_page_shows_what_the_record_says() -> None:
     assert "No patch came here." in shown.text and "Chosen by nobody" not in shown.text  # expert 3 gets words alone
     knocked = next(row for row in found.record["knock_out"]["layers"][0] if row["expert"] == 2)
     assert f"{points(knocked['difference'])} ({points(knocked['low'])} to {points(knocked['high'])})" in shown.text
-    assert "Zero-shot top-1 on 5 pictures of words (3 classes, 1 prompt template)" in shown.text
+    assert "Zero-shot top-1 on 5 images of words (3 classes, 1 prompt template)" in shown.text
 
 
-def test_patches_are_cut_out_of_their_pictures() -> None:
+def test_patches_are_cut_out_of_their_images() -> None:
     shown = Page(render(look(planted.model()), about=ABOUT))
     patches = [image for image in shown.all("img") if str(image["alt"]).startswith("patch")]
     assert [decoded(patch["src"]).size for patch in patches] == [(4, 4)] * 3
@@ -85,9 +85,9 @@ def test_patches_are_cut_out_of_their_pictures() -> None:
 
 
 def caption(expert: int) -> str:
-    """Of the picture whose patch stands for an expert."""
+    """Of the image whose patch stands for an expert."""
     record = look(planted.model(), knock_out=False).record
-    return record["captions"][record["layers"][0]["experts"][expert]["patches"][0]["picture"]]
+    return record["captions"][record["layers"][0]["experts"][expert]["patches"][0]["image"]]
 
 
 def test_examples_are_coloured_by_expert() -> None:

@@ -28,7 +28,7 @@ def test_finite_and_differentiable(name: str) -> None:
     routed = router_output(logits, noisy_logits=noisy, modality=torch.arange(40) % 2, noise_std=1 / 8)
     built = losses(composed(f"aux_loss={name}"))
     found = built({1: routed})
-    assert set(found.raw) == set(found.weighted) == set(built.atoms)  # no option comes with a loss that is off
+    assert set(found.raw) == set(found.weighted) == set(built.terms)  # no option comes with a loss that is off
     if name == "none":
         assert found.total == 0
         return
@@ -65,8 +65,8 @@ def test_st_moe_by_overrides() -> None:
 
 
 def test_statistics_over_all_ranks_are_a_setting() -> None:
-    assert all(atom.is_global for atom in losses(composed("aux_total.stats_sync=global")).atoms.values())
-    assert not any(atom.is_global for atom in losses(composed()).atoms.values())
+    assert all(term.is_global for term in losses(composed("aux_total.stats_sync=global")).terms.values())
+    assert not any(term.is_global for term in losses(composed()).terms.values())
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -76,7 +76,7 @@ def test_documented(name: str) -> None:
 
 def test_the_package_names_every_class() -> None:
     for path in FILES:
-        for atom in losses(composed(f"aux_loss={path.stem}")).atoms.values():
-            assert isinstance(atom, AuxLoss) and type(atom).__doc__
-            dotted = f"{type(atom).__module__.rpartition('.')[2]}.{type(atom).__name__}"
+        for term in losses(composed(f"aux_loss={path.stem}")).terms.values():
+            assert isinstance(term, AuxLoss) and type(term).__doc__
+            dotted = f"{type(term).__module__.rpartition('.')[2]}.{type(term).__name__}"
             assert dotted in str(limoe.losses.auxiliary.__doc__)

@@ -32,8 +32,8 @@ ROUTING = {1: router_output(torch.zeros(1, 2)), 3: router_output(torch.zeros(3, 
 
 def test_total_is_the_mean_over_active_atoms_and_layers_times_the_weight() -> None:
     """Layer means 2v: 2, 20, weight 0: 200. Mean over the two active of (1 * 2, 0.5 * 20) = 6, times 0.04."""
-    atoms = {"a": Constant(1), "b": Constant(10, weight=0.5), "off": Constant(100, weight=0.0)}
-    total, raw, *_ = AuxLossSet(atoms)(ROUTING)
+    terms = {"a": Constant(1), "b": Constant(10, weight=0.5), "off": Constant(100, weight=0.0)}
+    total, raw, *_ = AuxLossSet(terms)(ROUTING)
     assert total.item() == pytest.approx(0.04 * (2 + 10) / 2)
     assert {name: value.item() for name, value in raw.items()} == {"a": 2, "b": 20, "off": 200}
 
@@ -54,7 +54,7 @@ def test_a_loss_of_weight_zero_cannot_poison_the_total() -> None:
     [("mean", "mean", 0.04 * 11), ("sum", "mean", 0.04 * 22), ("mean", "sum", 0.04 * 22), ("sum", "sum", 0.04 * 44)],
 )
 def test_reductions(over_losses: str, over_layers: str, total: float) -> None:
-    """Atoms 1 and 10: layer means 2 and 20, sums 4 and 40."""
+    """Terms 1 and 10: layer means 2 and 20, sums 4 and 40."""
     losses = AuxLossSet({"a": Constant(1), "b": Constant(10)}, over_losses=over_losses, over_layers=over_layers)
     assert losses(ROUTING).total.item() == pytest.approx(total)
 
@@ -87,7 +87,7 @@ def test_losses_on_a_dense_model_are_an_error() -> None:
 
 
 def test_an_absolute_weight_stays_outside_of_the_mean() -> None:
-    """Layer means 2 and 20: 0.04 * 2 from the only averaged atom, plus 0.01 * 20; the weight of b does not count."""
+    """Layer means 2 and 20: 0.04 * 2 from the only averaged term, plus 0.01 * 20; the weight of b does not count."""
     losses = AuxLossSet({"a": Constant(1), "b": Constant(10, weight=0.0, absolute_weight=0.01)})
     found = losses(ROUTING)
     assert {name: value.item() for name, value in found.weighted.items()} == pytest.approx({"a": 0.08, "b": 0.2})
@@ -154,7 +154,7 @@ TOKENS, EXPERTS = 14, 4
 MINE = (slice(0, 9), slice(9, None))  # unequal shares: a mean of means would show
 
 
-def atoms() -> dict[str, AuxLoss]:
+def terms() -> dict[str, AuxLoss]:
     return {
         "importance": Importance(),
         "importance_text": Importance(modality="text"),
@@ -179,7 +179,7 @@ def losses_and_gradients(mine: slice, *, stats_sync: str) -> dict[str, Tensor]:
     routed = router_output(
         logits, noisy_logits=logits + noise[mine], modality=modality[mine], valid=valid[mine], noise_std=1 / EXPERTS
     )
-    found = AuxLossSet(atoms(), stats_sync=stats_sync)({1: routed, 3: dataclasses.replace(routed)})
+    found = AuxLossSet(terms(), stats_sync=stats_sync)({1: routed, 3: dataclasses.replace(routed)})
     gradients = {
         f"{name}/gradient": torch.autograd.grad(value, weight, retain_graph=True)[0]
         for name, value in found.weighted.items()

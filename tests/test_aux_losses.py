@@ -65,8 +65,8 @@ def test_zero_router_weights(num_experts: int, z: float) -> None:
         assert LocalEntropy(modality=modality)(routed).item() == pytest.approx(math.log(num_experts))
         assert GlobalEntropy(modality=modality)(routed).item() == pytest.approx(-math.log(num_experts))
         for wanted in range(1, num_experts + 1):
-            atom = GlobalEntropy(modality=modality, min_experts=wanted)
-            assert atom(routed).item() == pytest.approx(0, abs=1e-12)
+            term = GlobalEntropy(modality=modality, min_experts=wanted)
+            assert term(routed).item() == pytest.approx(0, abs=1e-12)
 
 
 def test_all_tokens_on_one_expert() -> None:
@@ -88,10 +88,10 @@ def test_uniform_over_more_than_the_threshold_gives_zero_and_no_push(modality: s
         tokens = torch.cat([on_expert(e, num_experts=32, tokens=1) for e in range(experts)])
         tokens = tokens.clamp_max(6.0).requires_grad_()  # soft enough for a gradient
         sure = torch.cat([on_expert(e, num_experts=32, tokens=1) for e in range(experts)])
-        atom = GlobalEntropy(modality=modality, min_experts=wanted)
-        loss = atom(mixed(tokens, tokens))
+        term = GlobalEntropy(modality=modality, min_experts=wanted)
+        loss = term(mixed(tokens, tokens))
         loss.backward()
-        return atom(mixed(sure, sure)).item(), tokens.grad.abs().max().item()
+        return term(mixed(sure, sure)).item(), tokens.grad.abs().max().item()
 
     value, push = spread_over(wanted)
     assert value == pytest.approx(0, abs=1e-12) and push == 0
@@ -125,22 +125,22 @@ def test_importance_with_text_alone_on_the_last_expert(image_tokens: int, value:
 def test_sign_of_the_global_entropy(threshold: int | None) -> None:
     """Texts mostly on expert 0: spreading them lowers the loss, and the gradient says so."""
     logits = on_expert(0, num_experts=32, tokens=6).clamp_max(6.0).requires_grad_()
-    atom = GlobalEntropy(modality="text", min_experts=threshold)
-    loss = atom(mixed(logits, logits))
+    term = GlobalEntropy(modality="text", min_experts=threshold)
+    loss = term(mixed(logits, logits))
     loss.backward()
     stepped = (logits - 0.5 * logits.grad).detach()
     assert oracle.global_entropy(stepped.tolist()) > oracle.global_entropy(logits.tolist())
-    assert atom(mixed(stepped, stepped)) < loss
+    assert term(mixed(stepped, stepped)) < loss
     assert (logits.grad[:, 0] > 0).all() and (logits.grad[:, 1:] < 0).all()  # descent leaves the crowded expert
     flatter = logits.detach() * 0.5
     assert oracle.global_entropy(flatter.tolist()) > oracle.global_entropy(logits.tolist())
-    assert atom(mixed(flatter, flatter)) < loss
+    assert term(mixed(flatter, flatter)) < loss
 
 
 def test_sign_of_the_local_entropy() -> None:
     sharp, flat = on_expert(0, num_experts=4, tokens=3).clamp_max(3), on_expert(0, num_experts=4, tokens=3).clamp_max(1)
-    atom = LocalEntropy(modality="text")
-    assert atom(mixed(flat, sharp)) < atom(mixed(sharp, flat))
+    term = LocalEntropy(modality="text")
+    assert term(mixed(flat, sharp)) < term(mixed(sharp, flat))
 
 
 @pytest.mark.parametrize(
@@ -196,7 +196,7 @@ def test_all_atoms_equal_the_oracle(seed: int, num_experts: int, k: int, scale: 
         - oracle.global_entropy([rows[t] for t in real]),
         "mutual_information_image": oracle.local_entropy(image) - oracle.global_entropy(image),
     }
-    found = {name: atom(routed).item() for name, atom in ALL_ATOMS.items()}
+    found = {name: term(routed).item() for name, term in ALL_ATOMS.items()}
     assert found == pytest.approx(expected, rel=1e-10, abs=1e-12)
 
 
@@ -303,8 +303,8 @@ def test_losses_read_clean_gates() -> None:
     noisy = dataclasses.replace(
         clean, noisy_logits=torch.randn(12, 4).double(), gates=torch.full((12, 4), 0.25).double()
     )
-    for name, atom in ALL_ATOMS.items():
-        assert torch.equal(atom(clean), atom(noisy)) == (name not in READ_NOISE), name
+    for name, term in ALL_ATOMS.items():
+        assert torch.equal(term(clean), term(noisy)) == (name not in READ_NOISE), name
 
 
 # ---------------------------------------------------------------- by hand
@@ -324,7 +324,7 @@ def test_balance_by_hand() -> None:
 
 
 def test_balance_counts_first_choices_before_drops_also_for_k_two() -> None:
-    """Both tokens choose expert 0 first and have no seat; second choices 1 and 2 do not count: f = (1, 0, 0)."""
+    """Both tokens choose expert 0 first and have no slot; second choices 1 and 2 do not count: f = (1, 0, 0)."""
     gates = torch.tensor([[0.5, 0.3, 0.2], [0.6, 0.1, 0.3]])
     routed = router_output(gates.log(), k=2, kept=torch.zeros(2, 2, dtype=torch.bool))
     assert routed.expert_index.tolist() == [[0, 1], [0, 2]]
@@ -401,13 +401,13 @@ def spread_on(experts: int, *, num_experts: int = 8) -> RouterOutput:
 )
 def test_normalised_values(experts: int, expected: dict[str, float]) -> None:
     routed = spread_on(experts)
-    found = {name: atom.normalised(atom(routed), 8).item() for name, atom in NORMALISED.items()}
+    found = {name: term.normalised(term(routed), 8).item() for name, term in NORMALISED.items()}
     assert found == pytest.approx(expected, abs=1e-12)
 
 
 def test_losses_that_do_not_measure_balance_have_no_normalised_value() -> None:
-    for atom in (ZLoss(), LocalEntropy(modality="text")):
-        assert atom.normalised(atom(spread_on(8)), 8) is None
+    for term in (ZLoss(), LocalEntropy(modality="text")):
+        assert term.normalised(term(spread_on(8)), 8) is None
     assert MutualInformation().normalised(torch.zeros(()), 1) is None
 
 

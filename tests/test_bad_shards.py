@@ -1,4 +1,4 @@
-"""A set of shards with 2 % bad pictures: trained on, or stopped, through the library and as a user types it."""
+"""A set of shards with 2 % bad images: trained on, or stopped, through the library and as a user types it."""
 
 import csv
 import json
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers:Use
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`train-0000.tar` with four pictures that end too early, and a good `val-0000.tar`."""
+    """`train-0000.tar` with four images that end too early, and a good `val-0000.tar`."""
     folder = tmp_path_factory.mktemp("shards")
     write_tar(folder / "train-0000.tar", squares(SIZE, broken=BROKEN))
     write_tar(folder / "val-0000.tar", squares(20))
@@ -36,8 +36,8 @@ def squares(count: int, *, broken: tuple[int, ...] = ()) -> Files:
     files = []
     for number in range(count):
         colour = COLOURS[number % len(COLOURS)]
-        picture = png(colour, 16)[: -30 if number in broken else None]
-        files += [(f"{number:04d}.png", picture), (f"{number:04d}.txt", f"a {colour} square".encode())]
+        image = png(colour, 16)[: -30 if number in broken else None]
+        files += [(f"{number:04d}.png", image), (f"{number:04d}.txt", f"a {colour} square".encode())]
     return files
 
 
@@ -61,7 +61,7 @@ class Idle(LightningModule):
 
 
 def train(root: Path, *, num_workers: int, max_bad_fraction: float, on_bad: str = "replace") -> tuple[Idle, Trainer]:
-    """Three epochs: each read meets the four bad pictures once, or oftener where one is tried as a replacement."""
+    """Three epochs: each read meets the four bad images once, or oftener where one is tried as a replacement."""
     data = PairDataModule(
         train=TarShards(root=str(root), split="train"),
         val=TarShards(root=str(root), split="val"),
@@ -92,7 +92,7 @@ def train(root: Path, *, num_workers: int, max_bad_fraction: float, on_bad: str 
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_a_few_bad_pictures_are_replaced(root: Path, num_workers: int) -> None:
+def test_a_few_bad_images_are_replaced(root: Path, num_workers: int) -> None:
     module, trainer = train(root, num_workers=num_workers, max_bad_fraction=0.05)
     assert len(module.samples) == 3 * SIZE
     assert not set(BROKEN) & set(module.samples)
@@ -103,9 +103,9 @@ def test_a_few_bad_pictures_are_replaced(root: Path, num_workers: int) -> None:
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_too_many_bad_pictures_stop_the_run(root: Path, num_workers: int) -> None:
+def test_too_many_bad_images_stop_the_run(root: Path, num_workers: int) -> None:
     # 0.5 % of 1,000, the least number the share is taken of, are 5: the sixth is one too many.
-    with pytest.raises(DataError, match=r"^6 of \d+ samples read so far are bad \(bad_picture 6\)") as error:
+    with pytest.raises(DataError, match=r"^6 of \d+ samples read so far are bad \(bad_image 6\)") as error:
         train(root, num_workers=num_workers, max_bad_fraction=0.005)
     _, _, *rows = error.value.details.splitlines()
     assert {row.split()[1] for row in rows} == {f"{number:04d}" for number in BROKEN}
@@ -114,7 +114,7 @@ def test_too_many_bad_pictures_stop_the_run(root: Path, num_workers: int) -> Non
 
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_raise_names_shard_key_and_reason(root: Path, num_workers: int) -> None:
-    with pytest.raises(DataError, match=rf"^{root}/train-0000\.tar: '0\d\d0': its picture .*truncated$"):
+    with pytest.raises(DataError, match=rf"^{root}/train-0000\.tar: '0\d\d0': its image .*truncated$"):
         train(root, num_workers=num_workers, max_bad_fraction=1.0, on_bad="raise")
 
 
@@ -135,25 +135,25 @@ def command(root: Path, *, folder: str, max_bad_fraction: float) -> list[str]:
 
 
 def test_the_command_stops_with_one_line_and_a_table(root: Path, tmp_path: Path) -> None:
-    """Of a batch of 40 all are counted at once: after the sixth bad picture a seventh."""
+    """Of a batch of 40 all are counted at once: after the sixth bad image a seventh."""
     done = limoe(*command(root, folder="run", max_bad_fraction=0.005), cwd=tmp_path, code=2)
     message, heading, titles, *rows = done.stderr.strip().splitlines()
-    assert message.startswith("limoe: error: ") and "are bad (bad_picture 7), more than data.max_bad_f" in message
+    assert message.startswith("limoe: error: ") and "are bad (bad_image 7), more than data.max_bad_f" in message
     assert (heading, titles.split()) == ("The first 4 of them:", ["place", "key", "reason"])
     assert sorted(row.split()[1] for row in rows) == [f"{number:04d}" for number in BROKEN]
     record = json.loads((tmp_path / "run" / "run.json").read_text())
-    assert (record["status"], record["bad_samples"]) == ("failed", {"replaced": {"bad_picture": 7}})
+    assert (record["status"], record["bad_samples"]) == ("failed", {"replaced": {"bad_image": 7}})
 
 
 @pytest.mark.slow
 def test_the_command_records_what_it_replaced(root: Path, tmp_path: Path) -> None:
     done = limoe(*command(root, folder="run", max_bad_fraction=0.05), cwd=tmp_path)
     record = json.loads((tmp_path / "run" / "run.json").read_text())
-    count = record["bad_samples"]["replaced"]["bad_picture"]
+    count = record["bad_samples"]["replaced"]["bad_image"]
     assert count >= 3 * len(BROKEN)
     (line,) = [line for line in (done.stdout + done.stderr).splitlines() if "bad samples" in line]
     # 15 batches of 40, and the 20 of the validation at the end of each of three epochs
-    assert line.startswith(f"bad samples replaced, of {660 + count} read: {count} (bad_picture {count}), first {root}")
+    assert line.startswith(f"bad samples replaced, of {660 + count} read: {count} (bad_image {count}), first {root}")
     with (tmp_path / "run" / "csv" / "metrics.csv").open() as file:
         logged = [row["train/bad_samples"] for row in csv.DictReader(file)]
     assert float([value for value in logged if value][-1]) == count

@@ -12,7 +12,7 @@ from limoe.models.limoe import LIMoE
 from limoe.types import Pair
 
 
-class Pictures:
+class Images:
     def __len__(self) -> int:
         return 10
 
@@ -24,7 +24,7 @@ class Pictures:
 
 
 class Data:
-    """Random pictures in batches of 4; a text is a row of numbers made from its letters."""
+    """Random images in batches of 4; a text is a row of numbers made from its letters."""
 
     class Tokens:
         def encode(self, texts: list[str]) -> tuple[Tensor, Tensor]:
@@ -33,13 +33,13 @@ class Data:
 
     tokenizer = Tokens()
 
-    def picture_loader(self, pictures: Pictures):
-        images = torch.rand(len(pictures), 3, 8, 8, generator=torch.Generator().manual_seed(3))
+    def image_loader(self, images: Images):
+        images = torch.rand(len(images), 3, 8, 8, generator=torch.Generator().manual_seed(3))
         return iter(images.split(4))
 
 
-RETRIEVAL = RetrievalTask(Pictures(), [f"{i}x{i}" for i in range(7)], [(i, i) for i in range(7)])
-ZERO_SHOT = ZeroShotTask(Pictures(), [0] * 10, ["ab", "cd", "ef"], ["{}!", "{}?"])
+RETRIEVAL = RetrievalTask(Images(), [f"{i}x{i}" for i in range(7)], [(i, i) for i in range(7)])
+ZERO_SHOT = ZeroShotTask(Images(), [0] * 10, ["ab", "cd", "ef"], ["{}!", "{}?"])
 
 
 def model(**router: object) -> LIMoE:
@@ -56,7 +56,7 @@ def test_no_limit_no_gap(task: RetrievalTask | ZeroShotTask) -> None:
     assert lit.training  # left as it was
 
 
-def test_limited_seats_make_a_gap() -> None:
+def test_limited_slots_make_a_gap() -> None:
     lit = model(eval_capacity_factor=0.5)
     assert depends_on_batch(lit)
     gap = batch_gap(lit, Data(), RETRIEVAL)

@@ -73,7 +73,7 @@ def test_tables_of_made_up_figures(tmp_path: Path) -> None:
     speed = {"source": "tar", "workers": 0, "median": 1234.4, "min": 1000.0, "max": 2000.0, "cpu_ms": 0.5}
     waiting = {"source": "tar", "workers": 0, "wait_ms": 12.34, "step_ms": 200.0, "share": 0.0617}
     result = {"machine": machine, "pairs": 1000, "shards": 2, "image_size": 64, "batch_size": 8, "batches": 3}
-    result |= {"generated": {"seconds": 1.0, "bytes": 2**21, "picture_bytes": 900.0}, "rounds": 5}
+    result |= {"generated": {"seconds": 1.0, "bytes": 2**21, "image_bytes": 900.0}, "rounds": 5}
     text = markdown(result | {"opening": [opened], "speed": [speed], "waiting": [waiting], "missing": {"x": "y"}})
     assert "| read | 1,000 | 0.50 | 0.25 | 0.1 | 65.0 | 1.0 / 2.0 | 0.0 / 0.5 |" in text
     assert "| tar | 0 | 1,234 | 1,000-2,000 | 0.50 |" in text

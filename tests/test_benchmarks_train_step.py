@@ -29,8 +29,8 @@ def test_figures_of_every_step(tmp_path: Path) -> None:
     assert "| sparse |" in (tmp_path / "train_step.md").read_text() and "two towers" in done.stdout
 
 
-def test_twins_do_the_same_work() -> None:
-    """A step moves the parameters of all; the dense twin lacks routers and all experts but one."""
+def test_baselines_do_the_same_work() -> None:
+    """A step moves the parameters of all; the dense baseline lacks routers and all experts but one."""
     from benchmarks.train_step import random_batch, settings_of
     from benchmarks.trainers import TrainStep, contenders
 
@@ -48,7 +48,7 @@ def test_twins_do_the_same_work() -> None:
     assert sizes["sparse"] - sizes["dense"] == 2 * (7 * expert + 8 * 32)  # two sparse layers of 8 experts
 
 
-def test_only_what_has_a_flop_matched_twin() -> None:
+def test_only_what_has_a_baseline_keys() -> None:
     from benchmarks.train_step import settings_of
 
     for override in ("routing.k=2", "model=two_tower_tiny"):

@@ -86,7 +86,7 @@ def test_the_bias_selects_and_the_gate_weighs() -> None:
     torch.testing.assert_close(routed.gates[0], torch.tensor([0.5, 0.25, 0.125, 0.125]))
 
 
-def test_training_counts_assignments_before_seats_and_without_padding() -> None:
+def test_training_counts_assignments_before_slots_and_without_padding() -> None:
     mask = torch.tensor([[True, True, False]])
     packed = packed_pairs(pairs=1, image_tokens=3, text_tokens=3, text_mask=mask)
     settings = {"noise_std": 0.0, "capacity_factor": 0.1, "capacity_multiple_of": 1, "bias_balance": {}}

@@ -1,4 +1,4 @@
-"""Intervals against exact binomial quantiles and against resampling picture by picture."""
+"""Intervals against exact binomial quantiles and against resampling image by image."""
 
 from math import comb
 
@@ -27,7 +27,7 @@ def test_hits_and_misses_follow_the_binomial(n, hits):
     assert high == pytest.approx(binomial_quantile(0.975, n=n, p=hits / n), abs=1 / n + 1e-9)
 
 
-def test_mean_over_groups_as_if_every_picture_was_drawn():
+def test_mean_over_groups_as_if_every_image_was_drawn():
     rng = np.random.default_rng(1)
     groups = rng.integers(0, 4, size=60)
     values = (rng.random(60) < 0.2 + 0.2 * groups).astype(np.float64)

@@ -67,7 +67,7 @@ def test_the_first_reason_counts() -> None:
     assert stop_reason([Named(), stopped(None), stopped("first"), stopped("second")]) == "first"
 
 
-class Pictures:
+class Images:
     def __len__(self) -> int:
         return 1
 
@@ -84,8 +84,8 @@ class Pictures:
 )
 def test_tasks_of_the_kinds_that_were_asked_for(kind: type[TaskCallback], names: list[str]) -> None:
     tasks: dict[str, Task] = {
-        "classes": ZeroShotTask(Pictures(), [0], ["red", "blue"], ["{}"]),
-        "found": RetrievalTask(Pictures(), ["red"], [(0, 0)]),
+        "classes": ZeroShotTask(Images(), [0], ["red", "blue"], ["{}"]),
+        "found": RetrievalTask(Images(), ["red"], [(0, 0)]),
     }
     callback = kind()
     assert callback.tasks == {}

@@ -97,7 +97,7 @@ def test_steps_are_optimizer_steps(tmp_path: Path) -> None:
 
 def test_the_factor_reaches_the_loss(tmp_path: Path) -> None:
     schedule = AuxLossSchedule(
-        schedules={name: {"kind": "constant", "value": 0.0} for name in module().aux_losses.atoms}
+        schedules={name: {"kind": "constant", "value": 0.0} for name in module().aux_losses.terms}
     )
     trainer = fit(module(), tmp_path, steps=1, callbacks=[schedule])
     assert trainer.logged_metrics["train/loss"] == trainer.logged_metrics["train/contrastive"]
@@ -175,7 +175,7 @@ def test_health_lines(tmp_path: Path) -> None:
         }
         assert len(line["load"]) == 4 and sum(line["load"]) == pytest.approx(1)
         assert sum(line["kept_load"]) == pytest.approx(line["success_rate"])
-        # 4 pictures of 4 tokens; texts of 2, 3, 4 and 5 tokens
+        # 4 images of 4 tokens; texts of 2, 3, 4 and 5 tokens
         assert line["assignments"] == {"image": 16, "text": 14}[line["modality"]]
         assert 0 <= line["success_rate"] <= 1
         assert 0 <= line["local_entropy"] <= line["global_entropy"] + 1e-6 <= math.log(4) + 2e-6

@@ -19,9 +19,9 @@ from limoe.callbacks.base import TaskCallback
 from limoe.callbacks.progress import Progress, shown
 from limoe.callbacks.sample_predictions import SamplePredictions, spread
 from limoe.callbacks.task_validation import FewShotValidation, RetrievalValidation, ZeroShotValidation
-from limoe.data.tasks.kinds import FewShotTask, LabelledPictures, LinearProbeTask, RetrievalTask, Task, ZeroShotTask
+from limoe.data.tasks.kinds import FewShotTask, LabelledImages, LinearProbeTask, RetrievalTask, Task, ZeroShotTask
 from limoe.errors import DataError
-from limoe.evaluation.encode import Encoder
+from limoe.evaluation.encode import FeatureExtractor
 from limoe.evaluation.tasks import evaluate_task, task_chance
 from limoe.types import Pair
 
@@ -33,8 +33,8 @@ pytestmark = [
 COLORS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255), "black": (0, 0, 0)}
 
 
-class Pictures:
-    """Plain pictures of one colour each."""
+class Images:
+    """Plain images of one colour each."""
 
     def __init__(self, colors: list[str]) -> None:
         self.colors = colors
@@ -50,8 +50,8 @@ class Pictures:
         return iter(self.colors)
 
 
-class CountedPictures(Pictures):
-    """Notes which pictures are read."""
+class CountedImages(Images):
+    """Notes which images are read."""
 
     def __init__(self, colors: list[str], read: set[int]) -> None:
         super().__init__(colors)
@@ -63,7 +63,7 @@ class CountedPictures(Pictures):
 
 
 class ColorModel(nn.Module):
-    """Features are colours, so every picture fits its own name best."""
+    """Features are colours, so every image fits its own name best."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -98,9 +98,9 @@ class ColorData(L.LightningDataModule):
         super().__init__()
         self.tokenizer = ColorTokenizer()
 
-    def picture_loader(self, pictures):
-        for start in range(0, len(pictures), 2):
-            colors = [COLORS[pictures[i].captions[0]] for i in range(start, min(start + 2, len(pictures)))]
+    def image_loader(self, images):
+        for start in range(0, len(images), 2):
+            colors = [COLORS[images[i].captions[0]] for i in range(start, min(start + 2, len(images)))]
             yield torch.tensor(colors)[:, :, None, None].expand(-1, 3, 4, 4) / 255
 
     def train_dataloader(self):
@@ -133,27 +133,27 @@ def with_tasks(callback: TaskCallback, tasks: Mapping[str, Task]) -> TaskCallbac
 
 
 def zero_shot_task() -> ZeroShotTask:
-    """Four pictures. One red picture is labelled "blue", so it counts as a mistake; "green" is the class of none."""
-    pictures = Pictures(["red", "red", "blue", "black"])
-    return ZeroShotTask(pictures, [0, 2, 2, 3], ["red", "green", "blue", "black"], ["{}", "a photo of {}"])
+    """Four images. One red image is labelled "blue", so it counts as a mistake; "green" is the class of none."""
+    images = Images(["red", "red", "blue", "black"])
+    return ZeroShotTask(images, [0, 2, 2, 3], ["red", "green", "blue", "black"], ["{}", "a photo of {}"])
 
 
 def retrieval_task() -> RetrievalTask:
-    return RetrievalTask(Pictures(["red", "blue", "red"]), ["red", "blue"], [(0, 0), (1, 1), (2, 0)])
+    return RetrievalTask(Images(["red", "blue", "red"]), ["red", "blue"], [(0, 0), (1, 1), (2, 0)])
 
 
-def labelled(*colors: str) -> LabelledPictures:
-    return LabelledPictures(Pictures(list(colors)), [["red", "blue"].index(color) for color in colors])
+def labelled(*colors: str) -> LabelledImages:
+    return LabelledImages(Images(list(colors)), [["red", "blue"].index(color) for color in colors])
 
 
 def few_shot_task() -> FewShotTask:
-    """Of each class more pictures than shots; two test pictures carry the other one's label."""
-    test = LabelledPictures(Pictures(["red", "blue", "red", "blue"]), [0, 1, 0, 0])
+    """Of each class more images than shots; two test images carry the other one's label."""
+    test = LabelledImages(Images(["red", "blue", "red", "blue"]), [0, 1, 0, 0])
     return FewShotTask(labelled(*["red", "blue"] * 4), test, ["red", "blue"], shots=(1, 2), seeds=(0, 1), l2=1.0)
 
 
 def metrics_of(task: Task, *, batch_size: int = 256) -> dict[str, float]:
-    return evaluate_task(Encoder(ColorModel(), ColorData(), batch_size=batch_size), task).compute()
+    return evaluate_task(FeatureExtractor(ColorModel(), ColorData(), batch_size=batch_size), task).compute()
 
 
 class Fit(NamedTuple):
@@ -189,21 +189,21 @@ def fit(tmp_path: Path, *callbacks: L.Callback, **settings) -> Fit:
 def test_zero_shot_counts_by_hand():
     task = zero_shot_task()
     found = metrics_of(task, batch_size=3)
-    # 3 of 4 right. Class mean: red 1/1, blue 1/2, black 1/1; "green" has no picture and stays out: 2.5 / 3.
+    # 3 of 4 right. Class mean: red 1/1, blue 1/2, black 1/1; "green" has no image and stays out: 2.5 / 3.
     assert found == pytest.approx({"zeroshot_top1": 0.75, "zeroshot_top5": 1.0, "zeroshot_class_mean": 2.5 / 3})
     assert task_chance(task) == {"zeroshot_top1": 0.25, "zeroshot_top5": 1.0, "zeroshot_class_mean": 0.25}
 
 
-def test_class_mean_leaves_out_a_class_without_pictures_that_was_predicted():
-    pictures = Pictures(["red", "green", "blue"])
-    task = ZeroShotTask(pictures, [0, 0, 2], ["red", "green", "blue"], ["{}"])
+def test_class_mean_leaves_out_a_class_without_images_that_was_predicted():
+    images = Images(["red", "green", "blue"])
+    task = ZeroShotTask(images, [0, 0, 2], ["red", "green", "blue"], ["{}"])
     # Red: 1 of 2 (the other is taken for green). Blue: 1 of 1. Green has none: (1/2 + 1) / 2, not / 3.
     assert metrics_of(task)["zeroshot_class_mean"] == pytest.approx(0.75)
 
 
 def test_two_classes_of_one_name_are_never_right():
-    task = ZeroShotTask(Pictures(["red", "blue", "red"]), [0, 1, 2], ["red", "blue", "red"], ["{}"])
-    # Both "red" pictures tie with the other "red": wrong at 1, right at 2.
+    task = ZeroShotTask(Images(["red", "blue", "red"]), [0, 1, 2], ["red", "blue", "red"], ["{}"])
+    # Both "red" images tie with the other "red": wrong at 1, right at 2.
     found = metrics_of(task)
     assert found == pytest.approx({"zeroshot_top1": 1 / 3, "zeroshot_top5": 1.0, "zeroshot_class_mean": 1 / 3})
 
@@ -211,40 +211,40 @@ def test_two_classes_of_one_name_are_never_right():
 def test_retrieval_task():
     task = retrieval_task()
     assert set(metrics_of(task).values()) == {1.0}
-    # Text to image: "red" has 2 of 3 pictures, "blue" 1 of 3; image to text: 1 of 2.
+    # Text to image: "red" has 2 of 3 images, "blue" 1 of 3; image to text: 1 of 2.
     assert task_chance(task)["t2i_r1"] == pytest.approx(1 / 2)
     assert task_chance(task)["i2t_r1"] == pytest.approx(1 / 2)
 
 
 def test_few_shot_counts_by_hand():
     task = few_shot_task()
-    metric = evaluate_task(Encoder(ColorModel(), ColorData()), task)
+    metric = evaluate_task(FeatureExtractor(ColorModel(), ColorData()), task)
     # The colours are told apart, so 3 of 4 are right for every seed; the last label is wrong.
     assert metric.compute() == pytest.approx({"fewshot1_top1": 0.75, "fewshot2_top1": 0.75})
     assert metric.measures()["fewshot1_top1"].values.tolist() == [1, 1, 1, 0]
-    assert metric.details()["fewshot2_top1"] == {"per_seed": [0.75, 0.75], "classes_with_fewer_pictures": 0}
+    assert metric.details()["fewshot2_top1"] == {"per_seed": [0.75, 0.75], "classes_with_fewer_images": 0}
     assert task_chance(task) == {"fewshot1_top1": 0.5, "fewshot2_top1": 0.5}
 
 
-def test_few_shot_encodes_the_picked_pictures_alone():
+def test_few_shot_encodes_the_picked_images_alone():
     read = set()
 
     task = few_shot_task()
-    train = LabelledPictures(CountedPictures(["red", "blue"] * 200, read), [0, 1] * 200)
+    train = LabelledImages(CountedImages(["red", "blue"] * 200, read), [0, 1] * 200)
     metrics_of(dataclasses.replace(task, train=train))
     assert 4 <= len(read) <= 2 * 2 * 2  # two shots of two classes, for two seeds
 
 
 def test_few_shot_says_which_classes_are_short():
     task = FewShotTask(labelled("red", "red", "blue"), labelled("red"), ["red", "blue"], shots=(2,), seeds=(0,))
-    details = evaluate_task(Encoder(ColorModel(), ColorData()), task).details()
-    assert details["fewshot2_top1"]["classes_with_fewer_pictures"] == 1
+    details = evaluate_task(FeatureExtractor(ColorModel(), ColorData()), task).details()
+    assert details["fewshot2_top1"]["classes_with_fewer_images"] == 1
 
 
 def test_linear_probe_counts_by_hand():
-    test = LabelledPictures(Pictures(["red", "blue", "blue", "blue"]), [0, 1, 1, 0])
+    test = LabelledImages(Images(["red", "blue", "blue", "blue"]), [0, 1, 1, 0])
     task = LinearProbeTask(labelled(*["red", "blue"] * 5), test, ["red", "blue"], strengths=(0.1,))
-    metric = evaluate_task(Encoder(ColorModel(), ColorData()), task)
+    metric = evaluate_task(FeatureExtractor(ColorModel(), ColorData()), task)
     # Red: 1 of 2. Blue: 2 of 2.
     assert metric.compute() == pytest.approx({"linear_probe_top1": 0.75, "linear_probe_class_mean": 0.75})
     assert metric.details() == {"strength": 0.1, "held_out_top1": {"0.1": 1.0}}
@@ -269,16 +269,16 @@ def test_strengths_must_be_positive():
 def test_evaluation_mode_without_gradients_and_every_mode_restored():
     model = ColorModel().train()
     model.frozen.eval()
-    encoder = Encoder(model, ColorData())
+    encoder = FeatureExtractor(model, ColorData())
     for task in (zero_shot_task(), few_shot_task()):
         evaluate_task(encoder, task)
     assert model.modes == {(False, False)}
     assert model.training and not model.frozen.training
 
 
-def test_a_loader_that_drops_pictures_is_found_out(monkeypatch):
-    complete = ColorData.picture_loader
-    monkeypatch.setattr(ColorData, "picture_loader", lambda self, pictures: list(complete(self, pictures))[:-1])
+def test_a_loader_that_drops_images_is_found_out(monkeypatch):
+    complete = ColorData.image_loader
+    monkeypatch.setattr(ColorData, "image_loader", lambda self, images: list(complete(self, images))[:-1])
     with pytest.raises(DataError, match="2 of 4"):
         metrics_of(zero_shot_task())
 
@@ -288,7 +288,7 @@ def test_a_loader_that_drops_pictures_is_found_out(monkeypatch):
     [([0], ["a", "b"], "as many labels"), ([0, 2], ["a", "b"], "0..1"), ([0, 0], ["a"], "at least 2 classes")],
 )
 def test_tasks_that_cannot_be_scored_are_refused(labels, names, rule):
-    task = ZeroShotTask(Pictures(["red", "blue"]), labels, names, ["{}"])
+    task = ZeroShotTask(Images(["red", "blue"]), labels, names, ["{}"])
     with pytest.raises(ValueError, match=rule):
         metrics_of(task)
 
@@ -347,16 +347,16 @@ def test_samples_written_at_the_end_of_training(tmp_path):
     fit(tmp_path, with_tasks(SamplePredictions(count=3), {"found": retrieval_task(), "colors": zero_shot_task()}))
     content = json.loads((tmp_path / "samples" / "samples.json").read_text())
     assert content["task"] == "colors"
-    # Three of the four pictures, one of each class that has any, in the order of the task.
+    # Three of the four images, one of each class that has any, in the order of the task.
     assert [item["truth"] for item in content["items"]] == ["red", "blue", "black"]
     first = content["items"][0]
     assert first["top"][0][0] == "red" and len(first["top"]) == 3
     # Red with red, black, and the two others: cosines 1, 1/sqrt(3), 0.002. Softmax of ten times that:
     # 1 / (1 + exp(5.774 - 10) + 2 exp(0.02 - 10)) = 1 / (1 + 0.0146 + 0.0001) = 0.9855
     assert first["top"][0][1] == pytest.approx(0.9855, abs=5e-4)
-    with Pillow.open(tmp_path / "samples" / first["image"]) as picture:
-        assert picture.size == (160, 80)
-        assert picture.getpixel((5, 5)) == COLORS["red"]
+    with Pillow.open(tmp_path / "samples" / first["image"]) as image:
+        assert image.size == (160, 80)
+        assert image.getpixel((5, 5)) == COLORS["red"]
 
 
 def test_no_samples_without_a_zero_shot_task(tmp_path):
@@ -364,7 +364,7 @@ def test_no_samples_without_a_zero_shot_task(tmp_path):
     assert not (tmp_path / "samples").exists()
 
 
-def test_pictures_are_spread_over_the_classes():
+def test_images_are_spread_over_the_classes():
     labels = [0] * 50 + [1] * 3 + [2]
     assert [labels[i] for i in spread(labels, count=3)] == [0, 1, 2]
     assert sorted(labels[i] for i in spread(labels, count=6)) == [0, 0, 0, 1, 1, 2]

@@ -1,4 +1,4 @@
-"""The command line: verbs are found, Hydra gets its part, every error a user can mend is one line and exit code 2."""
+"""The command line: commands are found, Hydra gets its part, an error that a user can mend is one line and code 2."""
 
 import logging
 import os
@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 
 import limoe
 from limoe.cli import main as cli
-from limoe.cli.commands import Verb, all_verbs
+from limoe.cli.commands import Command, all_commands
 from limoe.config.compose import instantiate
 from limoe.errors import DataError
 
@@ -39,8 +39,8 @@ data: {root: null, batch_size: 4}
 
 
 @dataclass(frozen=True)
-class Stub(Verb):
-    """A verb whose `run` is given."""
+class Stub(Command):
+    """A command whose `run` is given."""
 
     run: Callable[[DictConfig], Any] | None = None
 
@@ -72,7 +72,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 @pytest.fixture
 def call(here: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
-    """Runs `limoe <words>` in this process with `run` as the verb `train`; returns the exit code."""
+    """Runs `limoe <words>` in this process with `run` as the command `train`; returns the exit code."""
 
     def call(
         *words: str,
@@ -88,7 +88,7 @@ def call(here: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
             goes_on=goes_on,
             run=run,
         )
-        monkeypatch.setattr(cli, "all_verbs", lambda: {"train": stub})
+        monkeypatch.setattr(cli, "all_commands", lambda: {"train": stub})
         monkeypatch.setattr(sys, "argv", ["limoe", *words])
         try:
             cli.main()
@@ -109,12 +109,12 @@ def error_line(capsys: pytest.CaptureFixture[str]) -> str:
 
 
 def test_every_verb_has_a_summary_a_run_and_a_config() -> None:
-    verbs = all_verbs()
-    assert "report" in verbs
-    for name, verb in verbs.items():
-        assert verb.summary.endswith("."), name
+    commands = all_commands()
+    assert "report" in commands
+    for name, command in commands.items():
+        assert command.summary.endswith("."), name
         assert (REPO / "configs" / f"{name}.yaml").is_file()
-        assert callable(verb.load())
+        assert callable(command.load())
 
 
 def test_without_a_verb_the_verbs_are_listed(call: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
@@ -130,11 +130,11 @@ def test_version(call: Callable[..., int], capsys: pytest.CaptureFixture[str]) -
     assert capsys.readouterr().out == f"limoe {limoe.__version__}\n"
 
 
-def test_misspelt_verb(call: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
+def test_misspelt_command(call: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
     assert call("trian") == 2
-    assert "unknown verb 'trian'; did you mean 'train'?" in error_line(capsys)
+    assert "unknown command 'trian'; did you mean 'train'?" in error_line(capsys)
     assert call("seed=1") == 2
-    assert "the verb comes first" in error_line(capsys)
+    assert "the command comes first" in error_line(capsys)
 
 
 def test_verb_gets_the_composed_config(call: Callable[..., int]) -> None:
@@ -327,7 +327,7 @@ def test_interrupts_have_their_exit_codes(call: Callable[..., int], capsys: pyte
     assert said == ["limoe: interrupted", "limoe: interrupted", "limoe: terminated"]
     assert call("train", run=ctrl_c, goes_on=True) == 130
     assert capsys.readouterr().err == "limoe: interrupted; the same command goes on\n"
-    assert {name for name, verb in all_verbs().items() if verb.goes_on} == {"study", "compare", "search"}
+    assert {name for name, command in all_commands().items() if command.goes_on} == {"study", "compare", "search"}
 
 
 def test_cfg_shows_the_config_and_runs_nothing(
@@ -341,7 +341,7 @@ def test_cfg_shows_the_config_and_runs_nothing(
     assert list(here.iterdir()) == []
 
 
-def test_help_of_a_verb(call: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_of_a_command(call: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
     assert call("train", "--help") == 0
     out = capsys.readouterr().out
     assert out.startswith("Train a toy.\n\nlimoe train seed=1\n")

@@ -28,12 +28,12 @@ from limoe.types import TEXT, Dispatcher, PackedTokens, RouterOutput
 
 
 class CraftedRouter(Router):
-    """Tokens take the experts in turn. While `crowded` all text is sure of expert 2, while `unseated` it is dropped."""
+    """Tokens take the experts in turn. While `crowded` all text is sure of expert 2, while `dropped` it is dropped."""
 
     def __init__(self, dim: int, *, num_experts: int) -> None:
         super().__init__(num_experts=num_experts)
         self.weight = nn.Parameter(torch.zeros(num_experts, dim))
-        self.crowded = self.unseated = False
+        self.crowded = self.dropped = False
 
     depends_on_batch = False
 
@@ -46,7 +46,7 @@ class CraftedRouter(Router):
         if self.crowded:
             expert = torch.where(is_text, 2, expert)
         logits = F.linear(x, self.weight) + 9.0 * F.one_hot(expert, num_experts)
-        kept = (packed.valid & ~(is_text & self.unseated))[:, None]
+        kept = (packed.valid & ~(is_text & self.dropped))[:, None]
         said = {"modality": packed.modality, "valid": packed.valid, "kept": kept, "noise_std": 1 / num_experts}
         routing = router_output(logits, **said)
         dispatcher, _ = slot_dispatcher(
@@ -109,8 +109,8 @@ def test_a_warning_says_who_where_since_when_and_what_to_raise(
     """Text crowds from step 5: records 6 and 8 show it, and the warning of step 8 is the only one."""
     trainer, _ = watch(tmp_path, changes={5: {"crowded": True}})
     (alarm,) = alarms(tmp_path)
-    place = {key: alarm[key] for key in ("step", "since", "layer", "modality", "atom")}
-    assert place == {"step": 8, "since": 6, "layer": 1, "modality": "text", "atom": "global_text"}
+    place = {key: alarm[key] for key in ("step", "since", "layer", "modality", "term")}
+    assert place == {"step": 8, "since": 6, "layer": 1, "modality": "text", "term": "global_text"}
     # 4 experts: S = max(2, round(0.28 * 4)) = 2. Effective experts of logits (9, 0, 0, 0): close to 1
     assert alarm["signs"] == ["1.0 effective experts < 0.6 x 2", "100% of its tokens on expert 2"]
     said = (
@@ -132,10 +132,10 @@ def test_one_bad_record_is_no_alarm(tmp_path: Path) -> None:
     assert alarms(tmp_path) == []
 
 
-def test_text_without_seats_wants_confidence(tmp_path: Path) -> None:
-    watch(tmp_path, changes={1: {"unseated": True}})
+def test_text_without_slots_wants_confidence(tmp_path: Path) -> None:
+    watch(tmp_path, changes={1: {"dropped": True}})
     (alarm,) = alarms(tmp_path)
-    assert (alarm["signs"], alarm["atom"]) == (["success rate 0% < 50%"], "local_text")
+    assert (alarm["signs"], alarm["term"]) == (["success rate 0% < 50%"], "local_text")
     assert alarm["message"].endswith("; raise aux_loss.local_text.weight")
 
 
@@ -204,7 +204,7 @@ def test_boost_multiplies_up_to_its_limit_and_is_logged(tmp_path: Path) -> None:
     trainer, _ = watch(tmp_path, changes={1: {"crowded": True}}, lit=lit, action="boost", boost=3.0, max_boost=5.0)
     said = [alarm["message"].partition("; ")[2] for alarm in alarms(tmp_path)]
     assert said == [f"aux_loss.global_text now weighs {f} times its configured weight" for f in (3, 5, 5)]
-    assert lit.aux_losses.boost == dict.fromkeys(lit.aux_losses.atoms, 1.0) | {"global_text": 5.0}
+    assert lit.aux_losses.boost == dict.fromkeys(lit.aux_losses.terms, 1.0) | {"global_text": 5.0}
     logged = trainer.logged_metrics
     assert logged["train/aux_boost/global_text"] == 5
     expected = (
@@ -248,8 +248,8 @@ def test_a_single_expert_cannot_crowd(tmp_path: Path) -> None:
 def test_wanted_experts_follow_the_loss_of_the_run() -> None:
     """Of 8 experts: round(0.63 * 8) = 5 for images, S = 3 where the loss says so, the rule again without threshold."""
     assert wanted_experts("image", 8, losses=aux_losses()) == pytest.approx(5)
-    for atom, wanted in ((GlobalEntropy(modality="text", min_experts=3), 3), (GlobalEntropy(modality="text"), 2)):
-        assert wanted_experts("text", 8, losses=AuxLossSet({"global_text": atom})) == pytest.approx(wanted)
+    for term, wanted in ((GlobalEntropy(modality="text", min_experts=3), 3), (GlobalEntropy(modality="text"), 2)):
+        assert wanted_experts("text", 8, losses=AuxLossSet({"global_text": term})) == pytest.approx(wanted)
 
 
 def test_without_records_there_is_nothing_to_judge(tmp_path: Path) -> None:

@@ -224,7 +224,7 @@ def test_config_dir_prefers_what_is_nearer(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.chdir(tmp_path)
     assert config_dir("report") == checkout
     (tmp_path / "configs").mkdir()
-    assert config_dir("report") == checkout  # a folder without the verb's config does not count
+    assert config_dir("report") == checkout  # a folder without the command's config does not count
     (tmp_path / "configs" / "report.yaml").touch()
     assert config_dir("report") == tmp_path / "configs"
     chosen = tmp_path / "chosen"

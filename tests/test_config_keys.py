@@ -169,7 +169,7 @@ def test_what_an_object_says_later() -> None:
         (["train_transform.flip=2"], "train_transform.flip must be in [0, 1], got 2"),
         (["data.max_bad_fraction=2"], "data.max_bad_fraction must be between 0 and 1, got 2"),
         (["eval.synthetic_heldout.combos=some"], "eval.synthetic_heldout.combos must be heldout or all, got 'some'"),
-        (["eval.synthetic_val.pictures.size=0"], "eval.synthetic_val.pictures.size must be > 0 (scenes), got 0"),
+        (["eval.synthetic_val.images.size=0"], "eval.synthetic_val.images.size must be > 0 (scenes), got 0"),
         (["tokenizer.vocab_size=3"], "tokenizer.vocab_size must be >= 258 (256 bytes, padding, eos), got 3"),
         (["callbacks.zero_shot.every_n_val=0"], "callbacks.zero_shot.every_n_val must be >= 1 (validations), got 0"),
         (["optimizer.lr=-1"], "optimizer.lr must be > 0, got -1"),

@@ -33,10 +33,10 @@ COMPANIONS = {  # values an option needs
 }
 
 
-def composed(*overrides: str, verb: str = "train") -> DictConfig:
+def composed(*overrides: str, command: str = "train") -> DictConfig:
     register_resolvers()
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        return compose(verb, overrides=[*overrides, "paths.output_dir=out"])
+        return compose(command, overrides=[*overrides, "paths.output_dir=out"])
 
 
 @pytest.mark.parametrize("option", OPTIONS)
@@ -53,7 +53,7 @@ def test_option_composes_and_resolves(option: str) -> None:
 def test_option_builds_a_module(option: str) -> None:
     cfg = composed(option, "model.width=32", "model.mlp_dim=64", "model.num_heads=2", "tokenizer.vocab_size=300")
     module = build_module(cfg)
-    assert set(module.aux_losses.atoms) == set(cfg.aux_loss)
+    assert set(module.aux_losses.terms) == set(cfg.aux_loss)
     assert module.configure_optimizers()["optimizer"].param_groups
 
 
@@ -65,7 +65,7 @@ def test_model_builds_and_can_be_accounted_for(model: str) -> None:
         built = instantiate(cfg.model)
     info = model_info(cfg)
     assert info["params"]["total"] == sum(p.numel() for p in built.parameters())
-    assert (info["dense_twin"] is None) == (not sparse_towers(plain(cfg)["model"]))
+    assert (info["dense_baseline"] is None) == (not sparse_towers(plain(cfg)["model"]))
 
 
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
@@ -75,9 +75,9 @@ def test_experiment_header(path: Path) -> None:
     names = [line.split(":")[0] for line in header if re.match(r"[A-Z]\w+:", line)]
     assert names == ["Question", "Paper", "Run", "Cost", "Expectation"]
     run = next(line for line in header if line.startswith("Run: ")).removeprefix("Run: ")
-    program, verb, *words = shlex.split(run)
+    program, command, *words = shlex.split(run)
     overrides = [re.sub(r"=([^\[,]+),.*", r"=\1", word) for word in words if word != "-m"]  # of a sweep the first job
-    assert (program, verb) == ("limoe", "train") and f"experiment={path.stem}" in overrides
+    assert (program, command) == ("limoe", "train") and f"experiment={path.stem}" in overrides
     cfg = composed(*overrides)
     check(cfg)
     assert cfg.task != "train", "an experiment has its own folder below logs/"
@@ -90,16 +90,16 @@ def test_option_opens_with_a_comment(option: str) -> None:
     assert first.startswith("# ")
 
 
-@pytest.mark.parametrize("verb", VERBS)
-def test_verb_has_a_config(verb: str) -> None:
+@pytest.mark.parametrize("command", VERBS)
+def test_verb_has_a_config(command: str) -> None:
     required = {
         "eval": ["ckpt=run"],
         "atlas": ["ckpt=run"],
         "report": ["runs=[run]"],
         "export": ["ckpt=run", "out=model"],
         "search": ["search=[x]"],
-    }.get(verb, [])
-    assert plain(composed(*required, verb=verb))
+    }.get(command, [])
+    assert plain(composed(*required, command=command))
 
 
 @pytest.mark.parametrize(

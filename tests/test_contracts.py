@@ -1,7 +1,7 @@
 """The contracts, kept by classes outside of the repository that limoe has never seen, through the command line.
 
 Every class below is made in another way than those of limoe: a loss with a required argument and a parent of its own, a
-callback that uses everything that a callback may offer, a dataset that cannot describe a pair without its picture.
+callback that uses everything that a callback may offer, a dataset that cannot describe a pair without its image.
 """
 
 import json
@@ -56,7 +56,7 @@ from limoe.data.tasks.kinds import RetrievalTask, ZeroShotTask
 
 
 class StopAfter(TaskCallback):
-    """Ends the training after `steps` steps, logs how many pictures its task has, and wants a loss to be there."""
+    """Ends the training after `steps` steps, logs how many images its task has, and wants a loss to be there."""
 
     kind = ZeroShotTask | RetrievalTask
 
@@ -70,12 +70,12 @@ class StopAfter(TaskCallback):
             raise ConfigError(f"callbacks.stop_after.task must be one of {', '.join(self.tasks)}, got {self.task!r}")
 
     def check(self, module):
-        if self.loss not in module.aux_losses.atoms:
+        if self.loss not in module.aux_losses.terms:
             raise ConfigError(f"callbacks.stop_after.loss={self.loss} is no loss of this run")
         assert module.hparams["callbacks"]["stop_after"]["steps"] == self.steps
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-        pl_module.log("train/task_pictures", float(len(self.tasks[self.task].pictures)))
+        pl_module.log("train/task_images", float(len(self.tasks[self.task].images)))
         if trainer.global_step >= self.steps:
             self.stop_reason = f"{self.steps} steps are enough"
             trainer.should_stop = True
@@ -96,7 +96,7 @@ COLOURS = ("red", "green", "blue", "white")
 
 
 class Squares(LeavesOutBad):
-    """Pictures of one colour; every fifth has no caption and is left out."""
+    """Images of one colour; every fifth has no caption and is left out."""
 
     def __init__(self, *, size: int, side: int):
         self.bad = BadSamples()
@@ -112,17 +112,17 @@ class Squares(LeavesOutBad):
 
     def __getitem__(self, index):
         colour = self.colours[index]
-        picture = Image.new("RGB", (self.side, self.side), colour)
-        return Pair(picture, [f"a {colour} square"], {"colour": colour}, str(index))
+        image = Image.new("RGB", (self.side, self.side), colour)
+        return Pair(image, [f"a {colour} square"], {"colour": colour}, str(index))
 
     def captions(self):
         for colour in self.colours:
             yield f"a {colour} square"
 
 
-def name_the_colour(pictures):
-    labels = [COLOURS.index(pictures[i].labels["colour"]) for i in range(len(pictures))]
-    return ZeroShotTask(pictures, labels, list(COLOURS), ["a {} square"], PromptSource("colours"))
+def name_the_colour(images):
+    labels = [COLOURS.index(images[i].labels["colour"]) for i in range(len(images))]
+    return ZeroShotTask(images, labels, list(COLOURS), ["a {} square"], PromptSource("colours"))
 '''
 
 ROUTER = '''
@@ -210,7 +210,7 @@ module:
     "configs/eval/squares.yaml": """
 colours:
   _target_: our_data.name_the_colour
-  pictures: {_target_: our_data.Squares, size: 10, side: "${data.image_size}"}
+  images: {_target_: our_data.Squares, size: 10, side: "${data.image_size}"}
 """,
     "our_study/study.yaml": """
 question: Does it matter?
@@ -256,7 +256,7 @@ def test_a_training(project: Path) -> None:
     # 40 and 20 samples, of which every fifth is left out
     assert record["bad_samples"] == {"left_out": {"no_caption": 8 + 4}}
     metrics = record["metrics"]
-    assert metrics["train/task_pictures"] == 8
+    assert metrics["train/task_images"] == 8
     assert record["chance"]["val/colours/zeroshot_top1"] == 0.25
     assert 0 <= metrics["val/colours/zeroshot_top1"] <= 1
     assert metrics["train/aux/noise_gap"] > 0
@@ -316,14 +316,14 @@ def test_a_study_refuses(variant: str, message: str, project: Path) -> None:
 # ---------------------------------------------------------------- a router
 
 MIXTURE = ("experiment=demo", "routing=mixture", "aux_loss=[z,local_text]", "data.size=64")
-FEW_IMAGES = [f"eval.synthetic_{task}.pictures.size=40" for task in ("heldout", "val")]
+FEW_IMAGES = [f"eval.synthetic_{task}.images.size=40" for task in ("heldout", "val")]
 
 
 def test_a_router_of_ones_own_trains_and_has_an_atlas(project: Path) -> None:
     limoe("train", *MIXTURE, *FEW_IMAGES, *SMALL, cwd=project)
     metrics = json.loads((project / "run" / "run.json").read_text())["metrics"]
     assert metrics["router/L01/text/success_rate"] == 1.0 and metrics["train/aux/z"] > 0
-    limoe("atlas", "run", "pairs=8", "knock_out_pictures=8", cwd=project)
+    limoe("atlas", "run", "pairs=8", "knock_out_images=8", cwd=project)
     page = (project / "run" / "atlas" / "index.html").read_text()
     assert "All experts compute all tokens of this mixture." in page
     assert "No expert has a capacity, so no token is dropped." in page

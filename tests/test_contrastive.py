@@ -30,9 +30,9 @@ def test_two_matching_pairs_by_hand() -> None:
 
 
 def test_both_directions_count_half() -> None:
-    """Two pictures share one text direction. Logits (3, 3), (0, 0).
+    """Two images share one text direction. Logits (3, 3), (0, 0).
 
-    Pictures to texts: ln 2 for both rows. Texts to pictures: rows (3, 0) twice, targets 0 and 1:
+    Images to texts: ln 2 for both rows. Texts to images: rows (3, 0) twice, targets 0 and 1:
     (ln(1 + e^-3) + ln(1 + e^3)) / 2 = (0.048587 + 3.048587) / 2 = 1.548587. Half of each: 1.120867.
     """
     image, text = torch.eye(2), torch.tensor([[1.0, 0], [1, 0]])
@@ -85,8 +85,8 @@ def test_sigmoid_of_two_matching_pairs_by_hand() -> None:
     assert loss.item() == pytest.approx(0.626523, abs=1e-6)
 
 
-def test_sigmoid_rows_are_pictures_and_are_averaged() -> None:
-    """One picture direction (1, 0), texts (1, 0) and (0, 1), t = 3, b = -3: logits (0, -3) in both rows.
+def test_sigmoid_rows_are_images_and_are_averaged() -> None:
+    """One image direction (1, 0), texts (1, 0) and (0, 1), t = 3, b = -3: logits (0, -3) in both rows.
 
     Row 0: -ln sigmoid(0) - ln sigmoid(3) = 0.693147 + 0.048587. Row 1, whose partner is the second text:
     -ln sigmoid(0) - ln sigmoid(-3) = 0.693147 + 3.048587. Mean: 2.241734.

@@ -1,4 +1,4 @@
-"""The collection of odd and broken pictures and texts behaves as the list beside it says."""
+"""The collection of odd and broken images and texts behaves as the list beside it says."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -14,7 +14,7 @@ from limoe.data.images.transforms import EvalTransform, TrainTransform
 from limoe.data.text.captions import read_caption, read_description
 from limoe.data.text.tokenizers import ByteBPE
 
-LEGEND = {  # what the list may say of a picture or text, and what we then do
+LEGEND = {  # what the list may say of an image or text, and what we then do
     "ok": "ok",
     "ok_check_range": "ok",
     "ok_check_size": "ok",
@@ -56,7 +56,7 @@ def check(corrupt: Path, kind: str, *, count: int, use: Callable[[str, bytes], o
     assert len(outcome) == count
 
 
-def test_pictures(corrupt: Path) -> None:
+def test_images(corrupt: Path) -> None:
     """What can be read is good for both transforms, whatever its shape."""
     plain = EvalTransform(image_size=32)
     augmented = TrainTransform(image_size=32, min_scale=0.1, flip=0.5, jitter=0.5)
@@ -91,7 +91,7 @@ def pixels(corrupt: Path) -> Callable[[str], np.ndarray]:
 
 
 Pixels = Callable[[str], np.ndarray]
-EXACT = "wrong_extension_is_png.jpg"  # the picture most of the others were made from, without loss
+EXACT = "wrong_extension_is_png.jpg"  # the image most of the others were made from, without loss
 
 
 def test_formats_without_loss_agree(pixels: Pixels) -> None:
@@ -101,7 +101,7 @@ def test_formats_without_loss_agree(pixels: Pixels) -> None:
 
 @pytest.mark.parametrize("name", ["cmyk.jpg", "progressive.jpg", "animated.gif", "animated.webp", "lossy.webp"])
 def test_colours_are_right(pixels: Pixels, name: str) -> None:
-    """An inverted CMYK picture, or another frame, would be off by 80 or more on average."""
+    """An inverted CMYK image, or another frame, would be off by 80 or more on average."""
     assert np.abs(pixels(name) - pixels(EXACT)).mean() < 8
 
 
@@ -124,14 +124,14 @@ def test_hidden_colours_do_not_show(pixels: Pixels) -> None:
 
 
 @pytest.mark.parametrize(("orientation", "quarters"), [(3, 2), (6, -1), (8, 1)])
-def test_pictures_stand_upright(pixels: Pixels, orientation: int, quarters: int) -> None:
+def test_images_stand_upright(pixels: Pixels, orientation: int, quarters: int) -> None:
     """Quarter turns against the clock of the same JPEG without orientation."""
     turned = pixels(f"exif_orientation_{orientation}.jpg")
     assert np.array_equal(turned, np.rot90(pixels("UPPER.JPG"), quarters))
     assert turned.shape == ((64, 96, 3) if orientation == 3 else (96, 64, 3))
 
 
-def test_grey_pictures_are_grey(pixels: Pixels) -> None:
+def test_grey_images_are_grey(pixels: Pixels) -> None:
     """Within rounding and JPEG loss of the luma that ITU-R 601 gives the colours."""
     luma = pixels(EXACT) @ [0.299, 0.587, 0.114]
     for name, error in (("gray.jpg", 2), ("gray_alpha.png", 1)):

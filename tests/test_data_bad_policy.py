@@ -25,7 +25,7 @@ def test_later_the_share_of_all_that_was_read_counts():
     watched = policy()
     watched.count([broken_sample(i) for i in range(10)], good=1990)
     watched.count([broken_sample(i) for i in range(10)], good=0)  # 20 of 2,010: below 1 %
-    with pytest.raises(DataError, match=r"^21 of 2,011 samples read so far are bad \(bad_picture 21\), more than"):
+    with pytest.raises(DataError, match=r"^21 of 2,011 samples read so far are bad \(bad_image 21\), more than"):
         watched.count([broken_sample(20)], good=0)
 
 
@@ -33,13 +33,13 @@ def test_the_error_has_one_line_and_a_table_of_the_first_twenty():
     with pytest.raises(DataError) as caught:
         policy(max_bad_fraction=0.02).count([broken_sample(i) for i in range(25)], good=75)
     assert str(caught.value) == (
-        "25 of 100 samples read so far are bad (bad_picture 25), more than data.max_bad_fraction=0.02; "
+        "25 of 100 samples read so far are bad (bad_image 25), more than data.max_bad_fraction=0.02; "
         "mend or remove them, or raise the limit"
     )
     heading, *lines = caught.value.details.splitlines()
     assert heading == "The first 20 of them:"
     assert len(lines) == 21
-    assert lines[1].split(maxsplit=2) == ["scenes", "s0", "its picture is torn"]
+    assert lines[1].split(maxsplit=2) == ["scenes", "s0", "its image is torn"]
 
 
 def test_of_what_was_indexed_the_whole_is_known():
@@ -72,7 +72,7 @@ def test_the_end_says_in_one_line_what_was_replaced(caplog):
         watched.count([broken_sample(1)._replace(key="a\nb")], good=49)
         watched.finish()
     (line,) = caplog.messages
-    assert line == "bad samples replaced, of 50 read: 1 (bad_picture 1), first scenes: 'a\\nb': its picture is torn"
+    assert line == "bad samples replaced, of 50 read: 1 (bad_image 1), first scenes: 'a\\nb': its image is torn"
 
 
 @pytest.mark.parametrize(
@@ -109,6 +109,6 @@ def test_all_ranks_stop_together_with_one_table(tmp_path):
     found = run_two(_only_rank_one_meets_bad_samples, tmp_path)
     # 50 batches: 3 per batch on rank 0, 4 and a bad one on rank 1: 50 of 400.
     assert found["batch"] == JOINT_CHECK - 1
-    assert found["message"].startswith("50 of 400 samples read so far are bad (bad_picture 50)")
+    assert found["message"].startswith("50 of 400 samples read so far are bad (bad_image 50)")
     assert found["keys"] == ["s0", "s1"]
     assert (found["bad"], found["read"]) == (50, 400)

@@ -5,8 +5,8 @@ import pytest
 
 from limoe.data.bad_samples import SHOWN, BadContent, BadSample, BadSampleError, BadSamples, LeavesOutBad, bad_of
 
-CUT = BadSample("a.tar", "0001", "bad_picture", "its picture is cut")
-EMPTY = BadSample("b.tar", "7", "empty", "its picture is empty (0 bytes)")
+CUT = BadSample("a.tar", "0001", "bad_image", "its image is cut")
+EMPTY = BadSample("b.tar", "7", "empty", "its image is empty (0 bytes)")
 
 
 def collected(*samples):
@@ -19,9 +19,9 @@ def collected(*samples):
 def test_counts_go_on_after_the_first_few():
     others = [EMPTY._replace(key=str(number)) for number in range(SHOWN)]
     bad = collected(*others, *[CUT] * 30)
-    assert (bad.total, dict(bad.counts)) == (50, {"empty": 20, "bad_picture": 30})
+    assert (bad.total, dict(bad.counts)) == (50, {"empty": 20, "bad_image": 30})
     assert bad.first == others
-    assert bad.by_kind() == "bad_picture 30, empty 20"
+    assert bad.by_kind() == "bad_image 30, empty 20"
 
 
 def test_merging_keeps_the_first_of_the_first():
@@ -42,8 +42,8 @@ def test_the_table_is_aligned():
     lines = collected(CUT, EMPTY).table().splitlines()
     assert lines == [
         "place  key   reason",
-        "a.tar  0001  its picture is cut",
-        "b.tar  7     its picture is empty (0 bytes)",
+        "a.tar  0001  its image is cut",
+        "b.tar  7     its image is empty (0 bytes)",
     ]
 
 
@@ -55,9 +55,9 @@ def test_names_can_forge_neither_a_line_nor_a_colour():
 
 
 def test_content_becomes_a_sample_and_an_error_with_place_and_key():
-    sample = BadContent("its picture is cut", kind="bad_picture").at("a.tar", "0001")
+    sample = BadContent("its image is cut", kind="bad_image").at("a.tar", "0001")
     assert sample == CUT
-    assert str(BadSampleError(sample)) == "a.tar: '0001': its picture is cut"
+    assert str(BadSampleError(sample)) == "a.tar: '0001': its image is cut"
 
 
 @pytest.mark.parametrize("error", [BadSampleError(CUT), BadContent("torn", kind="empty")])

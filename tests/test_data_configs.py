@@ -37,12 +37,12 @@ def root(tmp_path, monkeypatch):
     for name in ("emoji-captions", "caltech-photos", "fashion-mnist-900"):
         shards(tmp_path / name, splits=("train", "val", "test"))
     icons(tmp_path / "icon-captions")
-    pictures = tmp_path / "pictures"
-    pictures.mkdir()
+    images = tmp_path / "images"
+    images.mkdir()
     for number in range(8):
-        (pictures / f"{number}.png").write_bytes(png(number))
-        (pictures / f"{number}.txt").write_text(f"number {number}")
-    lines = [json.dumps({"image": f"pictures/{number}.png", "caption": f"n {number}"}) for number in range(8)]
+        (images / f"{number}.png").write_bytes(png(number))
+        (images / f"{number}.txt").write_text(f"number {number}")
+    lines = [json.dumps({"image": f"images/{number}.png", "caption": f"n {number}"}) for number in range(8)]
     (tmp_path / "table.jsonl").write_text("\n".join(lines))
     return tmp_path
 
@@ -53,7 +53,7 @@ OPTIONS = {
     "caltech": [],
     "fashion": ["data.batch_size=4"],
     "table": ["data.train_path={root}/table.jsonl", "data.val_path={root}/table.jsonl"],
-    "image_folder": ["data.train_root={root}/pictures", "data.val_root={root}/pictures"],
+    "image_folder": ["data.train_root={root}/images", "data.val_root={root}/images"],
     "mixture": [],
     "streaming": ["data.epoch_pairs=8"],
 }

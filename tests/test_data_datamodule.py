@@ -169,12 +169,12 @@ def test_loading_leaves_the_generator_of_the_training_process_alone():
     data.fit_tokenizer()
     torch.manual_seed(0)
     state = torch.get_rng_state()
-    for loader in (data.train_dataloader(), data.val_dataloader(), data.picture_loader(data.val)):
+    for loader in (data.train_dataloader(), data.val_dataloader(), data.image_loader(data.val)):
         assert list(loader)
     assert torch.equal(state, torch.get_rng_state())
 
 
-def test_validation_has_full_batches_of_plain_pictures():
+def test_validation_has_full_batches_of_plain_images():
     data = module()
     data.fit_tokenizer()
     batches = list(data.val_dataloader())
@@ -190,12 +190,12 @@ def test_a_small_validation_set_is_one_batch():
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_pictures_come_complete_and_in_order(num_workers):
+def test_images_come_complete_and_in_order(num_workers):
     data = module(num_workers=num_workers)
-    pictures = scenes(split="heldout", size=11)
-    expected = torch.stack([EvalTransform(image_size=16)(pictures[i].image) for i in range(11)])
+    images = scenes(split="heldout", size=11)
+    expected = torch.stack([EvalTransform(image_size=16)(images[i].image) for i in range(11)])
     for batch_size, sizes in ((None, [4, 4, 3]), (8, [8, 3])):
-        batches = list(data.picture_loader(pictures, batch_size))
+        batches = list(data.image_loader(images, batch_size))
         assert [len(batch) for batch in batches] == sizes
         assert torch.equal(torch.cat(batches), expected)
 
@@ -251,7 +251,7 @@ def test_resuming_with_bad_samples_is_exact(torn_run, step):
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_too_many_bad_samples_end_the_run(tmp_path, num_workers):
     data = torn(num_workers=num_workers, max_bad_fraction=0.002)  # of 1,000 at least: the third ends it
-    with pytest.raises(DataError, match=r"^[34] of \d+ samples read so far are bad \(bad_picture [34]\)") as caught:
+    with pytest.raises(DataError, match=r"^[34] of \d+ samples read so far are bad \(bad_image [34]\)") as caught:
         train(tmp_path, data=data, steps=12)
     heading, titles, *lines = caught.value.details.splitlines()
     assert (heading, titles.split()) == (f"The first {len(lines)} of them:", ["place", "key", "reason"])
@@ -262,7 +262,7 @@ def test_too_many_bad_samples_end_the_run(tmp_path, num_workers):
 def test_raise_names_the_first_bad_sample(tmp_path, num_workers):
     with pytest.raises(DataError) as caught:
         train(tmp_path, data=torn(num_workers=num_workers, on_bad="raise"), steps=12)
-    assert str(caught.value) in {f"scenes: 's{i}': its picture is torn" for i in BROKEN}
+    assert str(caught.value) in {f"scenes: 's{i}': its image is torn" for i in BROKEN}
 
 
 def test_validation_is_replaced_and_counted_too():
@@ -274,18 +274,18 @@ def test_validation_is_replaced_and_counted_too():
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_pictures_of_a_task_are_never_replaced(num_workers):
-    loader = module(num_workers=num_workers).picture_loader(FaultyScenes(size=8, broken={5}))
+def test_images_of_a_task_are_never_replaced(num_workers):
+    loader = module(num_workers=num_workers).image_loader(FaultyScenes(size=8, broken={5}))
     with pytest.raises(DataError) as caught:
         list(loader)
-    assert str(caught.value) == "scenes: 's5': its picture is torn"
+    assert str(caught.value) == "scenes: 's5': its image is torn"
 
 
-def test_pictures_that_a_task_leaves_out_are_told(caplog):
-    data, pictures = module(), PairSubset(FaultyScenes(size=8, left_out=2), indices=[1, 2])
+def test_images_that_a_task_leaves_out_are_told(caplog):
+    data, images = module(), PairSubset(FaultyScenes(size=8, left_out=2), indices=[1, 2])
     with caplog.at_level(logging.WARNING):
         for _ in range(2):
-            assert len(next(iter(data.picture_loader(pictures)))) == 2
+            assert len(next(iter(data.image_loader(images)))) == 2
     (line,) = caplog.messages
     assert line.startswith("evaluation data: bad samples left out: 2 (no_caption 2), first scenes: 'lost0'")
 
@@ -294,7 +294,7 @@ def test_samples_left_out_before_training_count(tmp_path, caplog):
     data = module(train=FaultyScenes(size=21, left_out=2, broken={1}), max_bad_fraction=0.1)
     with caplog.at_level(logging.WARNING):
         train(tmp_path, data=data, steps=5)
-    assert data.bad_counts() == {"left_out": {"no_caption": 2}, "replaced": {"bad_picture": 1}}
+    assert data.bad_counts() == {"left_out": {"no_caption": 2}, "replaced": {"bad_image": 1}}
     told = [line.partition(",")[0] for line in caplog.messages if "bad samples" in line]
     assert told == ["training data: bad samples left out: 2 (no_caption 2)", "bad samples replaced"]
     assert module().bad_counts() == {}

@@ -70,15 +70,15 @@ def hub(monkeypatch, tmp_path):
     return fake
 
 
-def dataset(path="me/pictures", **settings):
+def dataset(path="me/images", **settings):
     return HuggingFaceDataset(
         **({"path": path, "split": "train", "image_column": "image", "caption_column": "text"} | settings)
     )
 
 
-def stored(*pictures):
+def stored(*images):
     return [
-        {"bytes": data, "path": None} if isinstance(data, bytes) else {"bytes": None, "path": data} for data in pictures
+        {"bytes": data, "path": None} if isinstance(data, bytes) else {"bytes": None, "path": data} for data in images
     ]
 
 
@@ -92,7 +92,7 @@ def test_rows_become_pairs(hub):
     }
     hub.rows = FakeRows(columns, dict.fromkeys(columns) | {"label": labels})
     data = dataset(label_columns=["label", "source"], name="small", revision="abc")
-    assert hub.asked == ("me/pictures", "small", {"split": "train", "revision": "abc"})
+    assert hub.asked == ("me/images", "small", {"split": "train", "revision": "abc"})
     assert [tuple(data.describe(i)) for i in range(3)] == [
         (["one"], {"label": "dog", "source": "s"}, "0"),
         (["two", "three"], {"source": "s"}, "1"),
@@ -112,15 +112,15 @@ def test_bad_rows_are_left_out_and_counted(hub):
     data = dataset(key_column="id")
     assert [data.describe(i).key for i in range(len(data))] == ["k"]
     assert dict(data.bad.counts) == {"no_caption": 2, "duplicate_key": 1, "no_key": 1}
-    assert [(bad.place, bad.key) for bad in data.bad.first] == [("me/pictures (train)", key) for key in "1234"]
+    assert [(bad.place, bad.key) for bad in data.bad.first] == [("me/images (train)", key) for key in "1234"]
 
 
-def test_pictures_are_read_from_the_cache_and_nowhere_else(hub, tmp_path):
+def test_images_are_read_from_the_cache_and_nowhere_else(hub, tmp_path):
     (tmp_path / "cached.png").write_bytes(png("blue"))
     hub.rows = FakeRows({"image": stored(str(tmp_path / "cached.png"), "/etc/hostname", b"x", None), "text": ["a"] * 4})
     data = dataset()
     assert data[0].image.getpixel((0, 0)) == (0, 0, 255)
-    for index, kind in enumerate(["outside", "unknown_format", "no_picture"], start=1):
+    for index, kind in enumerate(["outside", "unknown_format", "no_image"], start=1):
         with pytest.raises(BadSampleError) as error:
             data[index]
         assert error.value.sample.kind == kind
@@ -149,7 +149,7 @@ def test_a_saved_dataset_without_splits_stands_for_no_split(hub, tmp_path):
 
 def test_what_is_missing_is_named(hub, monkeypatch):
     with pytest.raises(
-        DataError, match=r"^me/pictures \(train\) cannot be loaded: FileNotFoundError: no dataset me/pictures; "
+        DataError, match=r"^me/images \(train\) cannot be loaded: FileNotFoundError: no dataset me/images; "
     ):
         dataset()
     hub.rows = FakeRows({"image": stored(png()), "caption": ["a"]})

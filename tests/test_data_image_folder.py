@@ -35,7 +35,7 @@ def kinds(data):
     return dict(data.bad.counts)
 
 
-def test_texts_beside_the_pictures(tmp_path):
+def test_texts_beside_the_images(tmp_path):
     write(
         tmp_path,
         {
@@ -43,7 +43,7 @@ def test_texts_beside_the_pictures(tmp_path):
             "b.txt": b"\xef\xbb\xbffirst\r\n\r\n second \n",
             "a/x.JPG": png(),
             "a/x.txt": b"third",
-            "a/lonely.txt": b"no picture",
+            "a/lonely.txt": b"no image",
             ".hidden/c.png": png(),
             "._b.png": b"",
         },
@@ -57,7 +57,7 @@ def test_texts_beside_the_pictures(tmp_path):
     assert data.bad.total == 0
 
 
-def test_pictures_without_a_usable_text_are_counted(tmp_path):
+def test_images_without_a_usable_text_are_counted(tmp_path):
     write(tmp_path, {f"{name}.png": png() for name in "abcd"})
     write(tmp_path, {"a.txt": b"good", "b.txt": b" \n", "c.txt": b"\xff"})
     data = folder(tmp_path, captions="txt")
@@ -119,8 +119,8 @@ def test_nothing_outside_the_folder_is_read(tmp_path):
     assert len(data[1].captions) == 1
 
 
-def test_a_picture_that_breaks_later_is_named(tmp_path):
-    write(tmp_path, {"a.png": b"no picture", "a.txt": b"a", "b.png": png(), "b.txt": b"b"})
+def test_a_image_that_breaks_later_is_named(tmp_path):
+    write(tmp_path, {"a.png": b"no image", "a.txt": b"a", "b.png": png(), "b.txt": b"b"})
     data = folder(tmp_path, captions="txt")
     (tmp_path / "b.png").unlink()
     for index, kind in enumerate(["unknown_format", "missing_file"]):

@@ -65,7 +65,7 @@ def test_every_format_is_told_by_its_content(kind):
 
 
 @pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP", "TIFF"])
-def test_of_several_pictures_the_first_counts(kind):
+def test_of_several_images_the_first_counts(kind):
     red, blue = (Image.new("RGB", (4, 4), colour) for colour in ("red", "blue"))
     data = encoded(red, kind, save_all=True, append_images=[blue])
     assert decode_rgb(data).getpixel((1, 1)) == pytest.approx((255, 0, 0), abs=3)
@@ -73,7 +73,7 @@ def test_of_several_pictures_the_first_counts(kind):
 
 @pytest.mark.parametrize("compression", [None, "tiff_lzw"])
 def test_a_tiff_is_turned_once(compression):
-    """Orientation 6 of a 48 x 16 picture is 16 x 48; Pillow itself turns a TIFF, and a second turn would undo that."""
+    """Orientation 6 of a 48 x 16 image is 16 x 48; Pillow itself turns a TIFF, and a second turn would undo that."""
     exif = Image.Exif()
     exif[0x0112] = 6
     image = Image.new("RGB", (48, 16), "black")
@@ -85,15 +85,15 @@ def test_a_tiff_is_turned_once(compression):
 
 def test_numbers_without_an_agreed_range_are_refused():
     kind, reason = refused(encoded(Image.fromarray(np.array([[0.5, 2e9]], dtype=np.float32)), "TIFF"))
-    assert (kind, "32 bits" in reason) == ("bad_picture", True)
+    assert (kind, "32 bits" in reason) == ("bad_image", True)
 
 
 def test_size_is_checked_before_decoding():
-    expected = "its picture has 8000 x 5001 pixels, more than 40,000,000"
+    expected = "its image has 8000 x 5001 pixels, more than 40,000,000"
     assert refused(encoded(Image.new("1", (8000, 5001)))) == ("too_large", expected)
 
 
-def test_a_tile_larger_than_its_picture_is_refused():
+def test_a_tile_larger_than_its_image_is_refused():
     """416 bytes that would make libtiff allocate 805 MB: 16,384 x 16,384 pixels of three bytes for 100 x 100."""
     payload = zlib.compress(bytes(1000))
     tags = {256: 100, 257: 100, 258: 8, 259: 8, 262: 2, 277: 3, 322: 16384, 323: 16384, 324: 400, 325: len(payload)}
@@ -101,7 +101,7 @@ def test_a_tile_larger_than_its_picture_is_refused():
     head = b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4)
     assert refused(head.ljust(400, b"\0") + payload) == (
         "too_large",
-        "its picture has tiles of 268,435,456 pixels, more than 4,000,000",
+        "its image has tiles of 268,435,456 pixels, more than 4,000,000",
     )
 
 
@@ -111,27 +111,27 @@ def test_scans_without_end_are_refused():
     scan = good[good.rfind(b"\xff\xda") : -2]
     assert decode_rgb(good + b"appended \xff\xda" * 900).size == (2000, 2000)  # as phones append films
     kind, reason = refused(good[:-2] + 1000 * scan + good[-2:])
-    assert (kind, reason.startswith("its picture goes over 4,000,000 pixels 1,0")) == ("too_large", True)
+    assert (kind, reason.startswith("its image goes over 4,000,000 pixels 1,0")) == ("too_large", True)
 
 
 @pytest.mark.parametrize(
     ("data", "kind", "reason"),
     [
-        (b"", "empty", "its picture is empty (0 bytes)"),
+        (b"", "empty", "its image is empty (0 bytes)"),
         (b"<svg/>", "unknown_format", "6 bytes) cannot be read as any of JPEG, PNG, WEBP, GIF, BMP, TIFF"),
         (b"%PDF-1.7", "unknown_format", "cannot be read as any of"),
     ],
 )
-def test_what_is_no_picture_is_told_by_kind(data, kind, reason):
+def test_what_is_no_image_is_told_by_kind(data, kind, reason):
     found, message = refused(data)
     assert found == kind
     assert reason in message
 
 
-def test_a_cut_picture_is_bad_even_where_half_of_it_could_be_shown():
+def test_a_cut_image_is_bad_even_where_half_of_it_could_be_shown():
     data = encoded(Image.effect_noise((64, 64), 90), "JPEG")
     kind, reason = refused(data[: len(data) // 2])
-    assert (kind, "truncated" in reason) == ("bad_picture", True)
+    assert (kind, "truncated" in reason) == ("bad_image", True)
 
 
 def test_the_settings_of_pillow_and_of_warnings_stay_as_they_were():

@@ -122,7 +122,7 @@ def test_a_gzip_shard_is_unpacked_once(tmp_path, walks):
 
 
 def test_of_a_cut_gzip_shard_the_whole_samples_stay(tmp_path):
-    """Pictures that do not shrink: 4 samples of 6 blocks; three quarters of the file hold the first two at least."""
+    """Images that do not shrink: 4 samples of 6 blocks; three quarters of the file hold the first two at least."""
     rng = np.random.default_rng(0)
     files = [(f"{key}.{suffix}", rng.bytes(2000)) for key in "abcd" for suffix in ("png", "cls")]
     files = [file for i in range(4) for file in (files[2 * i], (f"{'abcd'[i]}.txt", b"text"), files[2 * i + 1])]

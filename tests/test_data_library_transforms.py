@@ -11,7 +11,7 @@ from torchvision.transforms import v2
 
 from limoe.data.images.library_transforms import LibraryTransform, seeded
 
-PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8))
+IMAGE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8))
 TORCHVISION = {
     "crop": v2.RandomResizedCrop(16, scale=(0.3, 1.0)),
     "flip": v2.RandomHorizontalFlip(),
@@ -31,20 +31,20 @@ def global_state() -> list[object]:
 
 
 @pytest.mark.parametrize("steps", [TORCHVISION, TIMM], ids=["torchvision", "timm"])
-def test_pictures_depend_on_the_generator_alone(steps) -> None:
+def test_images_depend_on_the_generator_alone(steps) -> None:
     transform = LibraryTransform(steps=steps, image_size=16)
-    pictures = []
-    for seed in (1, 2, 3):  # other global states: the same pictures
+    images = []
+    for seed in (1, 2, 3):  # other global states: the same images
         random.seed(seed)
         np.random.seed(seed)
         torch.manual_seed(seed)
         before = global_state()
-        pictures.append(torch.stack([transform(PICTURE, Random(place)) for place in range(20)]))
+        images.append(torch.stack([transform(IMAGE, Random(place)) for place in range(20)]))
         assert global_state() == before
-    assert torch.equal(pictures[0], pictures[1]) and torch.equal(pictures[0], pictures[2])
-    assert len({float(picture.sum()) for picture in pictures[0]}) == 20
+    assert torch.equal(images[0], images[1]) and torch.equal(images[0], images[2])
+    assert len({float(image.sum()) for image in images[0]}) == 20
     copy = pickle.loads(pickle.dumps(transform))  # what a loader worker gets
-    assert torch.equal(copy(PICTURE, Random(7)), pictures[0][7])
+    assert torch.equal(copy(IMAGE, Random(7)), images[0][7])
 
 
 def test_the_state_comes_back_after_an_error_too() -> None:
@@ -69,18 +69,18 @@ def test_all_three_generators_are_seeded() -> None:
     assert all(a != b for a, b in zip(first, other, strict=True))
 
 
-def test_pictures_and_bytes_are_normalized_and_floats_are_not() -> None:
+def test_images_and_bytes_are_normalized_and_floats_are_not() -> None:
     white = Image.new("RGB", (4, 4), "white")
     half = {"mean": [0.0, 0.0, 0.0], "std": [2.0, 2.0, 2.0]}
     to_floats = v2.Compose([v2.ToImage(), v2.ToDtype(torch.float32, scale=True)])
-    finals = {"picture": lambda image: image, "bytes": v2.PILToTensor(), "float": to_floats}
+    finals = {"image": lambda image: image, "bytes": v2.PILToTensor(), "float": to_floats}
     values = {
         name: LibraryTransform(steps={"last": step}, image_size=4, normalization=half)(white, Random(0))
         for name, step in finals.items()
     }
     # White is 1 in [0, 1]: (1 - 0) / 2; the float pipeline's own 1 stays.
     assert {name: set(value.flatten().tolist()) for name, value in values.items()} == {
-        "picture": {0.5},
+        "image": {0.5},
         "bytes": {0.5},
         "float": {1.0},
     }
@@ -103,5 +103,5 @@ def test_extreme_sizes_work(size, steps) -> None:
 )
 def test_steps_that_give_something_else_are_refused(step, message) -> None:
     with pytest.raises(ValueError) as error:
-        LibraryTransform(steps={"step": step}, image_size=4)(PICTURE, Random(0))
+        LibraryTransform(steps={"step": step}, image_size=4)(IMAGE, Random(0))
     assert str(error.value) == message

@@ -5,7 +5,7 @@ import torch
 from faulty import FaultyScenes, broken_sample
 
 from limoe.data.images.transforms import EvalTransform, TrainTransform
-from limoe.data.loading import BatchCollate, EvalExamples, Example, TrainExamples, read_pair, stack_pictures
+from limoe.data.loading import BatchCollate, EvalExamples, Example, TrainExamples, read_pair, stack_images
 from limoe.data.scenes.synthetic import SyntheticScenes
 from limoe.data.text.tokenizers import ByteBPE
 from limoe.errors import DataError
@@ -35,7 +35,7 @@ def test_every_caption_is_chosen_over_the_epochs():
         assert {examples[epoch, index].caption for epoch in range(60)} == set(SCENES[index].captions)
 
 
-def test_evaluation_takes_the_first_caption_and_the_plain_picture():
+def test_evaluation_takes_the_first_caption_and_the_plain_image():
     examples = EvalExamples(SCENES, transform=EvalTransform(image_size=16))
     assert len(examples) == 40
     assert equal(examples[4], Example(EvalTransform(image_size=16)(SCENES[4].image), SCENES[4].captions[0], 4))
@@ -53,7 +53,7 @@ def test_the_transform_gets_the_generator_of_its_example():
     assert seen[0] == seen[2] != seen[1]
 
 
-def test_collate_stacks_pictures_and_texts():
+def test_collate_stacks_images_and_texts():
     tokenizer = ByteBPE(vocab_size=270, length=6, max_captions=10).fit(["red one", "two"])
     examples = [Example(torch.full((3, 2, 2), float(i)), text, 7 + i) for i, text in enumerate(["red one", "two"])]
     batch = BatchCollate(tokenizer)(examples)
@@ -62,7 +62,7 @@ def test_collate_stacks_pictures_and_texts():
     assert torch.equal(batch.text_ids, tokenizer.encode(["red one", "two"])[0])
     assert batch.text_mask.sum(1).tolist() == tokenizer.encode(["red one", "two"])[1].sum(1).tolist()
     assert batch.sample.tolist() == [7, 8]
-    assert torch.equal(stack_pictures(examples), batch.images)
+    assert torch.equal(stack_images(examples), batch.images)
 
 
 def test_a_bad_sample_is_replaced_by_one_that_seed_epoch_and_index_name():
@@ -97,7 +97,7 @@ def test_after_so_many_attempts_it_is_an_error():
 
 def test_without_stand_ins_the_error_names_place_key_and_reason():
     examples = TrainExamples(FaultyScenes(size=8, broken={2}), transform=AUGMENT, seed=0)
-    with pytest.raises(DataError, match=r"^scenes: 's2': its picture is torn$"):
+    with pytest.raises(DataError, match=r"^scenes: 's2': its image is torn$"):
         examples[0, 2]
 
 

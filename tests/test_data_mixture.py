@@ -11,7 +11,7 @@ from limoe.types import Pair
 
 
 class Numbers(LeavesOutBad):
-    """Pairs `0`, `1`, ... with one label; the picture's colour is the number."""
+    """Pairs `0`, `1`, ... with one label; the image's colour is the number."""
 
     def __init__(self, size, bad=0):
         self.size = size

@@ -66,8 +66,8 @@ def test_cleaned_as_the_reference_does(tmp_path):
 
 
 def test_repeated_names_are_told_and_kept(tmp_path, caplog):
-    twins = changed(classes=[{"id": "1", "name": "crane"}, {"id": "2", "name": "crane"}, {"id": "3", "name": "cat"}])
-    classes = read_classes(classes_file(tmp_path / "classes.json", twins), label_space="pets")
+    repeated = changed(classes=[{"id": "1", "name": "crane"}, {"id": "2", "name": "crane"}, {"id": "3", "name": "cat"}])
+    classes = read_classes(classes_file(tmp_path / "classes.json", repeated), label_space="pets")
     assert classes.names == ["crane", "crane", "cat"]
     assert (
         "1 names belong to several classes ('crane')" in caplog.messages[0] and "count as wrong" in caplog.messages[0]

@@ -48,7 +48,7 @@ def test_members_are_found_where_they_are(shard):
     def read(span):
         return data[span.offset : span.offset + span.size]
 
-    assert read(first.picture) == png()
+    assert read(first.image) == png()
     assert describe(first, read=read) == (["one"], {"g": "h"}, "a")
     assert second.fields is None
     assert describe(second, read=read) == (["a caption"], {}, "b")
@@ -63,22 +63,22 @@ def test_members_of_a_sample_may_lie_apart(shard):
     assert found.bad.total == 0
 
 
-PICTURE, TEXT = sample("k")
+IMAGE, TEXT = sample("k")
 
 
 @pytest.mark.parametrize(
     ("files", "kind", "reason"),
     [
-        ([TEXT], "no_picture", "no picture (jpg, jpeg, png, webp) among its members .txt"),
-        ([("k.v1.png", png()), ("k.v1.txt", b"1")], "no_picture", "among its members .v1.png, .v1.txt"),
-        ([PICTURE, TEXT, ("k.jpg", png())], "two_pictures", "2 pictures among its members .png, .txt, .jpg"),
+        ([TEXT], "no_image", "no image (jpg, jpeg, png, webp) among its members .txt"),
+        ([("k.v1.png", png()), ("k.v1.txt", b"1")], "no_image", "among its members .v1.png, .v1.txt"),
+        ([IMAGE, TEXT, ("k.jpg", png())], "two_images", "2 images among its members .png, .txt, .jpg"),
         ([("k.png", b""), TEXT], "empty", "0 bytes"),
-        ([PICTURE], "no_caption", "no caption"),
-        ([PICTURE, ("k.txt", b" \n")], "no_caption", "empty"),
-        ([PICTURE, ("k.txt", b"a\xff")], "bad_text", "not UTF-8 (byte 1)"),
-        ([PICTURE, TEXT, ("k.json", b"{")], "bad_json", "cannot be read"),
-        ([PICTURE, TEXT, ("k.json", b"[1]")], "bad_json", "must hold an object, got list"),
-        ([PICTURE, TEXT, ("k.json", b'{"captions": ["a \\ud800"]}')], "bad_text", "lone surrogate"),
+        ([IMAGE], "no_caption", "no caption"),
+        ([IMAGE, ("k.txt", b" \n")], "no_caption", "empty"),
+        ([IMAGE, ("k.txt", b"a\xff")], "bad_text", "not UTF-8 (byte 1)"),
+        ([IMAGE, TEXT, ("k.json", b"{")], "bad_json", "cannot be read"),
+        ([IMAGE, TEXT, ("k.json", b"[1]")], "bad_json", "must hold an object, got list"),
+        ([IMAGE, TEXT, ("k.json", b'{"captions": ["a \\ud800"]}')], "bad_text", "lone surrogate"),
     ],
 )
 def test_bad_samples_are_counted_and_the_others_stay(shard, files, kind, reason):
@@ -93,13 +93,13 @@ def test_bad_samples_are_counted_and_the_others_stay(shard, files, kind, reason)
 
 
 def test_files_that_are_too_large_are_never_read(shard, monkeypatch):
-    monkeypatch.setattr(shard_builder, "MAX_PICTURE", 100)
+    monkeypatch.setattr(shard_builder, "MAX_IMAGE", 100)
     monkeypatch.setattr(shard_builder, "MAX_BYTES", 10)
     write_tar(shard, [("a.png", bytes(101)), ("a.txt", b"1"), ("b.png", bytes(100)), ("b.txt", b"12345678901")])
     found = contents(shard)
     assert [(bad.key, bad.kind) for bad in found.bad.first] == [("a", "too_large"), ("b", "too_large")]
     assert [bad.reason for bad in found.bad.first] == [
-        "a picture of 101 bytes, more than 100",
+        "an image of 101 bytes, more than 100",
         "a text of 11 bytes, more than 10",
     ]
 
@@ -127,7 +127,7 @@ def damage(shard, *, at, files):
     return contents(shard)
 
 
-# Every sample of `sample` takes 4 blocks of 512 bytes: header and data of a picture, header and data of a text; with
+# Every sample of `sample` takes 4 blocks of 512 bytes: header and data of an image, header and data of a text; with
 # fields it takes 6.
 
 
@@ -141,7 +141,7 @@ def test_whole_samples_before_a_damage_stay(shard):
 
 @pytest.mark.parametrize(("block", "kept"), [(6, ["a"]), (8, ["a"]), (10, ["a"]), (12, ["a", "b"]), (14, ["a", "b"])])
 def test_a_sample_that_lost_members_to_a_damage_goes_and_is_not_counted_twice(shard, block, kept):
-    """Blocks 6-11 are b: its picture, text and json. Without its json b would have a caption, but no label."""
+    """Blocks 6-11 are b: its image, text and json. Without its json b would have a caption, but no label."""
     found = damage(shard, at=block * 512, files=[file for key in "abc" for file in sample(key, fields={"x": "y"})])
     assert keys(found) == kept
     assert found.bad.counts == {"damaged_shard": 1}

@@ -110,14 +110,14 @@ def test_bad_samples_and_shards_are_told_and_passed_over(tmp_path):
     (tmp_path / "b.tar").write_bytes(b"not a tar" * 100)
     (tmp_path / "c.tar").write_bytes(
         write_tar(tmp_path / "whole", [*sample(5), *sample(6)]).read_bytes()[:2600]
-    )  # in a picture
+    )  # in an image
     source = stream(str(tmp_path / "*.tar"))
     found = first(source, 40)
     bad = {(one.place.rpartition("/")[2], one.key, one.kind) for one in found if isinstance(one, BadSample)}
     assert {pair.key for pair in found if not isinstance(pair, BadSample)} == {"0003", "0004", "0005"}
     assert bad == {
         ("a.tar", "0", "unknown_format"),
-        ("a.tar", "1", "no_picture"),
+        ("a.tar", "1", "no_image"),
         ("a.tar", "2", "no_caption"),
         ("a.tar", "", "damaged_shard"),  # the member that comes twice
         ("b.tar", "", "damaged_shard"),

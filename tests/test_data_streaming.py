@@ -36,7 +36,7 @@ def module(shards, *, epoch_pairs=20, shuffle=1, **settings):
 
 
 def numbers(batch):
-    """The pictures' red channel, which says which sample it is: (x + 1) * 127.5."""
+    """The images' red channel, which says which sample it is: (x + 1) * 127.5."""
     return batch.images[:, 0, 0, 0].add(1).mul(127.5).round().int().tolist()
 
 
@@ -92,7 +92,7 @@ def test_bad_samples_travel_with_the_batch(tmp_path, num_workers):
         ("0.tar", "x", "unknown_format"),
         ("1.tar", "x", "unknown_format"),
     }
-    with pytest.raises(DataError, match=r"[01]\.tar: .*x.*: its picture"):
+    with pytest.raises(DataError, match=r"[01]\.tar: .*x.*: its image"):
         list(module(pattern, epoch_pairs=8, num_workers=num_workers, on_bad="raise").train_dataloader())
 
 

@@ -39,21 +39,21 @@ def colours(source):
 RED, BLUE = (255, 0, 0), (0, 0, 255)
 
 
-def test_pictures_are_bytes_structs_or_paths(tmp_path):
-    (tmp_path / "pictures").mkdir()
-    (tmp_path / "pictures" / "blue.png").write_bytes(png("blue"))
+def test_images_are_bytes_structs_or_paths(tmp_path):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "blue.png").write_bytes(png("blue"))
     plain = parquet(tmp_path / "plain.parquet", [{"image": png(), "caption": "a"}])
     struct = parquet(
         tmp_path / "struct.parquet",
         [
             {"image": {"bytes": png(), "path": "nowhere.png"}, "caption": "a"},
-            {"image": {"bytes": None, "path": "pictures/blue.png"}, "caption": "b"},
+            {"image": {"bytes": None, "path": "images/blue.png"}, "caption": "b"},
         ],
     )
     names = parquet(tmp_path / "names.parquet", [{"image": "blue.png", "caption": "a"}])
     assert colours(table(plain)) == [RED]
     assert colours(table(struct)) == [RED, BLUE]
-    assert colours(table(names, image_root=str(tmp_path / "pictures"))) == [BLUE]
+    assert colours(table(names, image_root=str(tmp_path / "images"))) == [BLUE]
 
 
 def test_captions_labels_and_keys(tmp_path):
@@ -115,7 +115,7 @@ def test_bad_rows_are_left_out_and_counted(tmp_path):
     for data in (first, again):  # read from the parquet file, then from its copy
         assert list(data.captions()) == ["good", "last"]
         assert colours(data) == [RED, BLUE]
-        assert kinds(data) == {"no_picture": 2, "no_caption": 2, "no_key": 1, "duplicate_key": 1}
+        assert kinds(data) == {"no_image": 2, "no_caption": 2, "no_key": 1, "duplicate_key": 1}
     assert first.bad == again.bad
     assert [sample.key for sample in first.bad.first] == ["b", "c", "d", "e", "t.parquet:5", "a"]
     assert {sample.place for sample in first.bad.first} == {path}
@@ -135,9 +135,9 @@ def test_keys_are_unique_among_all_files(tmp_path):
     assert kinds(data) == {"duplicate_key": 1}
 
 
-def test_an_unreadable_picture_is_named_when_it_is_read(tmp_path):
-    data = table(parquet(tmp_path / "t.parquet", [{"image": b"no picture", "caption": "a"}]))
-    with pytest.raises(BadSampleError, match=r"t\.parquet: 't\.parquet:0': its picture \(10 bytes\)") as error:
+def test_an_unreadable_image_is_named_when_it_is_read(tmp_path):
+    data = table(parquet(tmp_path / "t.parquet", [{"image": b"no image", "caption": "a"}]))
+    with pytest.raises(BadSampleError, match=r"t\.parquet: 't\.parquet:0': its image \(10 bytes\)") as error:
         data[0]
     assert error.value.sample.kind == "unknown_format"
 
@@ -158,7 +158,7 @@ def test_paths_stay_inside_the_folder(tmp_path):
             data[index]
         assert error.value.sample.kind == kind
     assert data.bad.first[0].reason == (
-        "its picture '../secret.png' lies outside the folder of the pictures; "
+        "its image '../secret.png' lies outside the folder of the images; "
         "only allow_outside of a table or a Hugging Face dataset permits that"
     )
     trusted = table(str(path), allow_outside=True)
@@ -199,7 +199,7 @@ def test_json_lines_are_read_one_by_one(tmp_path):
         (["b", "c"], {}, "t.jsonl:5"),
     ]
     assert colours(data) == [RED, RED]
-    assert kinds(data) == {"bad_json": 3, "bad_text": 1, "no_picture": 1}
+    assert kinds(data) == {"bad_json": 3, "bad_text": 1, "no_image": 1}
     with pytest.raises(DataError, match=r"t\.jsonl has no column text; there: caption, image, label"):
         table(str(path), caption_column="text")
 
@@ -330,7 +330,7 @@ def test_hopeless_tables_are_named(tmp_path):
 @pytest.mark.parametrize(
     ("column", "values", "rule"),
     [
-        ("image", [1], r"\(no_picture 1\), .* must be bytes, a path, or a struct of bytes and path, got 1"),
+        ("image", [1], r"\(no_image 1\), .* must be bytes, a path, or a struct of bytes and path, got 1"),
         ("caption", [1], r"\(bad_json 1\), .*`captions` must be a list of texts and `caption` a text, got \[1\]"),
         ("caption", [[1]], r"\(bad_json 1\), .*`captions` must be a list of texts and `caption` a text, got \[1\]"),
         ("label", [[1]], r"\(bad_row 1\), .*a cell must hold a text or a number, got \[1\]"),
@@ -346,7 +346,7 @@ def test_columns_of_the_wrong_type_are_named(tmp_path, column, values, rule):
 EXPECTED_BAD = {  # of the files that can be read
     "good.parquet": {},
     "zero_rows.parquet": {},
-    "nulls.parquet": {"no_caption": 2, "no_picture": 1},
+    "nulls.parquet": {"no_caption": 2, "no_image": 1},
     "manifest_bom_crlf.csv": {},
     "manifest_header_only.csv": {},
     # 0001 has a quote inside a field, which is no mistake; 0002 lacks fields, 0003 has one too many
@@ -356,7 +356,7 @@ WHOLE = {".parquet": ("good.parquet", 3), ".csv": ("manifest_bom_crlf.csv", 1)}
 
 
 def corrupt(folder, names, *, cache_dir):
-    """The manifests have no pictures: their keys stand for the paths."""
+    """The manifests have no images: their keys stand for the paths."""
     image = "image" if names[0].endswith(".parquet") else "key"
     paths = [str(folder / name) for name in names]
     return table(paths, image_column=image, key_column="key", cache_dir=str(cache_dir))

@@ -22,7 +22,7 @@ def root(tmp_path):
 
 
 def batches(root, *, workers=0, batch_size=6, epoch=1):
-    """Keys and pictures of every batch of one epoch."""
+    """Keys and images of every batch of one epoch."""
     data = TarShards(root=root, split="train")
     module = PairDataModule(
         train=data,

@@ -115,7 +115,7 @@ def test_bad_samples_of_all_shards_are_left_out_and_counted(tmp_path):
     write_tar(tmp_path / "train-1.tar", [*samples("d", "b"), ("e.png", png()), ("f.txt", b"alone")])
     data = TarShards(root=str(tmp_path), split="train")
     assert keys(data) == ["a", "b", "d"]
-    assert data.bad.counts == {"no_picture": 2, "no_caption": 1, "duplicate_key": 1}
+    assert data.bad.counts == {"no_image": 2, "no_caption": 1, "duplicate_key": 1}
     assert [(bad.place[-11:], bad.key) for bad in data.bad.first] == [
         ("train-0.tar", "c"),
         ("train-1.tar", "e"),
@@ -157,10 +157,10 @@ def test_a_split_without_samples_is_refused_with_the_first_reason(tmp_path):
         one_shard(tmp_path, [("k.png", png())])
 
 
-def test_an_unreadable_picture_is_named_when_it_is_read(tmp_path):
-    data = one_shard(tmp_path, [("k.png", b"not a picture"), ("k.txt", b"text")])
+def test_an_unreadable_image_is_named_when_it_is_read(tmp_path):
+    data = one_shard(tmp_path, [("k.png", b"not an image"), ("k.txt", b"text")])
     assert data.describe(0).captions == ["text"]
-    with pytest.raises(BadSampleError, match=r"train-0\.tar: 'k': its picture \(13 bytes\) cannot be read") as error:
+    with pytest.raises(BadSampleError, match=r"train-0\.tar: 'k': its image \(13 bytes\) cannot be read") as error:
         data[0]
     assert error.value.sample[1:3] == ("k", "unknown_format")
 
@@ -197,7 +197,7 @@ def test_members_with_code_are_never_read(tmp_path):
     assert not (tmp_path / "marker").exists()
 
 
-def test_other_formats_of_pictures(tmp_path):
+def test_other_formats_of_images(tmp_path):
     import io
 
     buffer = io.BytesIO()

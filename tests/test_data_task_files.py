@@ -54,7 +54,7 @@ def test_a_split_of_karpathys_list(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (KARPATHY, "has no picture of split 'val'; there: test, train"),
+        (KARPATHY, "has no image of split 'val'; there: test, train"),
         ({"images": [{"split": "val", "filename": "a.jpg"}]}, "images[0] must have the form {"),
         ({"images": {}}, "must have the form {"),
     ],

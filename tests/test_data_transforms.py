@@ -24,7 +24,7 @@ def test_eval_maps_bytes_to_minus_one_to_one():
     assert pixels[:, 0, 1].tolist() == pytest.approx([1.0, -1.0, -1.0])
 
 
-def test_eval_squeezes_the_whole_picture_into_the_square():
+def test_eval_squeezes_the_whole_image_into_the_square():
     pixels = EvalTransform(image_size=8)(gradient(64, 16))
     assert pixels.shape == (3, 8, 8)
     # The centres of the outer columns lie at 1/16 and 15/16 of the width: 2/16 - 1 = -0.875 and 0.875.

@@ -200,7 +200,7 @@ def test_the_runtime_is_enough() -> None:
 
 
 def test_a_function_that_imports_a_package_of_an_extra_knows_that_it_may_be_missing() -> None:
-    """A verb of the base install, such as `limoe info`, would end in a traceback otherwise."""
+    """A command of the base install, such as `limoe info`, would end in a traceback otherwise."""
     in_functions = [use for use in uses_in("src") if not use.always and not use.guarded]
     assert in_functions and undeclared(in_functions, declared()) == []
 

@@ -1,4 +1,4 @@
-"""Seats and the way to an expert and back, against nested loops."""
+"""Slots and the way to an expert and back, against nested loops."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -44,8 +44,8 @@ class Case:
     def sizes(self) -> dict[str, int]:
         return {"num_experts": self.num_experts, "num_groups": self.num_groups}
 
-    def seats(self, capacity: int | None) -> list[list[int | None]]:
-        return oracle.seats(self.expert_index, score=self.score, group=self.group, valid=self.valid, capacity=capacity)
+    def slots(self, capacity: int | None) -> list[list[int | None]]:
+        return oracle.slots(self.expert_index, score=self.score, group=self.group, valid=self.valid, capacity=capacity)
 
 
 @st.composite
@@ -88,14 +88,14 @@ def through_experts(dispatcher: Dispatcher, x: Tensor, experts: Experts) -> Tens
 def run_oracle(case: Case, capacity: int | None) -> tuple[Tensor, Tensor, list[Tensor]]:
     torch.manual_seed(len(case.score))
     x, gate, experts, cotangent = leaves(case)
-    seat = case.seats(capacity)
+    slot = case.slots(capacity)
     parameters = list(experts.parameters())
-    y = oracle.moe_layer(x, gate=gate, expert_index=case.expert_index, seat=seat, experts=parameters)
+    y = oracle.moe_layer(x, gate=gate, expert_index=case.expert_index, slot=slot, experts=parameters)
     loss = (y * cotangent).sum()
     inputs = [x, gate, *parameters]
     found = torch.autograd.grad(loss, inputs, allow_unused=True) if loss.requires_grad else [None] * len(inputs)
     gradients = [torch.zeros_like(i) if g is None else g for i, g in zip(inputs, found, strict=True)]
-    return y, torch.tensor([[s is not None for s in row] for row in seat]), gradients
+    return y, torch.tensor([[s is not None for s in row] for row in slot]), gradients
 
 
 def leaves(case: Case) -> tuple[Tensor, Tensor, Experts, Tensor]:
@@ -117,7 +117,7 @@ def assert_equal_runs(actual: tuple, expected: tuple) -> None:
 @pytest.mark.parametrize("backend", ["padded", "loop"])
 @FAST
 @given(cases())
-def test_seats_values_and_gradients_equal_nested_loops(backend: str, case: Case) -> None:
+def test_slots_values_and_gradients_equal_nested_loops(backend: str, case: Case) -> None:
     assert_equal_runs(run(case, case.capacity, backend), run_oracle(case, case.capacity))
 
 
@@ -137,16 +137,16 @@ def test_no_limit_equals_room_for_all(case: Case) -> None:
 
 @FAST
 @given(cases())
-def test_packed_rows_are_the_kept_tokens_by_expert_group_and_seat(case: Case) -> None:
+def test_packed_rows_are_the_kept_tokens_by_expert_group_and_slot(case: Case) -> None:
     index, gate = torch.tensor(case.expert_index), torch.tensor(case.gate)
     dispatcher, _ = slot_dispatcher(index, gate=gate, capacity=case.capacity, **case.tensors, **case.sizes)
     rows, offsets = dispatcher.dispatch(torch.arange(float(len(index)))[:, None], SORTED)
-    seat = case.seats(case.capacity)
+    slot = case.slots(case.capacity)
     places = sorted(
-        (expert, case.group[token], seat[token][choice], token)
+        (expert, case.group[token], slot[token][choice], token)
         for token, experts in enumerate(case.expert_index)
         for choice, expert in enumerate(experts)
-        if seat[token][choice] is not None
+        if slot[token][choice] is not None
     )
     assert rows[: len(places), 0].tolist() == [p[3] for p in places]
     ends = [sum(p[0] <= expert for p in places) for expert in range(case.num_experts)]
@@ -163,7 +163,7 @@ def test_rules_of_slots(case: Case) -> None:
     index = torch.tensor(case.expert_index)
     assignment = assign_slots(index, capacity=case.capacity, **case.tensors, **case.sizes)
     kept = assignment.kept
-    expected = case.seats(None)
+    expected = case.slots(None)
     held = set()
     wanted = [[0] * case.num_groups for _ in range(case.num_experts)]
     for token, experts in enumerate(case.expert_index):
@@ -197,7 +197,7 @@ def assignments(case: Case, expert: int, group: int) -> list[tuple[int, int]]:
 
 @FAST
 @given(cases())
-def test_no_token_takes_two_seats_of_one_expert(case: Case) -> None:
+def test_no_token_takes_two_slots_of_one_expert(case: Case) -> None:
     index, gate = torch.tensor(case.expert_index), torch.tensor(case.gate)
     dispatcher, kept = slot_dispatcher(index, gate=gate, capacity=case.capacity, **case.tensors, **case.sizes)
     number = torch.arange(1.0, len(case.score) + 1)[:, None]  # token t carries the number t + 1
@@ -221,8 +221,8 @@ def test_only_padding_gives_zeros_and_zero_gradients(capacity: int | None, backe
     assert not any(g.any() or g.isnan().any() for g in gradients)
 
 
-def test_empty_seats_give_experts_no_gradient() -> None:
-    """One token, two experts with four seats each: expert 1 computes four rows that nobody reads."""
+def test_empty_slots_give_experts_no_gradient() -> None:
+    """One token, two experts with four slots each: expert 1 computes four rows that nobody reads."""
     case = Case([[0]], [[1.0]], [1.0], [0], [True], 2, 1, 4)
     _, _, (_, _, *experts) = run(case, 4)
     assert all(p[0].any() and not p[1].any() for p in experts)
@@ -280,15 +280,15 @@ def test_descending_key_agrees_with_comparison(pair: list[float]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("tokens", "experts", "seats"),
+    ("tokens", "experts", "slots"),
     [
         (8 * 212, 32, 56),  # 1696 * 1.05 / 32 = 55.65 -> 56, a multiple of 4
         (8 * 65, 32, 20),  # 520 * 1.05 / 32 = 17.06 -> 18 -> 20
         (8 * 212, 8, 224),  # 1696 * 1.05 / 8 = 222.6 -> 223 -> 224
     ],
 )
-def test_seats_of_the_papers_setting(tokens: int, experts: int, seats: int) -> None:
-    assert expert_capacity(tokens, num_experts=experts, capacity_factor=1.05) == seats
+def test_slots_of_the_papers_setting(tokens: int, experts: int, slots: int) -> None:
+    assert expert_capacity(tokens, num_experts=experts, capacity_factor=1.05) == slots
 
 
 def test_capacity_rounding() -> None:

@@ -10,7 +10,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from limoe.cli import arguments
-from limoe.cli.commands import all_verbs
+from limoe.cli.commands import all_commands
 from limoe.config.compose import register_resolvers
 
 REPO = Path(__file__).parents[1]
@@ -80,22 +80,22 @@ def test_files_and_modules_exist(name: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != OWN_OPTIONS])
 def test_commands_compose(name: str) -> None:
-    """The verb is there, groups have these options, and keys exist; of a sweep the first job."""
+    """The command is there, groups have these options, and keys exist; of a sweep the first job."""
     register_resolvers()
-    verbs = all_verbs()
+    commands = all_commands()
     with initialize_config_dir(str(REPO / "configs"), version_base="1.3"):
         for command in dict.fromkeys(commands((REPO / name).read_text())):
             if BLANK.search(command):
                 continue
-            _, verb, *words = shlex.split(command)
-            assert verb in verbs, command
-            options, others = arguments.split(words, flags=verbs[verb].flags)
-            found = arguments.overrides(others, positional=verbs[verb].positional)
+            _, command, *words = shlex.split(command)
+            assert command in commands, command
+            options, others = arguments.split(words, flags=commands[command].flags)
+            found = arguments.overrides(others, positional=commands[command].positional)
             found = [word for word in found if not word.startswith(("hydra.", "hydra/"))]
             if {"-m", "--multirun"} & set(options):
                 found = [re.sub(r"=([^\[{,]+),.*", r"=\1", word) for word in found]
             try:
-                compose(verb, overrides=[*found, "paths.output_dir=out"])
+                compose(command, overrides=[*found, "paths.output_dir=out"])
             except Exception as error:
                 pytest.fail(f"{command}\n{error}")
 

@@ -13,7 +13,7 @@ PAGE = (Path(__file__).parents[1] / "docs" / "extending.md").read_text()
 FILES = dict(re.findall(r"^`([\w/.]+)`\n\n```(?:python|yaml)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL))
 COMMANDS = [line for block in re.findall(r"^```sh\n(.*?)^```$", PAGE, re.M | re.S) for line in block.splitlines()]
 TINY = ["model.width=32", "data.batch_size=16", "data.size=64"]
-FEW_PICTURES = [f"eval.synthetic_{task}.pictures.size=40" for task in ("heldout", "val")]
+FEW_IMAGES = [f"eval.synthetic_{task}.images.size=40" for task in ("heldout", "val")]
 
 
 @pytest.fixture(scope="module")
@@ -59,11 +59,11 @@ def test_every_option_on_the_page_is_used_by_a_command() -> None:
 def test_command(
     command: str, inside: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    program, verb, *words = command.split()
+    program, command, *words = command.split()
     assert program == "limoe"
-    if verb == "study":  # composes every trial; counting FLOPs would take longer than all the rest
+    if command == "study":  # composes every trial; counting FLOPs would take longer than all the rest
         monkeypatch.setattr("limoe.studies.report.print_cost", lambda plan: None)
         words = [words[0], "dry_run=true"]
-    small = TINY if verb == "train" else []
-    few = FEW_PICTURES if "experiment=demo" in words else []
-    assert limoe(verb, *words, *small, *few, monkeypatch=monkeypatch) == 0, capsys.readouterr().err
+    small = TINY if command == "train" else []
+    few = FEW_IMAGES if "experiment=demo" in words else []
+    assert limoe(command, *words, *small, *few, monkeypatch=monkeypatch) == 0, capsys.readouterr().err

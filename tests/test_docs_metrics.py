@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from test_docs_extending import FEW_PICTURES, TINY, limoe
+from test_docs_extending import FEW_IMAGES, TINY, limoe
 
 PAGE = (Path(__file__).parents[1] / "docs" / "metrics.md").read_text()
 CALLBACKS = "[default,aux_loss_schedule,collapse_alarm,gradient_share,ema]"
@@ -43,7 +43,7 @@ def test_a_run_logs_nothing_that_is_not_explained(tmp_path: Path, monkeypatch: p
     monkeypatch.chdir(tmp_path)
     for name in ("LIMOE_CONFIG_DIR", "LIMOE_LOG_DIR", "LIMOE_RUN_ID"):
         monkeypatch.delenv(name, raising=False)
-    words = ["train", "experiment=demo", *WORDS, *ALARM, *SHORT, *TINY, *FEW_PICTURES, "hydra.run.dir=run"]
+    words = ["train", "experiment=demo", *WORDS, *ALARM, *SHORT, *TINY, *FEW_IMAGES, "hydra.run.dir=run"]
     assert limoe(*words, "callbacks.gradient_share.every_n_steps=1", monkeypatch=monkeypatch) == 0
     with (tmp_path / "run" / "csv" / "metrics.csv").open() as file:
         keys = next(csv.reader(file))

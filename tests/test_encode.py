@@ -1,4 +1,4 @@
-"""Features of texts and pictures: batches, the cache of class features, and shares of several ranks."""
+"""Features of texts and images: batches, the cache of class features, and shares of several ranks."""
 
 from typing import Any
 
@@ -9,15 +9,15 @@ from builders import tiny_model
 from PIL import Image
 from ranks import run_two
 
-from limoe.data.tasks.kinds import FewShotTask, LabelledPictures, LinearProbeTask, RetrievalTask, Task, ZeroShotTask
-from limoe.evaluation.encode import Encoder, Picked
+from limoe.data.tasks.kinds import FewShotTask, LabelledImages, LinearProbeTask, RetrievalTask, Task, ZeroShotTask
+from limoe.evaluation.encode import FeatureExtractor, Picked
 from limoe.evaluation.metrics import Measure, TaskMetric
 from limoe.evaluation.tasks import evaluate_task
 from limoe.types import Pair
 
 
-class Pictures:
-    """Grey pictures, each of its own brightness."""
+class Images:
+    """Grey images, each of its own brightness."""
 
     def __init__(self, count: int) -> None:
         self.count = count
@@ -45,31 +45,31 @@ class Tokens:
 
 
 class Data:
-    """Loader batches of three pictures."""
+    """Loader batches of three images."""
 
     def __init__(self) -> None:
         self.tokenizer = Tokens()
 
-    def picture_loader(self, pictures: Any):
-        tones = [pictures[i].image.getpixel((0, 0))[0] / 255 for i in range(len(pictures))]
+    def image_loader(self, images: Any):
+        tones = [images[i].image.getpixel((0, 0))[0] / 255 for i in range(len(images))]
         pattern = torch.linspace(-1, 1, 3 * 64).view(3, 8, 8)
         return iter(torch.stack([pattern.roll(round(40 * tone), 2) * tone for tone in tones]).split(3))
 
 
-def encoder(**settings: Any) -> Encoder:
+def encoder(**settings: Any) -> FeatureExtractor:
     torch.manual_seed(0)
-    return Encoder(tiny_model(), Data(), **settings)
+    return FeatureExtractor(tiny_model(), Data(), **settings)
 
 
 def tasks() -> list[Task]:
-    """Odd numbers of pictures and texts, so that the shares of two ranks are filled up."""
-    part = LabelledPictures(Pictures(7), [i % 3 for i in range(7)])
+    """Odd numbers of images and texts, so that the shares of two ranks are filled up."""
+    part = LabelledImages(Images(7), [i % 3 for i in range(7)])
     return [
-        ZeroShotTask(Pictures(7), part.labels, ["ab", "cd", "ef"], ["{}!", "a {}", "the {}"]),
-        RetrievalTask(Pictures(7), ["one", "two", "six", "ten", "red"], [(i, i % 5) for i in range(7)]),
+        ZeroShotTask(Images(7), part.labels, ["ab", "cd", "ef"], ["{}!", "a {}", "the {}"]),
+        RetrievalTask(Images(7), ["one", "two", "six", "ten", "red"], [(i, i % 5) for i in range(7)]),
         FewShotTask(part, part, ["ab", "cd", "ef"], shots=(1, 2), seeds=(0, 1)),
         LinearProbeTask(part, part, ["ab", "cd", "ef"], strengths=(1e-3,)),
-        ZeroShotTask(Pictures(1), [0], ["ab", "cd"], ["{}!"]),  # nothing is left for the second rank
+        ZeroShotTask(Images(1), [0], ["ab", "cd"], ["{}!"]),  # nothing is left for the second rank
     ]
 
 
@@ -106,8 +106,8 @@ def test_batches_of_no_texts_are_refused() -> None:
         encoder(batch_size=0)
 
 
-def test_picked_pictures_in_any_order() -> None:
-    picked = Picked(Pictures(5), [4, 1, 1])
+def test_picked_images_in_any_order() -> None:
+    picked = Picked(Images(5), [4, 1, 1])
     assert [pair.key for pair in (picked[i] for i in range(len(picked)))] == ["4", "1", "1"]
     with pytest.raises(IndexError):
         picked[3]
@@ -118,7 +118,7 @@ def gathered(metric: TaskMetric) -> dict[str, Measure]:
         return metric.measures()
 
 
-def results(source: Encoder) -> list[dict[str, Any]]:
+def results(source: FeatureExtractor) -> list[dict[str, Any]]:
     return [
         {key: measure.values.tolist() for key, measure in gathered(evaluate_task(source, task)).items()}
         for task in tasks()
@@ -126,21 +126,21 @@ def results(source: Encoder) -> list[dict[str, Any]]:
 
 
 def shares(rank: int) -> dict[str, Any]:
-    pictures, source = Pictures(7), encoder()
-    features = source.pictures(pictures)
-    found = {"features": features.tolist(), "results": results(source), "read": list(pictures.read)}
-    alone = encoder(alone=True).pictures(pictures) if rank == 0 else features  # no rank waits for another
+    images, source = Images(7), encoder()
+    features = source.images(images)
+    found = {"features": features.tolist(), "results": results(source), "read": list(images.read)}
+    alone = encoder(alone=True).images(images) if rank == 0 else features  # no rank waits for another
     ranks: list[Any] = [None, None]
     dist.all_gather_object(ranks, found)
     return {"ranks": ranks, "alone": alone}
 
 
-def test_two_ranks_count_each_picture_once_and_equal_one_process(tmp_path) -> None:
+def test_two_ranks_count_each_image_once_and_equal_one_process(tmp_path) -> None:
     found = run_two(shares, tmp_path)
     first, second = found["ranks"]
     assert (first["read"], second["read"]) == ([0, 1, 2, 3], [4, 5, 6, 6])  # half each; the last one fills up
     assert first["features"] == second["features"] and first["results"] == second["results"]
     whole = encoder()
-    assert torch.allclose(torch.tensor(first["features"]), whole.pictures(Pictures(7)), atol=1e-6)
-    assert torch.allclose(found["alone"], whole.pictures(Pictures(7)), atol=1e-6)
+    assert torch.allclose(torch.tensor(first["features"]), whole.images(Images(7)), atol=1e-6)
+    assert torch.allclose(found["alone"], whole.images(Images(7)), atol=1e-6)
     assert first["results"] == results(whole)

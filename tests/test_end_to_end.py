@@ -18,8 +18,8 @@ TINY = [
     "model.mlp_dim=64",
     "callbacks.routing_health.every_n_steps=2",
     "callbacks.sample_predictions.count=4",
-    "eval.synthetic_heldout.pictures.size=40",
-    "eval.synthetic_val.pictures.size=40",
+    "eval.synthetic_heldout.images.size=40",
+    "eval.synthetic_val.images.size=40",
 ]
 
 

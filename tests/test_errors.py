@@ -21,7 +21,7 @@ class Broken(Dataset):
         try:
             raise OSError("the cause")
         except OSError as error:
-            raise self.kind("shard.tar: picture of 'a' is broken; replace it") from error
+            raise self.kind("shard.tar: image of 'a' is broken; replace it") from error
 
 
 @pytest.mark.parametrize("kind", [DataError, BadContent])  # of limoe.errors, and of another module
@@ -29,7 +29,7 @@ class Broken(Dataset):
 def test_an_error_of_a_loader_worker_keeps_its_one_line(workers: int, kind: type[LimoeError]) -> None:
     with pytest.raises(kind) as error:
         list(DataLoader(Broken(kind), num_workers=workers))
-    assert str(error.value) == "shard.tar: picture of 'a' is broken; replace it"
+    assert str(error.value) == "shard.tar: image of 'a' is broken; replace it"
 
 
 def test_details_stand_below_the_line_and_not_in_it() -> None:

@@ -20,7 +20,7 @@ FILES = {path.stem: path for path in sorted((CONFIGS / "eval").glob("*.yaml"))}
 SETS = {name for name, path in FILES.items() if "defaults:" in path.read_text() or name == "none"}
 TASKS = sorted(FILES.keys() - SETS)
 ELSEWHERE = {"coco_retrieval", "coco_shards", "imagenet_zero_shot", "imagenet_shards"}  # data that users bring
-HEADER = re.compile(r"([\d,]+) (?:test )?(?:pictures|scenes)")
+HEADER = re.compile(r"([\d,]+) (?:test )?(?:images|scenes)")
 
 
 @pytest.mark.parametrize("data", ["synthetic", "emoji"])
@@ -40,14 +40,14 @@ def test_a_set_holds_tasks(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(set(TASKS) - ELSEWHERE))
-def test_a_task_has_the_pictures_and_the_chance_of_its_header(
+def test_a_task_has_the_images_and_the_chance_of_its_header(
     name: str, shared: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LIMOE_DATA_DIR", str(shared / "data"))
     task = build_tasks(composed(f"eval=[{name}]"))[name]
     header = " ".join(line[2:] for line in FILES[name].read_text().splitlines() if line.startswith("# "))
-    pictures = task.test.pictures if isinstance(task, FewShotTask | LinearProbeTask) else task.pictures
-    assert max(int(count.replace(",", "")) for count in HEADER.findall(header)) == len(pictures)
+    images = task.test.images if isinstance(task, FewShotTask | LinearProbeTask) else task.images
+    assert max(int(count.replace(",", "")) for count in HEADER.findall(header)) == len(images)
     if not isinstance(task, RetrievalTask):
         assert f"{len(task.class_names):,} " in header
     chance = re.search(r"chance(?: of [\w@ -]+)? (?:about )?([\d.]+) %", header)
@@ -76,11 +76,11 @@ def test_the_runs_own_dataset_lies_in_data_root_and_others_in_the_folder_of_all(
 
 def test_emoji_tasks_follow_the_data_of_the_run() -> None:
     cfg = composed("data=emoji", "data.root=/mine")
-    assert cfg.eval.emoji_val_identity.pictures.root == "/mine"
+    assert cfg.eval.emoji_val_identity.images.root == "/mine"
     assert cfg.eval.emoji_val_identity.path == "/mine/classes.json"
 
 
-def picture() -> bytes:
+def image_bytes() -> bytes:
     buffer = io.BytesIO()
     Image.new("RGB", (4, 4), (200, 30, 30)).save(buffer, format="JPEG")
     return buffer.getvalue()
@@ -90,7 +90,7 @@ def write_shard(path: Path, samples: dict[str, dict]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
         for key, fields in samples.items():
-            for suffix, content in (("jpg", picture()), ("json", json.dumps(fields).encode())):
+            for suffix, content in (("jpg", image_bytes()), ("json", json.dumps(fields).encode())):
                 info = tarfile.TarInfo(f"{key}.{suffix}")
                 info.size = len(content)
                 tar.addfile(info, io.BytesIO(content))
@@ -98,7 +98,7 @@ def write_shard(path: Path, samples: dict[str, dict]) -> None:
 
 @pytest.fixture
 def brought(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder as a user lays it out for ImageNet and COCO, with two classes and three pictures."""
+    """A folder as a user lays it out for ImageNet and COCO, with two classes and three images."""
     monkeypatch.setenv("LIMOE_DATA_DIR", str(tmp_path))
     prompts = {"classes": ["Tench, Tinca", "goldfish"], "templates_simple_7": ["itap of a {}."]}
     (tmp_path / "zeroshot-prompts").mkdir()
@@ -106,7 +106,7 @@ def brought(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("imagenet/val/n01440764/a.JPEG", "imagenet/val/n01443537/b.JPEG", "coco/val2014/COCO_val2014_7.jpg"):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(picture())
+        path.write_bytes(image_bytes())
     image = {"filename": "COCO_val2014_7.jpg", "split": "test", "sentences": [{"raw": "red"}, {"raw": "a red square"}]}
     (tmp_path / "coco" / "dataset_coco.json").write_text(json.dumps({"images": [image]}))
     return tmp_path
@@ -129,5 +129,5 @@ def test_coco_from_karpathys_list_and_from_shards(brought: Path) -> None:
     write_shard(brought / "coco" / "test-0000.tar", {"x": {"captions": ["red", "a red square"]}})
     tasks = build_tasks(composed("eval=[coco_retrieval,coco_shards]"))
     for task in tasks.values():
-        assert (len(task.pictures), list(task.texts)) == (1, ["red", "a red square"])
+        assert (len(task.images), list(task.texts)) == (1, ["red", "a red square"])
         assert list(task.positives) == [(0, 0), (0, 1)]

@@ -14,7 +14,7 @@ from test_configs import composed
 
 from limoe.cli.commands.eval import evaluate, evaluation_config, summary
 from limoe.errors import ConfigError
-from limoe.evaluation.encode import Encoder
+from limoe.evaluation.encode import FeatureExtractor
 from limoe.evaluation.metrics import Answers
 from limoe.reporting.confusion import confusion_matrix, save_confusion, shown_classes
 from limoe.reporting.terminal import print_evaluations
@@ -24,17 +24,17 @@ CHECKPOINT = {"path": "run/checkpoints/last.ckpt", "step": 7, "sha256": "ab"}
 
 def config_of(*overrides: str, root: str | None = None, **data: str) -> DictConfig:
     run = {"data": {"root": root, "module": {}, **data}, "model": {}, "eval": {"old": {}}}
-    return evaluation_config(run, composed("ckpt=run", *overrides, verb="eval"))
+    return evaluation_config(run, composed("ckpt=run", *overrides, command="eval"))
 
 
 def test_the_data_of_the_run_is_read_where_it_is_still_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LIMOE_DATA_DIR", "/all")
     settings = {"root": str(tmp_path), "dataset": "emoji-captions"}
     tasks = ["eval=[emoji_subgroup,caltech]"]
-    assert config_of(*tasks, **settings).eval.emoji_subgroup.pictures.root == str(tmp_path)
-    assert config_of(*tasks, **settings).eval.caltech_zero_shot.pictures.root == "/all/caltech-photos"
+    assert config_of(*tasks, **settings).eval.emoji_subgroup.images.root == str(tmp_path)
+    assert config_of(*tasks, **settings).eval.caltech_zero_shot.images.root == "/all/caltech-photos"
     moved = settings | {"root": str(tmp_path / "gone")}
-    assert config_of(*tasks, **moved).eval.emoji_subgroup.pictures.root == "/all/emoji-captions"
+    assert config_of(*tasks, **moved).eval.emoji_subgroup.images.root == "/all/emoji-captions"
     assert config_of(*tasks, "data.root=/new", **moved).eval.emoji_subgroup.path == "/new/classes.json"
 
 
@@ -50,9 +50,9 @@ def test_a_root_that_no_task_reads_is_refused(overrides: list[str], message: str
         config_of(*overrides, dataset="emoji-captions")
 
 
-def test_a_task_leaves_a_record_a_table_and_a_picture(tmp_path: Path) -> None:
+def test_a_task_leaves_a_record_a_table_and_a_image(tmp_path: Path) -> None:
     about = {"checkpoint": CHECKPOINT, "config": {"_target_": "x"}}
-    encoder = Encoder(ColorModel(), ColorData())
+    encoder = FeatureExtractor(ColorModel(), ColorData())
     record = evaluate(encoder, "colors", zero_shot_task(), folder=tmp_path, about=about)
     assert json.loads((tmp_path / "colors.json").read_text()) == record
     assert (record["task"], record["kind"], record["checkpoint"]) == ("colors", "zero_shot", CHECKPOINT)
@@ -74,13 +74,13 @@ def test_a_task_leaves_a_record_a_table_and_a_picture(tmp_path: Path) -> None:
 
 
 def test_tasks_without_classes_leave_a_record_alone(tmp_path: Path) -> None:
-    encoder = Encoder(ColorModel(), ColorData())
+    encoder = FeatureExtractor(ColorModel(), ColorData())
     found = [
         evaluate(encoder, name, task, folder=tmp_path, about={"checkpoint": CHECKPOINT})
         for name, task in (("found", retrieval_task()), ("few", few_shot_task()))
     ]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["few.json", "found.json"]
-    # Three pictures ask, and two texts.
+    # Three images ask, and two texts.
     assert [found[0]["metrics"][key]["n"] for key in ("i2t_r1", "t2i_r1")] == [3, 2]
     assert found[0]["prompts"] is None
     assert found[1]["details"]["fewshot2_top1"]["per_seed"] == [0.75, 0.75]
@@ -89,7 +89,9 @@ def test_tasks_without_classes_leave_a_record_alone(tmp_path: Path) -> None:
 def test_the_summary_holds_all_numbers_and_the_terminal_shows_them(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    record = evaluate(Encoder(ColorModel(), ColorData()), "colors", zero_shot_task(), folder=tmp_path, about={})
+    record = evaluate(
+        FeatureExtractor(ColorModel(), ColorData()), "colors", zero_shot_task(), folder=tmp_path, about={}
+    )
     content = summary([record], about=CHECKPOINT)
     key = "val/colors/zeroshot_top1"
     assert (content["metrics"][key], content["chance"][key], content["n"][key]) == (0.75, 0.25, 4)
@@ -112,8 +114,8 @@ def test_every_class_has_room_for_its_name(tmp_path: Path, classes: int, pixels:
     labels = torch.arange(classes)
     answers = Answers(labels, labels.roll(1), [f"class {i} $x" for i in range(classes)])
     save_confusion(answers, tmp_path / "c.png", title="t")
-    with Image.open(tmp_path / "c.png") as picture:
-        assert classes * pixels < picture.height < classes * pixels + 250  # and room for names and title
+    with Image.open(tmp_path / "c.png") as image:
+        assert classes * pixels < image.height < classes * pixels + 250  # and room for names and title
 
 
 def test_of_many_classes_those_with_the_most_mistakes_are_shown() -> None:

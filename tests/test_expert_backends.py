@@ -124,7 +124,7 @@ def test_autocast_reaches_every_backend() -> None:
         ([2] * 4, 2, "padded"),
         ([20, 14, 15, 15], 20, "padded"),  # 80 rows for 64 tokens: 1.25 times
         ([21, 13, 15, 15], 21, "loop"),  # 84
-        ([16] * 4, 21, "padded"),  # nobody needs the other seats: 64
+        ([16] * 4, 21, "padded"),  # nobody needs the other slots: 64
         ([500] * 4, 100, "padded"),  # 400 rows for 2,000 tokens
         ([2] * 4, None, "loop"),
     ],

@@ -19,7 +19,7 @@ def expert_choice(dim: int, *, num_experts: int, **settings: object) -> ExpertCh
     return ExpertChoiceRouter(dim, num_experts=num_experts, **{**plain, **settings})
 
 
-def takers_by_hand(routed: RouterOutput, *, group: list[int], seats: int) -> list[set[int]]:
+def takers_by_hand(routed: RouterOutput, *, group: list[int], slots: int) -> list[set[int]]:
     """For each token the experts that take it."""
     gates, valid = routed.gates.tolist(), routed.valid.tolist()
     found: list[set[int]] = [set() for _ in gates]
@@ -27,14 +27,14 @@ def takers_by_hand(routed: RouterOutput, *, group: list[int], seats: int) -> lis
         for g in set(group):
             candidates = [t for t in range(len(gates)) if group[t] == g and valid[t]]
             candidates.sort(key=lambda t: (-oracle.as_float32(gates[t][expert]), t))
-            for token in candidates[:seats]:
+            for token in candidates[:slots]:
                 found[token].add(expert)
     return found
 
 
 @pytest.mark.parametrize("case", range(150))
 def test_decisions_and_outputs_equal_nested_loops(case: int) -> None:
-    """Small whole numbers, so that tokens tie; incomplete last groups; padding; any number of seats."""
+    """Small whole numbers, so that tokens tie; incomplete last groups; padding; any number of slots."""
     generator = torch.Generator().manual_seed(case)
     pairs, image, text, experts = (int(torch.randint(1, n, (), generator=generator)) for n in (6, 4, 4, 5))
     per_group, factor = [None, 1, 2, 3][case % 4], [0.3, 1.0, 2.0, None, 100.0][case % 5]
@@ -48,9 +48,9 @@ def test_decisions_and_outputs_equal_nested_loops(case: int) -> None:
 
     size = min(per_group or pairs, pairs)
     tokens = size * (image + text)
-    seats = tokens if factor is None else min(max(1, round(tokens * factor / experts)), tokens)
-    assert routed.capacity == (None if factor is None else seats)
-    takers = takers_by_hand(routed, group=(packed.pair // size).tolist(), seats=seats)
+    slots = tokens if factor is None else min(max(1, round(tokens * factor / experts)), tokens)
+    assert routed.capacity == (None if factor is None else slots)
+    takers = takers_by_hand(routed, group=(packed.pair // size).tolist(), slots=slots)
     for token, own in enumerate(takers):
         gates = routed.gates[token].tolist()
         best = max(own or range(experts), key=lambda e: (gates[e], -e))
@@ -63,7 +63,7 @@ def test_decisions_and_outputs_equal_nested_loops(case: int) -> None:
 
 
 def test_every_expert_is_full_and_tokens_may_be_left_out() -> None:
-    """Twelve tokens, 4 experts, factor 1: 3 seats each; all experts like the same three tokens best."""
+    """Twelve tokens, 4 experts, factor 1: 3 slots each; all experts like the same three tokens best."""
     router = expert_choice(1, num_experts=4)
     router.weight.data = torch.zeros(4, 1)  # all gates 1/4: the first tokens win every tie
     dispatcher, routed = router(torch.randn(12, 1), packed_groups(groups=1, length=12))
@@ -100,8 +100,8 @@ def test_noise_selects_and_weighs_in_training_alone(monkeypatch: pytest.MonkeyPa
 def test_losses_have_gradients() -> None:
     router = expert_choice(3, num_experts=4, noise_std=1.0)
     routed = decide(router, torch.randn(10, 3), packed_pairs(pairs=2, image_tokens=3, text_tokens=2))
-    for atom in (Importance(), ZLoss(), LocalEntropy(modality="text"), GlobalEntropy(modality="image")):
-        (gradient,) = torch.autograd.grad(atom(routed), router.weight, retain_graph=True)
+    for term in (Importance(), ZLoss(), LocalEntropy(modality="text"), GlobalEntropy(modality="image")):
+        (gradient,) = torch.autograd.grad(term(routed), router.weight, retain_graph=True)
         assert gradient.isfinite().all() and gradient.any()
     assert modality_statistics(routed, TEXT).load.sum() == pytest.approx(1)
 

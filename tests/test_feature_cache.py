@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_timm_encoder import encoder, pictures
+from test_timm_encoder import encoder, random_images
 from torch import Tensor
 
 from limoe.errors import ArgumentError
@@ -13,7 +13,7 @@ from limoe.models.feature_cache import FeatureCache, weights_hash
 
 
 class Network(torch.nn.Linear):
-    """Sum of the pixels per channel times a matrix; counts the pictures it has seen."""
+    """Sum of the pixels per channel times a matrix; counts the images it has seen."""
 
     def __init__(self) -> None:
         super().__init__(3, 2)
@@ -29,8 +29,8 @@ def run(cache: FeatureCache, network: Network, images: Tensor) -> Tensor:
         return cache(images, network)
 
 
-def test_every_picture_is_computed_once(tmp_path: Path) -> None:
-    network, images = Network(), pictures(pairs=6)
+def test_every_image_is_computed_once(tmp_path: Path) -> None:
+    network, images = Network(), random_images(pairs=6)
     cache = FeatureCache(tmp_path, network)
     first = run(cache, network, images[:4])
     assert network.seen == 4 and len(cache) == 4
@@ -42,10 +42,10 @@ def test_every_picture_is_computed_once(tmp_path: Path) -> None:
 
 def test_rows_are_on_disk_when_a_file_is_full_and_at_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(feature_cache, "_ROWS_PER_FILE", 4)
-    network, images = Network(), pictures(pairs=6)
+    network, images = Network(), random_images(pairs=6)
     cache = FeatureCache(tmp_path, network)
     expected = run(cache, network, images)  # one file of 6
-    run(cache, network, extra := pictures(pairs=2))
+    run(cache, network, extra := random_images(pairs=2))
     assert len(list(cache.folder.glob("*.keys.npy"))) == 1
     assert len(FeatureCache(tmp_path, network)) == 6
     del cache
@@ -65,7 +65,7 @@ def test_other_weights_have_another_folder(tmp_path: Path) -> None:
 
 
 def test_precision_is_part_of_the_key(tmp_path: Path) -> None:
-    network, images = Network(), pictures(pairs=2)
+    network, images = Network(), random_images(pairs=2)
     cache = FeatureCache(tmp_path, network)
     run(cache, network, images)
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -75,7 +75,7 @@ def test_precision_is_part_of_the_key(tmp_path: Path) -> None:
 
 
 def test_in_a_locked_encoder(tmp_path: Path) -> None:
-    plain, images = encoder(locked=True), pictures()
+    plain, images = encoder(locked=True), random_images()
     cached = encoder(locked=True, cache_dir=str(tmp_path))
     cached.load_state_dict(plain.state_dict())
     calls: list[int] = []

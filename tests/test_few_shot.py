@@ -19,12 +19,12 @@ def oracle_scores(x: np.ndarray, y: np.ndarray, x_test: np.ndarray, *, num_class
     return x_test @ weights
 
 
-@pytest.mark.parametrize(("pictures", "width"), [(40, 7), (12, 30), (8, 7)])
+@pytest.mark.parametrize(("images", "width"), [(40, 7), (12, 30), (8, 7)])
 @pytest.mark.parametrize("l2", [2.0**10, 0.5])
-def test_equals_stacked_least_squares(pictures, width, l2):
-    rng = np.random.default_rng(pictures)
-    x, x_test = rng.normal(size=(pictures, width)), rng.normal(size=(25, width))
-    y, y_test = rng.integers(0, 4, size=pictures), rng.integers(0, 4, size=25)
+def test_equals_stacked_least_squares(images, width, l2):
+    rng = np.random.default_rng(images)
+    x, x_test = rng.normal(size=(images, width)), rng.normal(size=(25, width))
+    y, y_test = rng.integers(0, 4, size=images), rng.integers(0, 4, size=25)
     expected = oracle_scores(x, y, x_test, num_classes=4, l2=l2)
     tensors = [torch.from_numpy(part) for part in (x, y, x_test)]
     scores = ridge_scores(*tensors, num_classes=4, l2=l2)
@@ -49,7 +49,7 @@ def test_equal_features_and_nan_are_never_right():
 
 
 def test_shots_per_class_nested_and_by_seed():
-    labels = torch.tensor([i % 3 for i in range(60)] + [3, 3])  # class 3 has two pictures only
+    labels = torch.tensor([i % 3 for i in range(60)] + [3, 3])  # class 3 has two images only
     few, many = (shots_of(labels, num_classes=4, shots=k, seed=1) for k in (5, 10))
     assert labels[few].bincount().tolist() == [5, 5, 5, 2] and labels[many].bincount().tolist() == [10, 10, 10, 2]
     assert set(few.tolist()) <= set(many.tolist()) and len(many.unique()) == 32

@@ -19,8 +19,7 @@ def test_headline_without_accuracy_or_chance(tmp_path):
     assert headline(RunFolder(tmp_path)) == "Status unknown. No zero-shot accuracy was measured."
     run = RunFolder(tmp_path, record={"status": "done", "metrics": {TOP1: 0.5}})
     assert (
-        headline(run)
-        == "Finished. Zero-shot accuracy on the held-out pictures of shapes: 50.0% (top-1; chance unknown)."
+        headline(run) == "Finished. Zero-shot accuracy on the held-out images of shapes: 50.0% (top-1; chance unknown)."
     )
 
 

@@ -65,7 +65,7 @@ def test_round_robin_takes_turns() -> None:
 
 
 def test_priority_still_decides_who_sits() -> None:
-    """96 tokens, 8 experts, 3 seats each; expert e meets tokens e, e + 8, ...; the last four of them are text."""
+    """96 tokens, 8 experts, 3 slots each; expert e meets tokens e, e + 8, ...; the last four of them are text."""
     settings = {"capacity_factor": 0.25, "capacity_multiple_of": 1}
     by_order, by_text = (route(RoundRobinRouter, priority=p, **settings) for p in (bpr, text_first))
     assert by_order.kept[:24].all() and not by_order.kept[24:].any()
@@ -74,8 +74,8 @@ def test_priority_still_decides_who_sits() -> None:
 
 def test_the_builder_of_router_outputs_agrees() -> None:
     routed = route(HashRouter, capacity_factor=None)
-    twin = router_output(routed.logits, modality=PACKED.modality, valid=PACKED.valid)
-    assert torch.equal(routed.expert_index, twin.expert_index) and torch.equal(routed.kept, twin.kept)
+    baseline = router_output(routed.logits, modality=PACKED.modality, valid=PACKED.valid)
+    assert torch.equal(routed.expert_index, baseline.expert_index) and torch.equal(routed.kept, baseline.kept)
 
 
 def test_bad_seed() -> None:

@@ -63,7 +63,7 @@ def test_damaged_tables(tmp_path, kind):
             try:
                 assert data[index].image.mode == "RGB"
             except BadSampleError:
-                counts["bad pictures"] += 1
+                counts["bad images"] += 1
         data.copy.unlink()
         path.unlink()
     print(f"\n{CASES} damaged {kind} tables: {dict(counts)}")
@@ -118,9 +118,9 @@ def test_memory_does_not_grow_with_the_rows(tmp_path, count):
     assert len(data) == len(again) == count
     order = np.random.default_rng(1).permutation(count)[:20_000].tolist()
     reading = time.perf_counter()
-    assert sum(len(again.describe(index).captions) + len(again.picture(index)) for index in order) == 20_000 * 1701
+    assert sum(len(again.describe(index).captions) + len(again.image(index)) for index in order) == 20_000 * 1701
     rate = 20_000 / (time.perf_counter() - reading)
     size = (tmp_path / "t.parquet").stat().st_size >> 20
     print(f"\n{count} rows, {size} MiB: copied in {copied - start:.1f} s, opened in {opened - copied:.3f} s")
     print(f"memory {before} -> {reached} MiB, {rate:.0f} undecoded pairs/s")
-    assert reached - before < 150  # a Python list of the 200,000 pictures would be 340 MiB
+    assert reached - before < 150  # a Python list of the 200,000 images would be 340 MiB

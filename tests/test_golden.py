@@ -57,11 +57,11 @@ def test_router(monkeypatch: pytest.MonkeyPatch, name: str, mode: str, precision
     close(routed.gate.view(shape), golden[f"{name}/{mode}_topk_w"], tolerance)
     cotangent = torch.from_numpy(golden[f"{name}/cot"]).to(dtype).view_as(routed.gates)
     scalars = {"gates": (routed.gates * cotangent).sum()}
-    atoms = {"importance_loss": Importance(), "gshard_loss": Balance()}
-    atoms |= {"load_loss": Load()} if mode == "noisy" else {}
+    terms = {"importance_loss": Importance(), "gshard_loss": Balance()}
+    terms |= {"load_loss": Load()} if mode == "noisy" else {}
     counts_in_float32 = {"gshard_loss": max(tolerance, 1e-7)}  # the reference's shares of first choices always are
-    for key, atom in atoms.items():
-        losses = group_losses(atom, routed, groups)
+    for key, term in terms.items():
+        losses = group_losses(term, routed, groups)
         close(losses, golden[f"{name}/{mode}_{key}"], counts_in_float32.get(key, tolerance))
         scalars[key] = losses.mean()
     for key, scalar in scalars.items():
@@ -73,7 +73,7 @@ def test_router(monkeypatch: pytest.MonkeyPatch, name: str, mode: str, precision
         close(dw.T, golden[f"{name}/{mode}_d_{key}_dW"], counts_in_float32.get(key, tolerance))
 
 
-# ---------------------------------------------------------------- seats
+# ---------------------------------------------------------------- slots
 
 DISPATCH = [
     *("d01", "d02_mult4", "d03_k2", "d04_k2_half", "d05_cap1", "d06_cap1_k2", "d07_few", "d08_few_k2"),
@@ -229,14 +229,14 @@ def test_entropy_losses(name: str, reduction: str) -> None:
     text = torch.from_numpy(golden[f"{name}/is_text"]).repeat(case["G"])
     routed = router_output(flat, modality=torch.where(text, TEXT, IMAGE))
     groups = 1 if reduction == "batch" else case["G"]
-    atoms: dict[str, AuxLoss] = {"all_zloss": ZLoss()} if reduction == "batch" else {}
+    terms: dict[str, AuxLoss] = {"all_zloss": ZLoss()} if reduction == "batch" else {}
     for short, modality in (("img", "image"), ("txt", "text")):
         wanted = math.exp(case[f"tau_{short}"])
-        atoms[f"{short}_local"] = LocalEntropy(modality=modality)
-        atoms[f"{short}_glob"] = GlobalEntropy(modality=modality)
-        atoms[f"{short}_glob_thr"] = GlobalEntropy(modality=modality, min_experts=wanted)
-    for key, atom in atoms.items():
-        loss = group_losses(atom, routed, groups).mean()
+        terms[f"{short}_local"] = LocalEntropy(modality=modality)
+        terms[f"{short}_glob"] = GlobalEntropy(modality=modality)
+        terms[f"{short}_glob_thr"] = GlobalEntropy(modality=modality, min_experts=wanted)
+    for key, term in terms.items():
+        loss = group_losses(term, routed, groups).mean()
         close(loss, golden[f"{name}/{key}_{reduction}"], 1e-9)
         (gradient,) = torch.autograd.grad(loss, logits, retain_graph=True)
         close(gradient, golden[f"{name}/{key}_{reduction}_dlogits"], 1e-9)

@@ -98,7 +98,7 @@ def test_soft_router(name: str, precision: str) -> None:
 
 
 def test_capacity_table_with_both_roundings() -> None:
-    """Where rounding gives 0 seats the reference raises and we give one seat (then a multiple)."""
+    """Where rounding gives 0 slots the reference raises and we give one slot (then a multiple)."""
     rows = table("capacity_table")["rows"]
     refused = 0
     for tokens, experts, factor, rounding, multiple, expected in rows:

@@ -144,7 +144,7 @@ def test_encoder(name: str) -> None:
 
 
 def test_image_tower_with_mean_pooling() -> None:
-    """Two experts per token, two images per group, a quarter fewer seats than assignments."""
+    """Two experts per token, two images per group, a quarter fewer slots than assignments."""
     name, given = "vit_gap_k2", arrays("vit")
     settings = cases("vit")[name]["kw"]["encoder"]
     images = _tensor(given[f"{name}/in/img"]).permute(0, 3, 1, 2)

@@ -43,7 +43,7 @@ def test_shares_sum_to_one_and_the_norm_is_that_of_the_real_gradient(tmp_path: P
     lit, norm = module(model=tiny_model(moe_layers=(0, 1))), Norm()
     trainer = fit(lit, tmp_path, steps=1, callbacks=[GradientShare(every_n_steps=1), norm])
     logged = {k.rpartition("/")[2]: v.item() for k, v in trainer.logged_metrics.items() if "grad_share" in k}
-    assert set(logged) == {"contrastive", *lit.aux_losses.atoms}
+    assert set(logged) == {"contrastive", *lit.aux_losses.terms}
     assert sum(logged.values()) == pytest.approx(1, rel=1e-5) and min(logged.values()) >= 0
     assert trainer.logged_metrics["train/router_grad_norm"].item() == pytest.approx(norm.norm, rel=1e-4)
     assert lit.loss_parts == {}  # the graph is let go

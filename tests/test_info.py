@@ -23,7 +23,7 @@ KINDS = {
 
 
 def info(*overrides: str) -> dict[str, Any]:
-    return model_info(composed(*overrides, verb="info"))
+    return model_info(composed(*overrides, command="info"))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -44,36 +44,36 @@ def test_h14() -> None:
     assert f"{found['params']['total'] / 1e9:.2f}" == "5.55"
     assert f"{found['params']['active_per_token'] / 1e6:.0f}" == "676"  # 675.0 and the routers
     assert found["capacity"]["slots_per_expert"] == 72 and found["collapse"]["visible"]
-    assert found["dense_twin"]["params"]["total"] == 675_019_521
-    assert found["dense_twin"]["ratio"] == pytest.approx(1.0008, abs=1e-4)
-    assert found["two_tower_twin"]["flops"]["pair"] == found["dense_twin"]["flops"]["pair"]
+    assert found["dense_baseline"]["params"]["total"] == 675_019_521
+    assert found["dense_baseline"]["ratio"] == pytest.approx(1.0008, abs=1e-4)
+    assert found["two_tower_baseline"]["flops"]["pair"] == found["dense_baseline"]["flops"]["pair"]
     assert found["flops"]["pair"] == found["flops"]["image"] + found["flops"]["text"]
     assert found["flops"]["train_step"] == 1024 * found["flops"]["train_pair"]
     whole = info("model=limoe_h14", "data.batch_size=1024", "trainer=gpu")
     assert found["memory"]["activations"] < 0.3 * whole["memory"]["activations"]
 
 
-def test_twins_only_where_there_are() -> None:
+def test_baselines_only_where_there_are() -> None:
     dense, two = info("model=dense_tiny"), info("model=two_tower_moe_tiny")
-    assert dense["dense_twin"] is None and dense["two_tower_twin"] is not None
-    assert two["dense_twin"] is not None and two["two_tower_twin"] is None
+    assert dense["dense_baseline"] is None and dense["two_tower_baseline"] is not None
+    assert two["dense_baseline"] is not None and two["two_tower_baseline"] is None
 
 
 def test_average_and_unknown_optimizers() -> None:
     plain_run, averaged = info(), info("callbacks=[default,ema]")
     assert averaged["memory"]["average"] == plain_run["memory"]["parameters"] and plain_run["memory"]["average"] == 0
-    cfg = composed(verb="info")
+    cfg = composed(command="info")
     cfg.optimizer._target_ = "torch.optim.SGD"
     assert model_info(cfg)["memory"]["optimizer"] is None and gib(None) == "unknown"
 
 
 def test_output(capsys: pytest.CaptureFixture[str]) -> None:
-    run(composed("json=true", verb="info"))
+    run(composed("json=true", command="info"))
     assert json.loads(capsys.readouterr().out) == info()
-    run(composed(verb="info"))
+    run(composed(command="info"))
     assert "LIMoE, batch of 64 pairs" in capsys.readouterr().out
     with pytest.raises(ConfigError, match=r"model\.width must be a multiple of model\.num_heads=4, got 130"):
-        run(composed("model.width=130", verb="info"))
+        run(composed("model.width=130", command="info"))
 
 
 def test_numbers() -> None:

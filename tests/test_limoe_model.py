@@ -124,20 +124,20 @@ def test_appending_padding_changes_nothing() -> None:
 
 @pytest.mark.parametrize("training", [True, False])
 def test_what_padding_looks_like_changes_nothing(training: bool) -> None:
-    """Also in training, where seats are scarce; gradients of the table rows that only padding uses are zero."""
+    """Also in training, where slots are scarce; gradients of the table rows that only padding uses are zero."""
     router = {"noise_std": 0.0, "capacity_factor": 0.5, "capacity_multiple_of": 1}
     model, batch = tiny_model(moe_layers=(0, 1), router=router).train(training), tiny_batch()
     other = batch._replace(text_ids=batch.text_ids.masked_fill(~batch.text_mask, 12))
     first, second = forward(model, batch), forward(model, other)
     routed = first.routing[0]
-    assert routed.kept[routed.valid].all() != training  # seats are scarce in training only
+    assert routed.kept[routed.valid].all() != training  # slots are scarce in training only
     for a, b in zip(everything(first), everything(second), strict=True):
         assert torch.equal(a, b)
     sum(everything(first)[2:4]).backward()
     assert not model.text_embed.token_embed.weight.grad[0].any()  # id 0 is used by padding alone
 
 
-def test_count_pad_lets_padding_take_seats_and_enter_losses() -> None:
+def test_count_pad_lets_padding_take_slots_and_enter_losses() -> None:
     batch = tiny_batch()
     model = tiny_model(router={"count_pad": True, "noise_std": 0.0})
     routed = forward(model, batch).routing[1]
@@ -156,7 +156,7 @@ def test_modalities_meet_only_in_the_router() -> None:
     double = batch._replace(images=batch.images.double())
     first = forward(scarce, double)
     second = forward(scarce, double._replace(text_mask=torch.zeros_like(batch.text_mask)))
-    assert not torch.equal(first.routing[1].kept[:16], second.routing[1].kept[:16])  # texts took seats from images
+    assert not torch.equal(first.routing[1].kept[:16], second.routing[1].kept[:16])  # texts took slots from images
 
 
 def test_dense_differs_by_moe_layers_alone() -> None:

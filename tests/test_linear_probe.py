@@ -8,11 +8,11 @@ from limoe.evaluation.few_shot import standardised
 from limoe.evaluation.linear_probe import fit, linear_probe, split
 
 
-def clouds(pictures: int, *, classes: int = 4, width: int = 6, spread: float = 1.0):
+def clouds(images: int, *, classes: int = 4, width: int = 6, spread: float = 1.0):
     """Features of four classes around centres that are the same every time."""
-    rng = np.random.default_rng(pictures)
-    centres, labels = np.random.default_rng(0).normal(size=(classes, width)), np.arange(pictures) % classes
-    return torch.from_numpy(centres[labels] + spread * rng.normal(size=(pictures, width))), torch.from_numpy(labels)
+    rng = np.random.default_rng(images)
+    centres, labels = np.random.default_rng(0).normal(size=(classes, width)), np.arange(images) % classes
+    return torch.from_numpy(centres[labels] + spread * rng.normal(size=(images, width))), torch.from_numpy(labels)
 
 
 @pytest.mark.parametrize("strength", [1e-3, 0.1, 3.0])

@@ -24,14 +24,14 @@ CONFIG = {"model": {"width": 16, "moe_layers": [1], "out_dim": None}, "seed": 0,
 
 
 def aux_losses(**settings: Any) -> AuxLossSet:
-    atoms = {
+    terms = {
         "importance": Importance(),
         "load": Load(),
         "z": ZLoss(),
         "local_text": LocalEntropy(modality="text"),
         "global_text": GlobalEntropy(modality="text", min_fraction=0.28),
     }
-    return AuxLossSet(atoms, **settings)
+    return AuxLossSet(terms, **settings)
 
 
 def module(**changes: Any) -> LIMoEModule:

@@ -1,4 +1,4 @@
-"""Metrics of tasks: the same numbers however pictures and queries are spread over ranks; rules of torchmetrics."""
+"""Metrics of tasks: the same numbers however images and queries are spread over ranks; rules of torchmetrics."""
 
 from typing import Any
 
@@ -14,31 +14,31 @@ from torchmetrics.functional.classification import multiclass_confusion_matrix
 from limoe.evaluation.metrics import Classification, FewShotAccuracy, TaskMetric
 from limoe.evaluation.retrieval import RetrievalRecall
 
-PICTURES, TEXTS, CLASSES = 11, 6, 5
-POSITIVES = [(i, i % TEXTS) for i in range(PICTURES)] + [(0, 3), (1, 4), (10, 2)]  # image 10 has texts 2 and 4 ...
-SPLITS = {"three of eleven": (3, 5), "nothing on the first": (0, 0), "one on the second": (10, 5)}  # pictures, texts
+IMAGES, TEXTS, CLASSES = 11, 6, 5
+POSITIVES = [(i, i % TEXTS) for i in range(IMAGES)] + [(0, 3), (1, 4), (10, 2)]  # image 10 has texts 2 and 4 ...
+SPLITS = {"three of eleven": (3, 5), "nothing on the first": (0, 0), "one on the second": (10, 5)}  # images, texts
 
 
 def scores() -> torch.Tensor:
     """Small whole numbers, so that there are ties."""
-    return torch.randint(-2, 3, (PICTURES, CLASSES), generator=torch.Generator().manual_seed(0)).float()
+    return torch.randint(-2, 3, (IMAGES, CLASSES), generator=torch.Generator().manual_seed(0)).float()
 
 
 def labels() -> torch.Tensor:
-    return torch.arange(PICTURES) * 3 % (CLASSES - 1)  # the last class has no picture
+    return torch.arange(IMAGES) * 3 % (CLASSES - 1)  # the last class has no image
 
 
-def counted(pictures: slice, texts: slice) -> list[TaskMetric]:
+def counted(images: slice, texts: slice) -> list[TaskMetric]:
     """One metric of each kind with a part of the entries, added in two steps."""
     generator = torch.Generator().manual_seed(1)
-    image_features, text_features = (torch.randn(n, 3, generator=generator).sign() for n in (PICTURES, TEXTS))
-    hits = torch.randint(0, 2, (PICTURES, 2), generator=generator).double()
+    image_features, text_features = (torch.randn(n, 3, generator=generator).sign() for n in (IMAGES, TEXTS))
+    hits = torch.randint(0, 2, (IMAGES, 2), generator=generator).double()
     classes = Classification("zeroshot", class_names=list("abcde"), ks=(1, 2))
     recall, few_shot = RetrievalRecall(), FewShotAccuracy({5: 1})
-    for part in (slice(pictures.start, pictures.start), pictures):
+    for part in (slice(images.start, images.start), images):
         classes.update(scores()[part], labels()[part])
         few_shot.update({5: hits[part]})
-    recall.update(image_features, text_features, POSITIVES, images=pictures, texts=texts)
+    recall.update(image_features, text_features, POSITIVES, images=images, texts=texts)
     return [classes, recall, few_shot]
 
 
@@ -57,8 +57,8 @@ def found(metrics: list[TaskMetric]) -> list[dict[str, Any]]:
 
 def both_ranks(rank: int) -> dict[str, Any]:
     results: dict[str, Any] = {}
-    for name, (pictures, texts) in SPLITS.items():
-        parts = (slice(0, pictures), slice(0, texts)), (slice(pictures, PICTURES), slice(texts, TEXTS))
+    for name, (images, texts) in SPLITS.items():
+        parts = (slice(0, images), slice(0, texts)), (slice(images, IMAGES), slice(texts, TEXTS))
         metrics = counted(*parts[rank])
         result = found(metrics)
         ranks: list[Any] = [None, None]
@@ -68,16 +68,16 @@ def both_ranks(rank: int) -> dict[str, Any]:
 
 
 def test_two_ranks_with_uneven_parts_equal_one_process(tmp_path) -> None:
-    whole = found(counted(slice(0, PICTURES), slice(0, TEXTS)))
+    whole = found(counted(slice(0, IMAGES), slice(0, TEXTS)))
     results = run_two(both_ranks, tmp_path)
-    for name, (pictures, _) in SPLITS.items():
+    for name, (images, _) in SPLITS.items():
         (first, kept), (second, kept_too) = results[name]
         assert first == whole and second == whole, name
-        assert (kept, kept_too) == (pictures, PICTURES - pictures)  # each goes on with its own
+        assert (kept, kept_too) == (images, IMAGES - images)  # each goes on with its own
 
 
 def test_numbers_are_those_of_torchmetrics_where_nothing_ties() -> None:
-    """And where no class without pictures is predicted."""
+    """And where no class without images is predicted."""
     generator = torch.Generator().manual_seed(2)
     random, truth = torch.randn(60, 4, generator=generator), torch.arange(60) % 4
     metric = Classification("x", class_names=list("abcd"), ks=(1, 2))
@@ -91,7 +91,7 @@ def test_numbers_are_those_of_torchmetrics_where_nothing_ties() -> None:
 
 
 def test_numbers_differ_from_torchmetrics_where_the_rules_do() -> None:
-    """Equal scores: it gives class 0 its picture. A class without pictures that is predicted: it counts as 0."""
+    """Equal scores: it gives class 0 its image. A class without images that is predicted: it counts as 0."""
     metric = Classification("x", class_names=list("abc"), ks=(1,))
     metric.update(torch.ones(3, 3), torch.arange(3))
     assert metric.compute() == {"x_top1": 0.0, "x_class_mean": 0.0}

@@ -30,10 +30,10 @@ ROUTER = {"pairs_per_group": 2, "capacity_factor": 0.6}  # some tokens are dropp
 
 def losses(**settings: str) -> AuxLossSet:
     """What aux_loss=limoe holds."""
-    atoms: dict[str, AuxLoss] = {"importance": Importance(), "load": Load(), "z": ZLoss()}
-    atoms |= {"local_text": LocalEntropy(modality="text")}
-    atoms |= {f"global_{name}": GlobalEntropy(modality=name, min_fraction=0.28) for name in MODALITIES}
-    return AuxLossSet(atoms, weight=1.0, **settings)
+    terms: dict[str, AuxLoss] = {"importance": Importance(), "load": Load(), "z": ZLoss()}
+    terms |= {"local_text": LocalEntropy(modality="text")}
+    terms |= {f"global_{name}": GlobalEntropy(modality=name, min_fraction=0.28) for name in MODALITIES}
+    return AuxLossSet(terms, weight=1.0, **settings)
 
 
 def sparse(*, kind: type[TopKRouter] = TopKRouter, **changes: object) -> nn.Module:

@@ -84,13 +84,13 @@ def test_losses_and_statistics_on_split_experts_are_finite(scale: float) -> None
     router = modality_experts()
     x = (torch.randn(10, 3) * scale).requires_grad_()
     routed = decide(router, x, PACKED)
-    atoms = [Importance(), Load(), ZLoss()]
-    atoms += [kind(modality=m) for kind in (LocalEntropy, GlobalEntropy) for m in ("image", "text")]
-    for atom in atoms:
-        loss = atom(routed)
-        assert loss.isfinite(), atom
+    terms = [Importance(), Load(), ZLoss()]
+    terms += [kind(modality=m) for kind in (LocalEntropy, GlobalEntropy) for m in ("image", "text")]
+    for term in terms:
+        loss = term(routed)
+        assert loss.isfinite(), term
         for gradient in torch.autograd.grad(loss, [x, router.weight], retain_graph=True):
-            assert gradient.isfinite().all(), atom
+            assert gradient.isfinite().all(), term
     for modality, most in ((IMAGE, 5), (TEXT, 3)):
         found = modality_statistics(routed, modality)
         assert found.local_entropy.isfinite() and found.effective_experts <= most + 1e-4

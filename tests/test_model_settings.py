@@ -1,4 +1,4 @@
-"""Settings of models of every kind: towers, rules, twins."""
+"""Settings of models of every kind: towers, rules, baselines."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from limoe.accounting.anatomy import anatomy
 from limoe.accounting.flops import flops
 from limoe.cli.commands.eval import evaluation_config
 from limoe.config.compose import check, plain
-from limoe.config.model_settings import check_model, dense_twin, sparse_towers, towers, two_tower_twin
+from limoe.config.model_settings import check_model, dense_baseline, sparse_towers, towers, two_tower_baseline
 from limoe.errors import ConfigError
 
 
@@ -42,28 +42,28 @@ def test_towers(name: str, all_towers: list[str], sparse: list[str]) -> None:
 
 def test_dense_differs_from_sparse_by_the_sparse_layers_alone() -> None:
     for size in ("tiny", "xs", "emoji", "s32", "s16", "s16_std", "b32", "b16", "l32", "l16", "h14"):
-        assert settings(f"dense_{size}") == dense_twin(settings(f"limoe_{size}"))
-        assert dense_twin(settings(f"limoe_{size}")) != settings(f"limoe_{size}")
-    assert dense_twin(settings("two_tower_moe_tiny")) == settings("two_tower_tiny")
+        assert settings(f"dense_{size}") == dense_baseline(settings(f"limoe_{size}"))
+        assert dense_baseline(settings(f"limoe_{size}")) != settings(f"limoe_{size}")
+    assert dense_baseline(settings("two_tower_moe_tiny")) == settings("two_tower_tiny")
 
 
 @pytest.mark.parametrize("size", ["tiny", "xs", "emoji", "s32", "s16", "s16_std", "b32", "b16", "l32", "l16", "h14"])
-def test_two_tower_twin_is_the_two_tower_of_that_size(size: str) -> None:
+def test_two_tower_baseline_is_the_two_tower_of_that_size(size: str) -> None:
     """Keys that a dense tower does not read aside."""
-    twin, model = two_tower_twin(settings(f"limoe_{size}")), settings(f"two_tower_{size}")
-    assert twin.pop("image") == {key: model["image"][key] for key in twin_keys("image")}
-    assert twin.pop("text") == {key: model["text"][key] for key in twin_keys("text")}
-    assert twin == {key: value for key, value in model.items() if key not in ("image", "text", "image_head")}
+    baseline, model = two_tower_baseline(settings(f"limoe_{size}")), settings(f"two_tower_{size}")
+    assert baseline.pop("image") == {key: model["image"][key] for key in baseline_keys("image")}
+    assert baseline.pop("text") == {key: model["text"][key] for key in baseline_keys("text")}
+    assert baseline == {key: value for key, value in model.items() if key not in ("image", "text", "image_head")}
 
 
-def twin_keys(modality: str) -> list[str]:
+def baseline_keys(modality: str) -> list[str]:
     keys = ["_target_", "_partial_", "width", "depth", "num_heads", "mlp_dim", "activation_checkpointing"]
     return [*keys, *(["patch_size"] if modality == "image" else [])]
 
 
-def test_a_two_tower_has_no_two_tower_twin() -> None:
+def test_a_two_tower_has_no_two_tower_baseline() -> None:
     with pytest.raises(ConfigError, match="made of a one-tower model"):
-        two_tower_twin(settings("two_tower_tiny"))
+        two_tower_baseline(settings("two_tower_tiny"))
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_losses_need_a_sparse_layer_of_their_modality() -> None:
         check(composed("model=two_tower_tiny"))
 
 
-def test_twins_are_matched_in_flops() -> None:
+def test_baselines_are_matched_in_flops() -> None:
     """At one expert per token sparse costs the dense and its routers: 6 x 212 x 32 x 768 multiply-adds for B/16."""
     sparse, dense, two = (
         flops(anatomy(built(f"model={n}")), pairs=8) for n in ("limoe_b16", "dense_b16", "two_tower_b16")
@@ -104,13 +104,13 @@ def test_a_model_without_towers_of_ours_only_needs_an_image_size() -> None:
     check_model({"image_size": 32, "image": {"name": "resnet50"}})
 
 
-def test_evaluation_limits_the_seats_of_every_tower() -> None:
+def test_evaluation_limits_the_slots_of_every_tower() -> None:
     run = plain(composed("model=two_tower_moe_tiny"))
-    model = evaluation_config(run, composed("ckpt=run", "eval_capacity_factor=1.5", verb="eval")).model
+    model = evaluation_config(run, composed("ckpt=run", "eval_capacity_factor=1.5", command="eval")).model
     assert model.image.router.eval_capacity_factor == model.text.router.eval_capacity_factor == 1.5
-    with pytest.raises(ConfigError, match="it has no routers with seats to limit"):
+    with pytest.raises(ConfigError, match="it has no routers with slots to limit"):
         dense = plain(composed("model=two_tower_tiny", "aux_loss=none"))
-        evaluation_config(dense, composed("ckpt=run", "eval_capacity_factor=1.5", verb="eval"))
+        evaluation_config(dense, composed("ckpt=run", "eval_capacity_factor=1.5", command="eval"))
 
 
 def test_a_tower_of_timm_normalises_by_itself() -> None:

@@ -32,7 +32,7 @@ def moe(*, num_experts: int = 4, expert_init: str = "independent", dim: int = 8,
     return layer
 
 
-def dense_twin(layer: MoE, expert: int = 0) -> Mlp:
+def dense_baseline(layer: MoE, expert: int = 0) -> Mlp:
     """The dense MLP with the weights of one expert."""
     dense = Mlp(layer.experts.weight_in.shape[1], layer.experts.weight_in.shape[2])
     dense.fc1.weight.data, dense.fc1.bias.data = (
@@ -50,7 +50,7 @@ def dense_twin(layer: MoE, expert: int = 0) -> Mlp:
 def test_one_roomy_expert_is_the_dense_mlp(factor: float | None) -> None:
     """K = E = 1: the gate is exactly 1, values and gradients are those of the plain MLP."""
     layer = moe(num_experts=1, capacity_factor=factor).double()
-    dense = dense_twin(layer)
+    dense = dense_baseline(layer)
     x = torch.randn(18, 8, dtype=torch.float64, requires_grad=True)
     y, routed = layer(x, PACKED)
     assert (routed.gate == 1).all() and routed.kept.all()
@@ -71,7 +71,7 @@ def test_identical_experts_without_drops_are_the_dense_mlp_times_the_gates(k: in
     layer = moe(expert_init="identical", k=k, capacity_factor=factor).double()
     x = torch.randn(18, 8, dtype=torch.float64)
     y, routed = layer(x, PACKED)
-    expected, _ = dense_twin(layer)(x, PACKED)
+    expected, _ = dense_baseline(layer)(x, PACKED)
     torch.testing.assert_close(y, routed.gate.sum(1, keepdim=True) * expected)
     if k == 4:  # all gates of a token: they sum to 1
         torch.testing.assert_close(y, expected)
@@ -92,7 +92,7 @@ def test_values_and_gradients_equal_nested_loops(k: int, factor: float | None, p
     y, routed = layer(x, packed)
     gates = (x @ layer.router.weight.T).softmax(-1)
     chosen = [oracle.top_k(row, k) for row in gates.tolist()]
-    seat = oracle.seats(
+    slot = oracle.slots(
         chosen,
         score=[max(row) for row in gates.tolist()],
         group=[p // (pairs_per_group or 3) for p in packed.pair.tolist()],
@@ -101,8 +101,8 @@ def test_values_and_gradients_equal_nested_loops(k: int, factor: float | None, p
     )
     parameters = list(layer.experts.parameters())
     gate = gates.gather(1, torch.tensor(chosen))
-    expected = oracle.moe_layer(x, gate=gate, expert_index=chosen, seat=seat, experts=parameters)
-    assert factor != 0.5 or any(s is None for row in seat for s in row)
+    expected = oracle.moe_layer(x, gate=gate, expert_index=chosen, slot=slot, experts=parameters)
+    assert factor != 0.5 or any(s is None for row in slot for s in row)
     torch.testing.assert_close(y, expected, rtol=1e-10, atol=1e-12)
     leaves, cotangent = [x, layer.router.weight, *parameters], torch.randn_like(y)
     found = torch.autograd.grad((y * cotangent).sum(), leaves)
@@ -110,8 +110,8 @@ def test_values_and_gradients_equal_nested_loops(k: int, factor: float | None, p
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-11)
 
 
-def test_a_token_without_a_seat_lives_on_through_the_residual_alone() -> None:
-    layer = moe(capacity_factor=1e-9, capacity_multiple_of=1, priority=first_come).double()  # one seat each
+def test_a_token_without_a_slot_lives_on_through_the_residual_alone() -> None:
+    layer = moe(capacity_factor=1e-9, capacity_multiple_of=1, priority=first_come).double()  # one slot each
     block = Block(8, num_heads=2, mlp=layer).double()
     x = torch.randn(18, 8, dtype=torch.float64)
     y, routed = block(x, PACKED)

@@ -1,4 +1,4 @@
-"""The picture of an answer."""
+"""The image of an answer."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +22,7 @@ def row(variant: str, seed: int, **metrics: float) -> Row:
     return Row(Trial(variant, seed, (), "", Path("x")), State("done"), metrics)
 
 
-def test_variants_from_the_baseline_on_and_seats_of_the_sparse_ones() -> None:
+def test_variants_from_the_baseline_on_and_slots_of_the_sparse_ones() -> None:
     rows = [row(name, seed, **{TOP1: 0.3 + seed / 9}) for name in STUDY.variants for seed in (0, 1)]
     dense = texts(answer_plot(STUDY, rows, chance={TOP1: 0.01}))
     assert dense.index("dense") < dense.index("sparse")
@@ -33,7 +33,7 @@ def test_variants_from_the_baseline_on_and_seats_of_the_sparse_ones() -> None:
     assert {"success rate at the end", "image", "text"} <= set(both) and "dotted: chance" not in both
 
 
-def test_nothing_measured_is_an_empty_picture() -> None:
+def test_nothing_measured_is_an_empty_image() -> None:
     assert {"dense", "sparse"} <= set(texts(answer_plot(STUDY, [], chance={})))
 
 

@@ -54,7 +54,7 @@ TWO_TOWER = {
 }
 
 
-def pictures(*, count: int = 3) -> list[Image.Image]:
+def random_images(*, count: int = 3) -> list[Image.Image]:
     return [Image.effect_noise((20 + 3 * i, 31), 60.0).convert("RGB") for i in range(count)]
 
 
@@ -94,9 +94,9 @@ def transform(size: int) -> dict[str, Any]:
 
 
 def assert_equal(encoder: ImageTextEncoder, model: Any) -> None:
-    """Bitwise, by pictures and texts as by tensors."""
-    seen = pictures()
-    images = torch.stack([encoder.preprocess(picture) for picture in seen])
+    """Bitwise, by images and texts as by tensors."""
+    seen = random_images()
+    images = torch.stack([encoder.preprocess(image) for image in seen])
     ids, mask = encoder.tokenizer.encode(TEXTS)
     with torch.no_grad():
         image_features, text_features = model.encode_image(images), model.encode_text(ids, mask)
@@ -109,10 +109,10 @@ def assert_equal(encoder: ImageTextEncoder, model: Any) -> None:
     assert not encoder.encode_text(TEXTS).requires_grad
 
 
-def test_one_text_and_one_picture_need_no_list(exported: Path) -> None:
-    encoder, picture = load(exported), pictures(count=1)[0]
+def test_one_text_and_one_image_need_no_list(exported: Path) -> None:
+    encoder, image = load(exported), random_images(count=1)[0]
     assert torch.equal(encoder.encode_text("a red circle"), encoder.encode_text(["a red circle"]))
-    assert torch.equal(encoder.encode_image(picture), encoder.encode_image([picture]))
+    assert torch.equal(encoder.encode_image(image), encoder.encode_image([image]))
     ids, mask = encoder.tokenizer.encode([TEXTS[2]])
     assert mask.all() and torch.equal(encoder.encode_text(ids), encoder.encode_text(ids, mask))
 
@@ -135,7 +135,7 @@ def test_loading_draws_no_random_numbers(exported: Path) -> None:
 def test_zero_shot_in_three_lines(exported: Path) -> None:
     """The example of docs/export.md."""
     model = limoe.load(exported)
-    images, texts = model.encode_image(pictures()), model.encode_text(["a red circle", "a blue square"])
+    images, texts = model.encode_image(random_images()), model.encode_text(["a red circle", "a blue square"])
     probabilities = (model.logit_scale * images @ texts.T).softmax(-1)
 
     assert probabilities.shape == (3, 2)

@@ -20,7 +20,7 @@ import limoe
 
 REPO = Path(__file__).parents[1]
 # lightning 2.6.2 and 2.6.3 were malicious uploads (GHSA-w37p-236h-pfx3); Hydra before 1.3.8 calls targets that it now
-# refuses; Pillow before 12.3 has open CVEs for crafted pictures.
+# refuses; Pillow before 12.3 has open CVEs for crafted images.
 SECURITY_FLOORS = {"lightning": "2.6.6", "hydra-core": "1.3.8", "torch": "2.10", "pillow": "12.3"}
 
 

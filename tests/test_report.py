@@ -115,8 +115,8 @@ def test_normalised_losses_and_gradient_shares_are_one_figure_each(tmp_path):
     run = write_run(tmp_path / "run")
     names = [f"train/{kind}/{name}" for kind in ("aux_normalised", "grad_share", "aux_weighted") for name in "ab"]
     write_csv(run / "csv" / "metrics.csv", [{"step": step} | dict.fromkeys(names, 0.5) for step in (0, 1)])
-    pictures = figures.aux_figures(read_run(run))
-    assert [picture.alt for picture in pictures] == [
+    images = figures.aux_figures(read_run(run))
+    assert [image.alt for image in images] == [
         "Normalised auxiliary losses over training steps; 1 is balanced",
         "Share of each loss in the routers' gradient over training steps",
     ]
@@ -187,7 +187,7 @@ def test_strings_of_the_run_stay_text(tmp_path, undrawn, hostile):
         ("samples/samples.json", None, "samples/samples.json: No such file"),
         ("samples/samples.json", '{"items": [1, {"image": 3}]}', "an entry can't be read"),
         ("samples/000.png", None, "samples/000.png: [Errno 2]"),
-        ("samples/000.png", "no picture", "samples/000.png: cannot identify"),
+        ("samples/000.png", "no image", "samples/000.png: cannot identify"),
     ],
 )
 def test_a_broken_part_is_named_and_the_rest_is_there(tmp_path, undrawn, name, content, said):
@@ -227,9 +227,9 @@ def test_what_is_no_run_folder_is_refused_in_one_line(tmp_path, name):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_picture_outside_of_the_run_is_not_read(tmp_path, undrawn):
+def test_a_image_outside_of_the_run_is_not_read(tmp_path, undrawn):
     run = write_run(tmp_path / "run")
     Image.new("RGB", (8, 8)).save(tmp_path / "secret.png")
     item = {"image": "../../secret.png", "truth": "x", "top": []}
     (run / "samples" / "samples.json").write_text(json.dumps({"task": "t", "items": [item]}))
-    assert "picture missing" in Page(build(run)).text
+    assert "image missing" in Page(build(run)).text

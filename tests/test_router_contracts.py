@@ -1,4 +1,4 @@
-"""What every option of configs/routing must keep, found by listing the folder; seats in thousands of random cases."""
+"""What every option of configs/routing must keep, found by listing the folder; slots in thousands of random cases."""
 
 import random
 from functools import cache, partial
@@ -109,7 +109,7 @@ def test_count_pad_counts_it(option: str) -> None:
 @pytest.mark.parametrize("limit", ["default", "tight"])
 @pytest.mark.parametrize("option", OPTIONS)
 def test_depends_on_batch_is_the_truth(option: str, limit: str) -> None:
-    """In evaluation the features of a picture alone equal those in a batch exactly where the router says so."""
+    """In evaluation the features of an image alone equal those in a batch exactly where the router says so."""
     tight = {} if limit == "default" or option == "soft" else {"eval_capacity_factor": 0.5, "capacity_multiple_of": 1}
     lit, batch = model(option, **tight).eval(), tiny_batch(pairs=13)
     with torch.no_grad():
@@ -198,7 +198,7 @@ def test_no_shape_and_no_branch_depends_on_the_data(option: str, monkeypatch: py
     assert buffers.tokens.shape[0] == EXPERTS
 
 
-# ---------------------------------------------------------------- seats in random cases
+# ---------------------------------------------------------------- slots in random cases
 
 PRIORITIES = {
     bpr: lambda routed, packed: routed.gates.gather(1, routed.expert_index[:, :1])[:, 0].tolist(),
@@ -235,7 +235,7 @@ def random_case(number: int) -> tuple[TokenChoiceRouter, Tensor, PackedTokens]:
     return router, torch.randint(-1, 2, (len(packed.valid), 2), generator=generator).float() * scale, packed
 
 
-def check_seats(router: TokenChoiceRouter, x: Tensor, packed: PackedTokens) -> None:
+def check_slots(router: TokenChoiceRouter, x: Tensor, packed: PackedTokens) -> None:
     dispatcher, routed = router(x, packed)
     assert routed.gates.isfinite().all() and routed.gate.isfinite().all()
     pairs = max(1, min(router.capacity.pairs_per_group or packed.num_pairs, packed.num_pairs))
@@ -243,14 +243,14 @@ def check_seats(router: TokenChoiceRouter, x: Tensor, packed: PackedTokens) -> N
     chosen = routed.expert_index.tolist()
     if len(x) == 0:
         return
-    seat = oracle.seats(
+    slot = oracle.slots(
         chosen,
         score=PRIORITIES[router.priority](routed, packed),
         group=group,
         valid=routed.valid.tolist(),
         capacity=routed.capacity,
     )
-    kept = [[s is not None for s in row] for row in seat]
+    kept = [[s is not None for s in row] for row in slot]
     assert routed.kept.tolist() == kept  # the highest priorities and nobody else
     for row in chosen:
         assert len(set(row)) == len(row)
@@ -272,16 +272,16 @@ def check_travel(dispatcher: Dispatcher, routed: RouterOutput) -> None:
         torch.testing.assert_close(found[:, 0], expected, rtol=1e-5, atol=1e-3)
 
 
-def test_seats_in_random_cases() -> None:
+def test_slots_in_random_cases() -> None:
     for number in range(400):
-        check_seats(*random_case(number))
+        check_slots(*random_case(number))
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_seats_in_ten_thousand_random_cases() -> None:
+def test_slots_in_ten_thousand_random_cases() -> None:
     for number in range(400, 10_400):
-        check_seats(*random_case(number))
+        check_slots(*random_case(number))
 
 
 def test_every_option_is_a_router_of_its_own() -> None:

@@ -1,4 +1,4 @@
-"""Thousands of random routers: who sits, in which seat, with which weight. The rules are counted, not sorted."""
+"""Thousands of random routers: who sits, in which slot, with which weight. The rules are counted, not sorted."""
 
 import random
 from dataclasses import dataclass
@@ -79,7 +79,7 @@ def before(drawn: Drawn) -> Tensor:
     return same & ((choice[:, None] < choice) | earlier)
 
 
-def check_seats(drawn: Drawn) -> None:
+def check_slots(drawn: Drawn) -> None:
     """Of all who want an expert, the first `capacity` in the order of choice, score and position sit, and no other."""
     routed = drawn.routed
     rank = before(drawn).sum(0).view_as(routed.expert_index)
@@ -128,7 +128,7 @@ def check(cases: int) -> dict[str, int]:
     for _ in range(cases):
         drawn = draw(rng)
         routed = drawn.routed
-        check_seats(drawn)
+        check_slots(drawn)
         check_travel(drawn)
         check_finite(drawn)
         seen["no_tokens"] += len(routed.valid) == 0

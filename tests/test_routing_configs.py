@@ -134,9 +134,9 @@ def test_systems_are_what_their_papers_say() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_system_trains_from_the_command_line(name: str, tmp_path: Path) -> None:
-    """Three steps; then the evaluation says what the batch does to the features where seats are limited."""
+    """Three steps; then the evaluation says what the batch does to the features where slots are limited."""
     tiny = ["data.size=64", "data.batch_size=16", *SMALL, "trainer.max_steps=3", "trainer.val_check_interval=3"]
-    sizes = [f"eval.synthetic_{task}.pictures.size=20" for task in ("heldout", "val")]
+    sizes = [f"eval.synthetic_{task}.images.size=20" for task in ("heldout", "val")]
     limoe("train", f"experiment={name}", *tiny, *sizes, "hydra.run.dir=run", "report=false", cwd=tmp_path)
     done = limoe("eval", "run", "eval_capacity_factor=0.5", "hydra.run.dir=evaluated", cwd=tmp_path)
     assert "features depend on the batch (synthetic_heldout" in done.stdout

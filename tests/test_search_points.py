@@ -23,7 +23,7 @@ from optuna.trial import FrozenTrial, TrialState
 from limoe.errors import ConfigError, DataError
 from limoe.files import try_lock
 from limoe.search import points as module
-from limoe.search.points import Command, alone, opened, tries
+from limoe.search.points import Worker, alone, opened, tries
 from limoe.search.report import say
 from limoe.search.space import POINT, Sampler, Search
 from limoe.studies import trial as trials
@@ -141,7 +141,7 @@ SPACE = {
 }
 
 
-def command(study: optuna.Study, search: Search, root: Path, *, kind: type[Command] = Command) -> Command:
+def command(study: optuna.Study, search: Search, root: Path, *, kind: type[Worker] = Command) -> Worker:
     return kind(search, study, root=root, say=lambda study, trial: say(search, study, trial))
 
 

@@ -51,7 +51,7 @@ def test_equals_the_algorithm_sequence_by_sequence() -> None:
 
 
 def test_nothing_passes_from_one_sequence_to_another() -> None:
-    """Neither between pairs nor from a picture to its text: that would give the contrastive answer away."""
+    """Neither between pairs nor from an image to its text: that would give the contrastive answer away."""
     layer = MoE(3, hidden_dim=8, num_experts=2, router=lambda dim, num_experts: soft())
     x = torch.randn(27, 3, requires_grad=True)
     images, texts = PACKED.split(layer(x, PACKED)[0])
@@ -74,8 +74,8 @@ def test_gates_are_the_shares_of_the_experts() -> None:
 def test_losses_have_gradients() -> None:
     router = soft()
     routed = decide(router, torch.randn(27, 3), PACKED)
-    for atom in (Importance(), ZLoss(), LocalEntropy(modality="text"), GlobalEntropy(modality="image")):
-        (gradient,) = torch.autograd.grad(atom(routed), router.weight, retain_graph=True)
+    for term in (Importance(), ZLoss(), LocalEntropy(modality="text"), GlobalEntropy(modality="image")):
+        (gradient,) = torch.autograd.grad(term(routed), router.weight, retain_graph=True)
         assert gradient.isfinite().all() and gradient.any()
 
 

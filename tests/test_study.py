@@ -111,8 +111,8 @@ def test_read_study(tmp_path: Path) -> None:
 
 def test_the_skeleton_is_a_study_and_is_never_overwritten(tmp_path: Path) -> None:
     folder = tmp_path / "mine"
-    write_skeleton(folder, verb="study")
+    write_skeleton(folder, command="study")
     assert sorted(path.name for path in folder.iterdir()) == ["README.md", "study.yaml"]
     assert list(read_study(folder).variants) == ["limoe", "classic"]
     with pytest.raises(ConfigError, match="exists already"):
-        write_skeleton(folder, verb="study")
+        write_skeleton(folder, command="study")

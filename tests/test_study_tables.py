@@ -19,7 +19,7 @@ from limoe.studies.cost import Cost
 from limoe.studies.curves import MAX_POINTS, _curves, _line, metric_figures
 from limoe.studies.plan import Plan, differences, load_trial
 from limoe.studies.report import MAIN, conclude, contents, render, write_report
-from limoe.studies.results import RUNS, Row, kept_seats, read_csv, write_csv
+from limoe.studies.results import RUNS, Row, kept_slots, read_csv, write_csv
 from limoe.studies.side_tables import routing_sheet, trial_sheet
 from limoe.studies.study import Metric, Published, Study
 from limoe.studies.tables import compare, number_sheet, result_sheet, sentence, share, values, with_interval
@@ -118,14 +118,14 @@ def test_what_is_successful(status: str, metrics: dict[str, float], successful: 
 
 
 def test_share_of_successful_trials() -> None:
-    """Of four trials one failed, and one of the three that finished lost its seats: 75 % and 50 %."""
+    """Of four trials one failed, and one of the three that finished lost its slots: 75 % and 50 %."""
     lost = SEATED | {"router/text/success_rate": 0.4}
     rows = [row("a", 0, **SEATED), row("a", 1, **SEATED), row("a", 2, **lost), row("a", 3, "failed", **SEATED)]
     line = compare(replace(STUDY, variants={"a": ()}), rows)[0]
     assert share(line.finished, line.trials) == ("3 / 4 (75 %)", 0.75)
     assert share(line.successful, line.trials) == ("2 / 4 (50 %)", 0.5)
     assert share(0, 0).text == "–"
-    assert kept_seats(lost) == {"image": True, "text": False} and kept_seats({}) == {}
+    assert kept_slots(lost) == {"image": True, "text": False} and kept_slots({}) == {}
 
 
 def test_of_two_trials_with_one_seed_the_last_finished_one_counts() -> None:

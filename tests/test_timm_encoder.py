@@ -36,26 +36,28 @@ def lit(**changes: Any) -> TwoTower:
     return TwoTower(image=image, text=text, image_size=32, image_head="none", **sizes)
 
 
-def pictures(*, pairs: int = 4) -> torch.Tensor:
+def random_images(*, pairs: int = 4) -> torch.Tensor:
     return torch.rand(pairs, 3, 32, 32) * 2 - 1
 
 
-def test_pictures_are_brought_to_the_models_own_mean_and_deviation() -> None:
+def test_images_are_brought_to_the_models_own_mean_and_deviation() -> None:
     """White is 1 in our range and (1 - mean) / std in ImageNet's; black -1 and (0 - mean) / std."""
     model = encoder()
     mean, std = (torch.tensor(model.backbone.pretrained_cfg[key]) for key in ("mean", "std"))
     for value, brightness in ((1.0, 1.0), (-1.0, 0.0), (0.0, 0.5)):
         torch.testing.assert_close((value * model.scale + model.shift)[:, 0, 0], (brightness - mean) / std)
-    images = pictures()
+    images = random_images()
     normalised = ((images + 1) / 2 - mean[:, None, None]) / std[:, None, None]
     torch.testing.assert_close(model.eval()(images)[0], model.backbone(normalised))
     assert not any(name in ("scale", "shift") for name in model.state_dict())
 
 
 def test_any_architecture_and_pooling() -> None:
-    features, routing = encoder(name="test_resnet", settings=None)(pictures())
+    features, routing = encoder(name="test_resnet", settings=None)(random_images())
     assert features.shape == (4, encoder(name="test_resnet", settings=None).width) and routing == {}
-    assert encoder(pool="avg").eval()(pictures())[0].shape == encoder(pool="token").eval()(pictures())[0].shape
+    assert (
+        encoder(pool="avg").eval()(random_images())[0].shape == encoder(pool="token").eval()(random_images())[0].shape
+    )
 
 
 def test_blocks_are_those_of_the_architecture_where_it_has_some() -> None:
@@ -68,7 +70,7 @@ def test_blocks_are_those_of_the_architecture_where_it_has_some() -> None:
 
 def test_unlocked_it_learns() -> None:
     model = encoder()
-    model(pictures())[0].sum().backward()
+    model(random_images())[0].sum().backward()
     assert all(p.grad is not None for p in model.parameters())
 
 
@@ -81,7 +83,7 @@ def test_locked_it_stays_in_evaluation_mode_and_keeps_no_gradient() -> None:
     with evaluating(model):
         pass
     assert not model.image.backbone.training
-    output = model(pictures(), batch.text_ids, batch.text_mask)
+    output = model(random_images(), batch.text_ids, batch.text_mask)
     assert not output.image_features.requires_grad
     SoftmaxContrastive()(output.image_features, output.text_features, output.logit_scale).backward()
     groups = parameter_groups(model, weight_decay=0.1)
@@ -156,7 +158,7 @@ def test_errors_are_one_line_with_what_to_do(tmp_path: Path, monkeypatch: pytest
 
 def test_features_are_those_of_a_two_tower() -> None:
     model, batch = lit(), tiny_batch()
-    images = pictures()
+    images = random_images()
     output = model(images, batch.text_ids, batch.text_mask)
     torch.testing.assert_close(output.image_features, F.normalize(model.image_trunk(images), dim=-1))
     assert output.text_features.shape == output.image_features.shape

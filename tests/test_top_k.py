@@ -92,21 +92,21 @@ def test_decisions_equal_nested_loops(
     if factor is None:
         capacity = None
     else:
-        seats = max(1, math.ceil(tokens * k * factor / num_experts))
-        capacity = min(tokens, multiple * math.ceil(seats / multiple))
+        slots = max(1, math.ceil(tokens * k * factor / num_experts))
+        capacity = min(tokens, multiple * math.ceil(slots / multiple))
     assert routed.capacity == capacity
     pair = [p for p in range(pairs) for _ in range(image_tokens)] + [
         p for p in range(pairs) for _ in range(text_tokens)
     ]
     modality = [IMAGE] * (pairs * image_tokens) + [TEXT] * (pairs * text_tokens)
-    seat = oracle.seats(
+    slot = oracle.slots(
         chosen,
         score=scores_by_hand(name, gates=gates, modality=modality),
         group=[p // per_group for p in pair],
         valid=[True] * (pairs * image_tokens) + mask.flatten().tolist(),
         capacity=capacity,
     )
-    assert routed.kept.tolist() == [[s is not None for s in row] for row in seat]
+    assert routed.kept.tolist() == [[s is not None for s in row] for row in slot]
 
 
 def test_equal_gates_go_to_the_lowest_expert() -> None:
@@ -209,11 +209,11 @@ def test_router_in_bfloat16_parameters_still_computes_in_float32() -> None:
     assert not torch.equal(routed.logits, routed.logits.bfloat16().float())
 
 
-def test_padding_takes_no_seat_and_count_pad_restores_the_reference() -> None:
-    """Six identical texts tokens for 4 seats in batch order, the first two are padding."""
+def test_padding_takes_no_slot_and_count_pad_restores_the_reference() -> None:
+    """Six identical texts tokens for 4 slots in batch order, the first two are padding."""
     mask = torch.tensor([[False, False, True, True, True, True]])
     packed = packed_pairs(pairs=1, image_tokens=1, text_tokens=6, text_mask=mask)
-    settings = {"noise_std": 0.0, "capacity_factor": 2.0, "priority": first_come}  # ceil(7 * 2 / 4) = 4 seats
+    settings = {"noise_std": 0.0, "capacity_factor": 2.0, "priority": first_come}  # ceil(7 * 2 / 4) = 4 slots
     x = torch.tensor([[-1.0]] + [[1.0]] * 6)  # the image wants expert 0, all texts want expert 3
     masked, counted = (
         decide(ramp_router(**settings), x, packed),
@@ -234,14 +234,14 @@ def test_capacity_depends_on_shapes_only() -> None:
 
 
 def test_capacity_is_never_above_the_tokens_of_a_group() -> None:
-    """A token takes at most one seat of an expert, so more seats than tokens would only be computed in vain."""
+    """A token takes at most one slot of an expert, so more slots than tokens would only be computed in vain."""
     packed = packed_groups(groups=2, length=3)
     routed = decide(ramp_router(capacity_factor=50.0, pairs_per_group=1, k=4), torch.randn(6, 1), packed)
     assert routed.capacity == 3 and routed.kept.all()
 
 
 def test_groups_do_not_know_each_other() -> None:
-    """Five pairs in groups of two: the last group is incomplete and has as many seats as the others."""
+    """Five pairs in groups of two: the last group is incomplete and has as many slots as the others."""
     router = top_k_router(
         4, num_experts=2, noise_std=0.0, pairs_per_group=2, capacity_factor=0.5, capacity_multiple_of=1
     )
@@ -259,7 +259,7 @@ def test_evaluation_has_its_own_capacity_and_priority() -> None:
     mask = torch.ones(1, 2, dtype=torch.bool)
     packed = packed_pairs(pairs=1, image_tokens=2, text_tokens=2, text_mask=mask)
     settings = {"noise_std": 0.0, "capacity_multiple_of": 1, "capacity_factor": 1.0, "eval_capacity_factor": 2.0}
-    x = torch.ones(4, 1)  # everybody wants expert 3; 1 seat in training, 2 in evaluation
+    x = torch.ones(4, 1)  # everybody wants expert 3; 1 slot in training, 2 in evaluation
     router = ramp_router(priority=first_come, eval_priority=text_first, **settings)
     assert decide(router, x, packed).kept[:, 0].tolist() == [True, False, False, False]
     assert decide(router.eval(), x, packed).kept[:, 0].tolist() == [False, False, True, True]
@@ -270,7 +270,7 @@ def test_evaluation_has_its_own_capacity_and_priority() -> None:
 
 
 def test_bpr_sits_the_sure_token_first() -> None:
-    """All want expert 3 with growing confidence; one seat."""
+    """All want expert 3 with growing confidence; one slot."""
     x, packed = torch.tensor([[1.0], [2.0], [4.0], [3.0]]), packed_groups(groups=1, length=4)
     settings = {"noise_std": 0.0, "capacity_multiple_of": 1, "capacity_factor": 1.0}
     assert decide(ramp_router(priority=bpr, **settings), x, packed).kept[:, 0].tolist() == [False, False, True, False]

@@ -1,4 +1,4 @@
-"""Every transform that can be chosen, as the config builds it; no number of workers changes its pictures."""
+"""Every transform that can be chosen, as the config builds it; no number of workers changes its images."""
 
 from itertools import cycle
 from pathlib import Path
@@ -18,7 +18,7 @@ def options(group: str) -> list[str]:
     return sorted(file.stem for file in Path(CONFIGS / group).glob("*.yaml"))
 
 
-def pictures(transform, *, workers: int) -> torch.Tensor:
+def images(transform, *, workers: int) -> torch.Tensor:
     """Two training batches."""
     data = PairDataModule(
         train=SyntheticScenes(split="train", size=16, image_size=16, seed=0),
@@ -34,15 +34,15 @@ def pictures(transform, *, workers: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("option", options("train_transform"))
-def test_training_pictures_are_the_same_for_any_number_of_workers(option: str) -> None:
+def test_training_images_are_the_same_for_any_number_of_workers(option: str) -> None:
     cfg = composed(f"train_transform={option}", "data.augment.min_scale=0.5", "model.image_size=16")
     transform = instantiate(cfg.data.module.train_transform)
     torch.manual_seed(1)
     state = torch.get_rng_state()
-    alone = pictures(transform, workers=0)
+    alone = images(transform, workers=0)
     assert torch.equal(torch.get_rng_state(), state)
     assert alone.shape == (16, 3, 16, 16)
-    assert torch.equal(pictures(transform, workers=2), alone)
+    assert torch.equal(images(transform, workers=2), alone)
 
 
 @pytest.mark.parametrize(

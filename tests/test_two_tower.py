@@ -118,11 +118,11 @@ class TestLossesAndHealth:
     def test_training_logs_health_of_what_there_is(self, tmp_path: Path, layers: Any) -> None:
         image, text = layers
         names = [name for name, own in (("image", image), ("text", text)) if own]
-        atoms = {f"local_{name}": LocalEntropy(modality=name) for name in names}
+        terms = {f"local_{name}": LocalEntropy(modality=name) for name in names}
         module = LIMoEModule(
             two_towers(image_layers=image, text_layers=text),
             contrastive=SoftmaxContrastive(),
-            aux_losses=AuxLossSet(atoms),
+            aux_losses=AuxLossSet(terms),
             optimizer=partial(adamw, lr=1e-3),
             scheduler=lambda step: 1.0,
             config={},

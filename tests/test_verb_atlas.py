@@ -11,11 +11,11 @@ from test_configs import composed
 from limoe.cli.commands.atlas import run
 from limoe.errors import ConfigError, DataError
 
-SMALL = ("pairs=12", "knock_out_pictures=6", "examples=2", "patches=4", "words=4", "accelerator=cpu")
+SMALL = ("pairs=12", "knock_out_images=6", "examples=2", "patches=4", "words=4", "accelerator=cpu")
 
 
 def config(*overrides: str) -> DictConfig:
-    return composed(*SMALL, *overrides, verb="atlas")
+    return composed(*SMALL, *overrides, command="atlas")
 
 
 def test_a_run_gets_its_page_and_another_look_another_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -36,7 +36,7 @@ def test_configs_come_along_but_not_those_of_this_machine(content: dict[str, Pat
 
 
 def test_studies_and_searches_come_along_without_pages_and_results(content: dict[str, Path]) -> None:
-    """A page that came along would show pictures and link to tables that did not."""
+    """A page that came along would show images and link to tables that did not."""
     experiments = names("experiments", "*/study.yaml", "*/search.yaml")
     assert {"02_aux_losses/study.yaml", "search_recipe/search.yaml"} <= experiments
     inside = {name.removeprefix("limoe/experiments/") for name in content if name.startswith("limoe/experiments/")}

@@ -45,7 +45,7 @@ def draw(rows: list[dict[str, str]]) -> None:
             print(f"{losses:8} seed {seed} {modality:5} success over the last quarter {statistics.mean(late):.3f}")
         panel.set(title=f"{modality} tokens", xlabel="step")
         panel.grid(alpha=0.3)
-    panels[0].set_ylabel("success rate (share with a seat)")
+    panels[0].set_ylabel("success rate (share with a slot)")
     handles = {label: line for line, label in zip(*panels[0].get_legend_handles_labels(), strict=True)}
     panels[1].legend(handles.values(), handles.keys(), frameon=False)
     figure.tight_layout()

@@ -23,7 +23,7 @@ MODALITIES = ("image", "text")  # position = modality id
 
 
 class Pair(NamedTuple):
-    """One sample of a dataset: a decoded RGB picture, the captions that fit it, its labels by field, its key."""
+    """One sample of a dataset: a decoded RGB image, the captions that fit it, its labels by field, its key."""
 
     image: Image
     captions: list[str]
@@ -33,7 +33,7 @@ class Pair(NamedTuple):
 
 @runtime_checkable
 class PairDataset(Protocol):
-    """What a data source must offer. `captions` must not touch the pictures (a tokenizer is trained on it)."""
+    """What a data source must offer. `captions` must not touch the images (a tokenizer is trained on it)."""
 
     def __len__(self) -> int: ...
     def __getitem__(self, index: int) -> Pair: ...

@@ -1,4 +1,4 @@
-"""FLOPs of one picture, one text and one pair, by closed formulas; models of timm are counted instead."""
+"""FLOPs of one image, one text and one pair, by closed formulas; models of timm are counted instead."""
 
 from typing import Any
 
@@ -29,7 +29,7 @@ def attention(length: int, width: int) -> Work:
 
 
 def flops(parts: Anatomy, *, pairs: int) -> dict[str, int]:
-    """Of one picture, text and pair, forward and in a training step (forward and backward) with a batch of `pairs`.
+    """Of one image, text and pair, forward and in a training step (forward and backward) with a batch of `pairs`.
 
     `image`, `text`, `pair` count each token at its experts, none dropped. `pair_all_slots` counts every slot, empty
     or not, as the padded backend computes them. The products of the contrastive loss (2 B d_out per pair and direction)
@@ -89,7 +89,7 @@ def _experts(moe: MoE, rows: float) -> Work:
 
 
 def _empty_slots(part: TowerPart, *, pairs: int) -> Work:
-    """What the padded backend does beyond the needed rows, per pair; negative where there are fewer seats."""
+    """What the padded backend does beyond the needed rows, per pair; negative where there are fewer slots."""
     total = _NOTHING
     for moe in part.sparse:
         usage = usage_of(moe.router, part, pairs=pairs)
@@ -100,7 +100,7 @@ def _empty_slots(part: TowerPart, *, pairs: int) -> Work:
 
 
 def counted(encoder: Any) -> Work:
-    """One picture through a model of timm, counted by PyTorch on the meta device."""
+    """One image through a model of timm, counted by PyTorch on the meta device."""
     from torch.utils.flop_counter import FlopCounterMode
 
     images = torch.empty(1, 3, encoder.image_size, encoder.image_size, device="meta")

@@ -131,7 +131,7 @@ def _block(block: Block, part: TowerPart, size: Precision, *, pairs: int) -> flo
 
 
 def _embed(embed: Any, size: Precision) -> float:
-    """Pixels; of an encoder that is not ours all that its forward keeps, counted on one picture in float32 and scaled
+    """Pixels; of an encoder that is not ours all that its forward keeps, counted on one image in float32 and scaled
     as our own blocks scale with the precision (38 D of 68 D bytes in mixed precision, at H = 4 D)."""
     if isinstance(embed, TextEmbed):
         return 0.0
@@ -143,7 +143,7 @@ def _embed(embed: Any, size: Precision) -> float:
 
 
 def _kept(encoder: Any) -> float:
-    """Bytes that autograd saves in the forward of one picture, parameters left out."""
+    """Bytes that autograd saves in the forward of one image, parameters left out."""
     own = {_storage(p) for p in encoder.parameters()}
     held: dict[int, Tensor] = {}
 

@@ -15,7 +15,7 @@ _NO_TEXT = {"experts_text_needs": None, "visible": None, "says": "No sparse laye
 
 
 def summary(model: LIMoE | TwoTower, *, pairs: int, **run: Any) -> dict[str, Any]:
-    """Parameters, FLOPs, seats, collapse and memory of a step with `pairs` pairs; `run`: see `memory`."""
+    """Parameters, FLOPs, slots, collapse and memory of a step with `pairs` pairs; `run`: see `memory`."""
     parts = anatomy(model)
     return {
         "params": parameters(model, parts, pairs=pairs),
@@ -27,18 +27,18 @@ def summary(model: LIMoE | TwoTower, *, pairs: int, **run: Any) -> dict[str, Any
 
 
 def _routing(parts: Anatomy, *, pairs: int) -> dict[str, Any]:
-    """Seats of the tower that text passes, or else of the other one; all of them by tokens where there are two."""
+    """Slots of the tower that text passes, or else of the other one; all of them by tokens where there are two."""
     sparse = [part for part in parts.towers if part.sparse]
     if not sparse:
         return {"capacity": _ROUTED_NOTHING, "collapse": _NO_TEXT}
-    seats = [capacity(part, pairs=pairs) for part in sparse]
+    slots = [capacity(part, pairs=pairs) for part in sparse]
     text = [part for part in sparse if "text" in part.lengths]
-    main = seats[sparse.index(text[0])] if text else seats[0]
-    others = {"towers": {each["tokens"]: each for each in seats}} if len(seats) > 1 else {}
+    main = slots[sparse.index(text[0])] if text else slots[0]
+    others = {"towers": {each["tokens"]: each for each in slots}} if len(slots) > 1 else {}
     return {"capacity": main | others, "collapse": collapse(text[0], pairs=pairs) if text else _NO_TEXT}
 
 
-def twin(model: LIMoE | TwoTower, of: dict[str, Any], *, pairs: int) -> dict[str, Any]:
+def baseline(model: LIMoE | TwoTower, of: dict[str, Any], *, pairs: int) -> dict[str, Any]:
     """Another model beside the one whose summary is `of`. `ratio`: forward FLOPs of that one's pair over this one's."""
     parts = anatomy(model)
     work = flops(parts, pairs=pairs)

@@ -91,7 +91,7 @@ def choose(pairs: PairDataset, *, count: int, seed: int) -> Picked:
 
 
 def load(data: PairDataModule, pairs: PairDataset, *, batch_size: int) -> list[Batch]:
-    """First captions and plain pictures, as in validation. An unreadable pair is replaced as the run's data say."""
+    """First captions and plain images, as in validation. An unreadable pair is replaced as the run's data say."""
     assert data.tokenizer is not None
     examples = EvalExamples(pairs, transform=data.eval_transform, stand_ins=data.bad_samples.stand_ins)
     loader: Iterable[Batch] = DataLoader(
@@ -118,7 +118,7 @@ def _on_cpu(routed: RouterOutput) -> RouterOutput:
 
 
 def in_rows(values: Sequence[Any]) -> list[list[Any]]:
-    """What belongs to the patches of a square picture, row by row."""
+    """What belongs to the patches of a square image, row by row."""
     side = math.isqrt(len(values))
     return [list(values[i : i + side]) for i in range(0, len(values), side)]
 

@@ -14,7 +14,7 @@ from limoe.types import IMAGE, MODALITIES, TEXT, RouterOutput
 
 
 def layer_record(layer: SparseLayer, routed: RouterOutput) -> dict[str, Any]:
-    """Statistics by modality, and per expert its mix, before any pictures and words."""
+    """Statistics by modality, and per expert its mix, before any images and words."""
     statistics = {MODALITIES[m]: modality_statistics(routed, m) for m in routed.modalities}
     counts = {
         name: [round(s.assignments.item() * share) for share in s.load.tolist()] for name, s in statistics.items()
@@ -93,13 +93,13 @@ def examples(
     for pair, (own, real) in enumerate(zip(ids[:count], mask[:count], strict=True)):
         tokens = own[real].tolist()
         spelled = {"caption": tokenizer.decode(tokens), "tokens": [*map(spell, tokens)]}
-        found.append({"picture": pair, **spelled, "image": {}, "text": {}})
+        found.append({"pair": pair, **spelled, "image": {}, "text": {}})
     for layer, routed in routing.items():
         for modality in routed.modalities:
             tokens = Tokens.of(routed, modality, sequences=len(ids))
             first = tokens.expert_index[..., 0].masked_fill(~tokens.kept[..., 0], -1)
             for example in found:
-                pair = example["picture"]
+                pair = example["pair"]
                 own = first[pair] if modality == IMAGE else first[pair][mask[pair]]
                 experts = [None if expert < 0 else expert for expert in own.tolist()]
                 example[MODALITIES[modality]][layer] = in_rows(experts) if modality == IMAGE else experts

@@ -1,4 +1,4 @@
-"""Pictures of the atlas page: routing by depth, patches, and whole pictures, all as data URIs."""
+"""Images of the atlas page: routing by depth, patches, and whole images, all as data URIs."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from limoe.reporting.figures import Picture
+from limoe.reporting.figures import Figure
 from limoe.reporting.plots import IMAGE_COLOR, TEXT_COLOR, Line, image_uri, lines_plot
 from limoe.types import MODALITIES
 
@@ -25,12 +25,12 @@ def pixels_uri(pixels: UInt8[np.ndarray, "h w 3"]) -> str:
     return image_uri(Image.fromarray(pixels), kind="webp", lossless=True, quality=100, method=6)
 
 
-def depth_figures(layers: Sequence[dict[str, Any]]) -> list[Picture]:
+def depth_figures(layers: Sequence[dict[str, Any]]) -> list[Figure]:
     """Entropies, effective experts and the largest gate (median, 5 to 95 %) of both modalities against the layer."""
     experts = max(len(layer["experts"]) for layer in layers)
     even = {"ln E": float(np.log(experts)), "E": float(experts), "1 / E": 1 / experts}
     return [
-        Picture(
+        Figure(
             _by_depth(layers, key, title=title, unit=unit, reference=(name, even[name])),
             f"{title} of image and text tokens by layer; the dotted line is {name}, all experts alike",
         )

@@ -47,14 +47,14 @@ def _default_root(dataset: str | None, recorded: str) -> str:
     return recorded if dataset is None else dataset_root(dataset, _root_=OmegaConf.create({}))
 
 
-def pictures_of(run_cfg: DictConfig, name: str) -> PairDataset:
+def images_of(run_cfg: DictConfig, name: str) -> PairDataset:
     """The pairs of a task of the config; where it has a training part, those it is measured on.
 
     Raises:
         ConfigError: there is no such task.
     """
     task = _task(run_cfg, name, key="source")
-    return task.test.pictures if isinstance(task, FewShotTask | LinearProbeTask) else task.pictures
+    return task.test.images if isinstance(task, FewShotTask | LinearProbeTask) else task.images
 
 
 def zero_shot_of(run_cfg: DictConfig, name: str | None) -> tuple[str, ZeroShotTask] | None:

@@ -22,25 +22,25 @@ from limoe.types import IMAGE, TEXT
 
 
 class KnockOut:
-    """A zero-shot task on some of its pictures, measured with and without single experts.
+    """A zero-shot task on some of its images, measured with and without single experts.
 
     Args:
         model: a dual encoder whose sparse layers are `layers`.
-        data: its pictures' way into the model, and its tokenizer.
+        data: its images' way into the model, and its tokenizer.
         task: its first `knock_out_templates` prompt templates are used.
-        settings: `knock_out_pictures` are drawn by `seed`; texts and pictures pass in batches of `batch_size`.
+        settings: `knock_out_images` are drawn by `seed`; texts and images pass in batches of `batch_size`.
     """
 
     def __init__(
         self, model: Any, data: PairDataModule, task: ZeroShotTask, *, layers: Sequence[SparseLayer], settings: Settings
     ) -> None:
         assert data.tokenizer is not None
-        picked = choose(task.pictures, count=settings.knock_out_pictures, seed=settings.seed)
+        picked = choose(task.images, count=settings.knock_out_images, seed=settings.seed)
         self.model, self.layers = model, layers
         self.labels: Int64[Tensor, "n"] = torch.tensor([task.labels[i] for i in picked.indices])
         self.names, self.templates = task.class_names, task.templates[: settings.knock_out_templates]
         device, dtype = next(model.parameters()).device, next(model.parameters()).dtype
-        images = torch.cat(list(data.picture_loader(picked)))
+        images = torch.cat(list(data.image_loader(picked)))
         ids, mask = data.tokenizer.encode(prompts_of(self.names, self.templates))
 
         def encode_images(images: Tensor) -> Tensor:
@@ -51,14 +51,14 @@ class KnockOut:
 
         probe = partial(Probe, layers=layers, batch_size=settings.batch_size)
         with evaluating(model):
-            self.pictures = probe(encode_images, [images], modality=IMAGE)
+            self.images = probe(encode_images, [images], modality=IMAGE)
             self.prompts = probe(encode_texts, [ids, mask], modality=TEXT)
-        self.hits = self._hits(self.pictures.features, self.prompts.features)
+        self.hits = self._hits(self.images.features, self.prompts.features)
 
     def __call__(self) -> dict[str, Any]:
         """Top-1 of the intact model, and of each layer without each of its experts.
 
-        `difference` is without minus intact, `low` and `high` its 95 % interval, paired: other pictures, the same model
+        `difference` is without minus intact, `low` and `high` its 95 % interval, paired: other images, the same model
         and prompts. `image` and `text` are the shares of their tokens that the expert computes.
         """
         found: dict[int, list[dict[str, Any]]] = {layer.number: [] for layer in self.layers}
@@ -67,7 +67,7 @@ class KnockOut:
             for layer, expert in tqdm(experts, desc="knock-out", unit="expert", leave=False, disable=None):
                 found[layer.number].append(self._without(layer, expert))
         return {
-            "pictures": len(self.labels),
+            "images": len(self.labels),
             "classes": len(self.names),
             "templates": len(self.templates),
             "top1": self.hits.mean().item(),
@@ -76,12 +76,12 @@ class KnockOut:
         }
 
     def _without(self, layer: SparseLayer, expert: int) -> dict[str, Any]:
-        hits = self._hits(self.pictures.without(layer, expert), self.prompts.without(layer, expert))
+        hits = self._hits(self.images.without(layer, expert), self.prompts.without(layer, expert))
         change = hits - self.hits
         low, high = bootstrap_interval(change.numpy())
         return {
             "expert": expert,
-            "image": self.pictures.share(layer, expert),
+            "image": self.images.share(layer, expert),
             "text": self.prompts.share(layer, expert),
             "top1": hits.mean().item(),
             "difference": change.mean().item(),
@@ -89,7 +89,7 @@ class KnockOut:
             "high": high,
         }
 
-    def _hits(self, pictures: Tensor, prompts: Tensor) -> Float64[Tensor, "n"]:
+    def _hits(self, images: Tensor, prompts: Tensor) -> Float64[Tensor, "n"]:
         classes = class_embeddings(lambda _: prompts, class_names=self.names, templates=self.templates)
-        ranks, _ = ranked(classify(pictures, classes), self.labels)
+        ranks, _ = ranked(classify(images, classes), self.labels)
         return (ranks == 0).double()

@@ -1,4 +1,4 @@
-"""The atlas as one page without scripts: reads the record and its pictures alone."""
+"""The atlas as one page without scripts: reads the record and its images alone."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import matplotlib
 from matplotlib.colors import to_hex
 
 from limoe.atlas.figures import depth_figures, pixels_uri
-from limoe.atlas.patches import PER_PICTURE
+from limoe.atlas.patches import PER_IMAGE
 from limoe.atlas.survey import Survey
 from limoe.reporting.plots import IMAGE_COLOR, TEXT_COLOR
 from limoe.reporting.templates import template
@@ -28,8 +28,8 @@ def render(found: Survey, *, about: dict[str, Any]) -> str:
         open_layers=_OPEN_LAYERS,
         depth=depth_figures(layers),
         patches=_patches(found),
-        pictures={e["picture"]: pixels_uri(found.images[e["picture"]].numpy()) for e in record["examples"]},
-        per_picture=PER_PICTURE,
+        images={e["pair"]: pixels_uri(found.images[e["pair"]].numpy()) for e in record["examples"]},
+        per_image=PER_IMAGE,
         scale=_scale(record["knock_out"]),
         most_dropped=_most_dropped(record["drops"]),
     )

@@ -9,11 +9,11 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-PER_PICTURE = 2  # patches of one picture beside each other, so that a list is not about one picture
+PER_IMAGE = 2  # patches of one image beside each other, so that a list is not about one image
 
 
 class PatchGrid:
-    """Pictures cut into the patches that are a model's image tokens, row by row; equal patches have equal ids."""
+    """Images cut into the patches that are a model's image tokens, row by row; equal patches have equal ids."""
 
     def __init__(self, images: UInt8[Tensor, "B h w 3"], *, tokens: int) -> None:
         self.side = math.isqrt(tokens)
@@ -21,34 +21,34 @@ class PatchGrid:
         cut = images.unflatten(2, (self.side, size)).unflatten(1, (self.side, size)).transpose(2, 3)
         self.pixels: UInt8[np.ndarray, "B n p p 3"] = cut.flatten(1, 2).contiguous().numpy()
         numbers: dict[bytes, int] = {}
-        ids = [numbers.setdefault(p.tobytes(), len(numbers)) for picture in self.pixels for p in picture]
+        ids = [numbers.setdefault(p.tobytes(), len(numbers)) for image in self.pixels for p in image]
         self.ids: Int[Tensor, "B n"] = torch.tensor(ids).view(len(images), tokens)
 
     def of(self, patch: dict[str, Any]) -> UInt8[np.ndarray, "p p 3"]:
         """The pixels of one of `top_patches`."""
-        return self.pixels[patch["picture"], patch["row"] * self.side + patch["column"]]
+        return self.pixels[patch["image"], patch["row"] * self.side + patch["column"]]
 
 
 def top_patches(gates: Float[Tensor, "B n"], grid: PatchGrid, *, count: int) -> list[dict[str, Any]]:
-    """Up to `count` different patches, the largest gate first (equal ones: the first picture's first).
+    """Up to `count` different patches, the largest gate first (equal ones: the first image's first).
 
-    `gates` are those of one expert, 0 for a patch it does not compute. At most `PER_PICTURE` of a picture; patches of
-    the same pixels are one, computed in `copies` places. `picture` is the pair's number; row and column count patches.
+    `gates` are those of one expert, 0 for a patch it does not compute. At most `PER_IMAGE` of an image; patches of
+    the same pixels are one, computed in `copies` places. `image` is the pair's number; row and column count patches.
     """
     by_gate = gates.flatten().argsort(descending=True, stable=True)
     order: list[int] = by_gate[gates.flatten()[by_gate] > 0].tolist()
     ids, tokens = grid.ids.flatten().tolist(), gates.shape[1]
     copies = Counter(ids[place] for place in order)
     found: dict[int, dict[str, Any]] = {}
-    of_picture: Counter[int] = Counter()
+    of_image: Counter[int] = Counter()
     for place in order:
-        picture, position = divmod(place, tokens)
-        if ids[place] in found or of_picture[picture] == PER_PICTURE:
+        image, position = divmod(place, tokens)
+        if ids[place] in found or of_image[image] == PER_IMAGE:
             continue
         row, column = divmod(position, grid.side)
-        where = {"picture": picture, "row": row, "column": column}
-        found[ids[place]] = {**where, "gate": gates[picture, position].item(), "copies": copies[ids[place]]}
-        of_picture[picture] += 1
+        where = {"image": image, "row": row, "column": column}
+        found[ids[place]] = {**where, "gate": gates[image, position].item(), "copies": copies[ids[place]]}
+        of_image[image] += 1
         if len(found) == count:
             break
     return list(found.values())

@@ -30,9 +30,9 @@ def silenced(experts: Experts, expert: int) -> Iterator[None]:
 
 
 class Probe:
-    """The pictures or the prompts of a task. `encode` maps rows of `inputs` to features, with a model of `layers`.
+    """The images or the prompts of a task. `encode` maps rows of `inputs` to features, with a model of `layers`.
 
-    Where tokens choose by themselves, a sample none of whose tokens sits at the silent expert keeps its features; only
+    Where tokens choose by themselves, a sample none of whose tokens is at the silenced expert keeps its features; only
     the others are encoded again.
     """
 

@@ -9,7 +9,7 @@ from limoe.config.compose import plain
 from limoe.errors import require
 
 RUN = "run"  # as the run trained
-_LEAST = {"pairs": 1, "patches": 0, "words": 0, "min_occurrences": 1, "examples": 0, "knock_out_pictures": 1}
+_LEAST = {"pairs": 1, "patches": 0, "words": 0, "min_occurrences": 1, "examples": 0, "knock_out_images": 1}
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Settings:
     batch_size: int
     capacity_factor: float | str | None
     slot_priority: str
-    knock_out_pictures: int
+    knock_out_images: int
     knock_out_templates: int | None
 
     def __post_init__(self) -> None:
@@ -46,7 +46,7 @@ class Settings:
 
 
 def settings_of(cfg: DictConfig, run_cfg: DictConfig) -> Settings:
-    """The verb's keys; `batch_size=run` becomes the run's."""
+    """The command's keys; `batch_size=run` becomes the run's."""
     names = {field.name for field in dataclasses.fields(Settings)}
     chosen = {key: value for key, value in plain(cfg).items() if key in names}
     if chosen["batch_size"] == RUN:

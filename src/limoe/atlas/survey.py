@@ -1,4 +1,4 @@
-"""Everything the atlas says about a model, as plain content for JSON, and the pictures it points to."""
+"""Everything the atlas says about a model, as plain content for JSON, and the images it points to."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ from limoe.types import IMAGE, TEXT, Batch, PairDataset, RouterOutput
 
 @dataclass(frozen=True)
 class Survey:
-    """`record` for JSON; its patches and examples name pictures by their place in `images`, `captions`, `positions`."""
+    """`record` for JSON; its patches and examples name images by their place in `images`, `captions`, `positions`."""
 
     record: dict[str, Any]
     images: UInt8[Tensor, "B h w 3"]

@@ -68,12 +68,12 @@ def build_schedule(name: str, spec: Mapping[str, Any]) -> Schedule:
 
 
 class AuxLossSchedule(RunCallback):
-    """Sets the factor on each scheduled atom's weight before every training batch.
+    """Sets the factor on each scheduled term's weight before every training batch.
 
     The factor multiplies the configured weight; the number of losses averaged over stays as configured.
 
     Args:
-        schedules: atom name -> `{kind: constant | linear | cosine | window, ...}`, steps are optimizer steps.
+        schedules: term name -> `{kind: constant | linear | cosine | window, ...}`, steps are optimizer steps.
     """
 
     def __init__(self, *, schedules: Mapping[str, Mapping[str, Any]]) -> None:

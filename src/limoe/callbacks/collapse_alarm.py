@@ -20,14 +20,14 @@ _ACTIONS = ("warn", "stop", "boost")
 
 @dataclass(frozen=True)
 class Alarm:
-    """A modality that one layer has served badly since step `since`. `atom` is the loss that works against it."""
+    """A modality that one layer has served badly since step `since`. `term` is the loss that works against it."""
 
     step: int
     since: int
     layer: int
     modality: str
     signs: list[str]
-    atom: str
+    term: str
 
     def __str__(self) -> str:
         return f"{self.modality} collapses in layer {self.layer} since step {self.since}: {', '.join(self.signs)}"
@@ -36,13 +36,13 @@ class Alarm:
 class CollapseAlarm(RunCallback):
     """Raises an alarm for a modality in a layer after `patience` records of `RoutingHealth` in a row with a sign of it.
 
-    Signs: fewer than `min_success_rate` of the modality's assignments get a seat; its effective experts exp(H) fall
+    Signs: fewer than `min_success_rate` of the modality's assignments get a slot; its effective experts exp(H) fall
     below `min_effective` times S, the experts that its global entropy loss asks for (without that loss the paper's
     fraction of E); one expert is chosen by more than `max_share` of its tokens. With a single expert the last two mean
     nothing and are left out.
 
     The loss to raise is the global entropy where the modality crowds, else the local entropy, which makes its tokens
-    confident enough to win seats. Alarms are printed and written to `routing/alarms.jsonl`, where reports find them.
+    confident enough to win slots. Alarms are printed and written to `routing/alarms.jsonl`, where reports find them.
 
     Args:
         action: "warn", once until the signs are gone; "stop", end the training after this step as Lightning's early
@@ -110,8 +110,8 @@ class CollapseAlarm(RunCallback):
     def _judge(self, record: HealthRecord, losses: AuxLossSet) -> Alarm | None:
         """Counts records with signs in a row; an alarm when there are enough."""
         key = f"{record.layer}/{record.modality}"
-        crowded, unseated = self._crowded(record, losses), self._unseated(record)
-        if not crowded + unseated:
+        crowded, dropped = self._crowded(record, losses), self._dropped(record)
+        if not crowded + dropped:
             self._streaks.pop(key, None)
             return None
         since, count = self._streaks.get(key, [record.step, 0])
@@ -119,8 +119,8 @@ class CollapseAlarm(RunCallback):
         self._streaks[key] = [since, count]
         if count % self.patience or (count > self.patience and self.action != "boost"):
             return None
-        atom = f"{'global' if crowded else 'local'}_{record.modality}"
-        return Alarm(record.step, since, record.layer, record.modality, crowded + unseated, atom)
+        term = f"{'global' if crowded else 'local'}_{record.modality}"
+        return Alarm(record.step, since, record.layer, record.modality, crowded + dropped, term)
 
     def _crowded(self, record: HealthRecord, losses: AuxLossSet) -> list[str]:
         """Signs that the modality uses too few experts. An absent modality (NaN) shows none."""
@@ -134,7 +134,7 @@ class CollapseAlarm(RunCallback):
             signs.append(f"{share:.0%} of its tokens on expert {found.load.argmax().item()}")
         return signs
 
-    def _unseated(self, record: HealthRecord) -> list[str]:
+    def _dropped(self, record: HealthRecord) -> list[str]:
         success = record.statistics.success_rate.item()
         return [f"success rate {success:.0%} < {self.min_success_rate:.0%}"] if success < self.min_success_rate else []
 
@@ -142,9 +142,9 @@ class CollapseAlarm(RunCallback):
         self, alarms: list[Alarm], *, trainer: L.Trainer, pl_module: L.LightningModule, losses: AuxLossSet
     ) -> None:
         if self.action == "boost":
-            for name in sorted({alarm.atom for alarm in alarms if losses.is_active(alarm.atom)}):
+            for name in sorted({alarm.term for alarm in alarms if losses.is_active(alarm.term)}):
                 losses.boost[name] = self._boosts[name] = min(self.max_boost, losses.boost[name] * self.boost)
-        lines = [f"{alarm}; {self._advice(alarm.atom, losses)}" for alarm in alarms]
+        lines = [f"{alarm}; {self._advice(alarm.term, losses)}" for alarm in alarms]
         for line in lines:
             pl_module.print(f"collapse alarm at step {alarms[0].step}: {line}")
         if self.action == "stop":
@@ -156,12 +156,12 @@ class CollapseAlarm(RunCallback):
             append_lines(Path(trainer.default_root_dir) / ALARMS, contents)
 
     def _advice(self, name: str, losses: AuxLossSet) -> str:
-        atom = losses.atoms.get(name)
-        if atom is None:
+        term = losses.terms.get(name)
+        if term is None:
             return f"add the loss {name}: aux_loss=[...,{name}]"
         if name in self._boosts:
             return f"aux_loss.{name} now weighs {self._boosts[name]:g} times its configured weight"
-        return f"raise aux_loss.{name}.{'weight' if atom.absolute_weight is None else 'absolute_weight'}"
+        return f"raise aux_loss.{name}.{'weight' if term.absolute_weight is None else 'absolute_weight'}"
 
     def state_dict(self) -> dict[str, Any]:
         return {"streaks": self._streaks, "boosts": self._boosts, "seen": self._seen}
@@ -172,8 +172,8 @@ class CollapseAlarm(RunCallback):
 
 def wanted_experts(modality: str, num_experts: int, *, losses: AuxLossSet) -> float:
     """S of the run's global entropy loss for this modality; without such a threshold the paper's fraction of E."""
-    atom = losses.atoms.get(f"global_{modality}")
-    tau = atom.threshold(num_experts) if isinstance(atom, GlobalEntropy) else None
+    term = losses.terms.get(f"global_{modality}")
+    tau = term.threshold(num_experts) if isinstance(term, GlobalEntropy) else None
     if tau is None:
         tau = GlobalEntropy(modality=modality, min_fraction=MIN_FRACTION[modality]).threshold(num_experts)
     assert tau is not None

@@ -12,7 +12,7 @@ from limoe.training.lit_module import LIMoEModule
 
 
 class GradientShare(L.Callback):
-    """Every `every_n_steps` optimizer steps: `train/grad_share/<name>` of each active atom and of `contrastive`.
+    """Every `every_n_steps` optimizer steps: `train/grad_share/<name>` of each active term and of `contrastive`.
 
     share of i = ||g_i|| / sum_j ||g_j||, with g_i the gradient of part i of the loss, weights and schedules included,
     with respect to the weights of all routers together. Shares sum to 1. They say how hard each part pulls, not where

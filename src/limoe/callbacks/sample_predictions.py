@@ -1,4 +1,4 @@
-"""Test pictures with the captions the model gives them, written into the run folder when training is done."""
+"""Test images with the captions the model gives them, written into the run folder when training is done."""
 
 import random
 from collections import Counter
@@ -12,26 +12,26 @@ from lightning.pytorch.utilities import rank_zero_only
 from limoe.callbacks.base import TaskCallback
 from limoe.data.tasks.kinds import ZeroShotTask
 from limoe.errors import require_argument
-from limoe.evaluation.encode import Encoder, EvaluationData, Picked
+from limoe.evaluation.encode import EvaluationData, FeatureExtractor, Picked
 from limoe.evaluation.zero_shot import classify
 from limoe.files import write_json
 from limoe.runs.layout import SAMPLE_LIST, SAMPLES
 
 _TOP = 3
-_SIDE = 160  # pixels of the longer side of a saved picture
+_SIDE = 160  # pixels of the longer side of a saved image
 
 
 class SamplePredictions(TaskCallback):
-    """Writes `samples/samples.json` and its pictures for the first `ZeroShotTask`.
+    """Writes `samples/samples.json` and its images for the first `ZeroShotTask`.
 
-    The `count` pictures are spread over the classes; the choice depends on the labels alone, so runs show the same.
+    The `count` images are spread over the classes; the choice depends on the labels alone, so runs show the same.
     Probabilities are the softmax over all classes at the learned temperature. `batch_size` counts prompts.
     """
 
     kind = ZeroShotTask
 
     def __init__(self, *, count: int = 24, batch_size: int = 256) -> None:
-        require_argument(count >= 1, "count", ">= 1 (pictures)", count)
+        require_argument(count >= 1, "count", ">= 1 (images)", count)
         require_argument(batch_size >= 1, "batch_size", ">= 1 (texts)", batch_size)
         super().__init__()
         self.count = count
@@ -47,7 +47,7 @@ class SamplePredictions(TaskCallback):
 
 
 def spread(labels: Sequence[int], *, count: int) -> list[int]:
-    """Up to `count` positions, in order: no class gives its second picture before every class has given one."""
+    """Up to `count` positions, in order: no class gives its second image before every class has given one."""
     order = list(range(len(labels)))
     random.Random(0).shuffle(order)
     taken: Counter[int] = Counter()
@@ -61,10 +61,10 @@ def spread(labels: Sequence[int], *, count: int) -> list[int]:
 def predictions(
     model: Any, data: EvaluationData, task: ZeroShotTask, *, picked: Sequence[int], batch_size: int
 ) -> list[list[tuple[str, float]]]:
-    """For each picked picture the three likeliest class names with their probabilities."""
-    encoder = Encoder(model, data, batch_size=batch_size, alone=True)
+    """For each picked image the three likeliest class names with their probabilities."""
+    encoder = FeatureExtractor(model, data, batch_size=batch_size, alone=True)
     class_features = encoder.classes(task.class_names, task.templates)
-    features = encoder.pictures(Picked(task.pictures, picked))
+    features = encoder.images(Picked(task.images, picked))
     logits = model.logit_scale.detach().exp().float().cpu() * classify(features, class_features)
     best = logits.softmax(-1).topk(min(_TOP, len(task.class_names)))
     return [
@@ -81,14 +81,14 @@ def write_samples(
     picked: Sequence[int],
     top: Sequence[Sequence[tuple[str, float]]],
 ) -> None:
-    """Pictures first and the list last, so that a list never names a picture that isn't there."""
+    """Images first and the list last, so that a list never names an image that isn't there."""
     folder = run / SAMPLES
     folder.mkdir(parents=True, exist_ok=True)
     items = []
     for number, (index, guesses) in enumerate(zip(picked, top, strict=True)):
         file = f"{number:03d}.png"
-        picture = task.pictures[index].image.copy()
-        picture.thumbnail((_SIDE, _SIDE))
-        picture.save(folder / file)
+        image = task.images[index].image.copy()
+        image.thumbnail((_SIDE, _SIDE))
+        image.save(folder / file)
         items.append({"image": file, "truth": task.class_names[task.labels[index]], "top": [list(g) for g in guesses]})
     write_json(run / SAMPLE_LIST, {"task": name, "items": items})

@@ -8,7 +8,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from limoe.callbacks.base import TaskCallback
 from limoe.data.tasks.kinds import FewShotTask, RetrievalTask, ZeroShotTask
 from limoe.errors import require_argument
-from limoe.evaluation.encode import Encoder
+from limoe.evaluation.encode import FeatureExtractor
 from limoe.evaluation.tasks import evaluate_task
 
 
@@ -16,7 +16,7 @@ class TaskValidation(TaskCallback):
     """Logs `val/<task>/<metric>` after every `every_n_val`-th validation, and after the last step of training.
 
     `batch_size` counts texts (prompts) per forward pass. The sanity check is skipped. With several ranks each encodes
-    and scores its share of pictures and texts, and all log the numbers of all.
+    and scores its share of images and texts, and all log the numbers of all.
     """
 
     shown: tuple[str, ...] = ()  # metrics that belong in the progress bar
@@ -33,7 +33,7 @@ class TaskValidation(TaskCallback):
         if trainer.sanity_checking or not self._due(trainer):
             return
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        encoder = Encoder(pl_module.model, data, batch_size=self.batch_size)
+        encoder = FeatureExtractor(pl_module.model, data, batch_size=self.batch_size)
         for name, task in self.tasks.items():
             for metric, value in evaluate_task(encoder, task, progress=name).compute().items():
                 pl_module.log(f"val/{name}/{metric}", value, prog_bar=metric in self.shown, sync_dist=True)

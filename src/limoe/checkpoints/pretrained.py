@@ -1,4 +1,4 @@
-"""An exported model, ready to encode pictures and texts: `limoe.load`. Needs neither Lightning nor Hydra.
+"""An exported model, ready to encode images and texts: `limoe.load`. Needs neither Lightning nor Hydra.
 
 An export is a folder with `model.safetensors` (weights, names of the network), `tokenizer.json`, `config.json` (how to
 build network and preprocessing, sha256 of both files) and a model card. No file is executed, and a file that is not the
@@ -29,7 +29,7 @@ _KEYS = {"format", "format_version", "limoe_version", "model", "preprocess", "lo
 
 
 class ImageTextEncoder(nn.Module):
-    """Pictures and texts to unit vectors of one space; in evaluation mode, parameters without gradient.
+    """Images and texts to unit vectors of one space; in evaluation mode, parameters without gradient.
 
     Attributes:
         model: the network (`encode_image`, `encode_text` on tensors).
@@ -62,14 +62,14 @@ class ImageTextEncoder(nn.Module):
         return self.config["logit_bias"]
 
     def preprocess(self, image: Image) -> Float[Tensor, "3 h w"]:
-        """A picture of any size and mode (transparency on white) to what the network sees."""
+        """An image of any size and mode (transparency on white) to what the network sees."""
         return self._transform(to_rgb(image))
 
     def encode_image(self, images: Image | Sequence[Image] | Float[Tensor, "B 3 h w"]) -> Float[Tensor, "B d_out"]:
-        """Features of pictures, or of a batch that `preprocess` made."""
+        """Features of images, or of a batch that `preprocess` made."""
         if not isinstance(images, Tensor):
-            pictures = [images] if isinstance(images, Image) else images
-            images = torch.stack([self.preprocess(picture) for picture in pictures])
+            given = [images] if isinstance(images, Image) else images
+            images = torch.stack([self.preprocess(image) for image in given])
         parameter = next(self.model.parameters())
         return self.model.encode_image(images.to(parameter.device, parameter.dtype))
 

@@ -1,4 +1,4 @@
-"""The words after `limoe <verb>`: Hydra's options, overrides, and positional arguments."""
+"""The words after `limoe <command>`: Hydra's options, overrides, and positional arguments."""
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
@@ -16,10 +16,10 @@ _INFO, _INFO_KINDS = {"--info", "-i"}, {"all", "config", "defaults", "defaults-t
 def split(words: Sequence[str], *, flags: Mapping[str, str] = MappingProxyType({})) -> tuple[list[str], list[str]]:
     """(options with their values, everything else), each in order: Hydra wants options before overrides.
 
-    `flags` are options of the verb itself and the overrides they stand for.
+    `flags` are options of the command itself and the overrides they stand for.
 
     Raises:
-        ConfigError: an option that neither Hydra nor the verb has, or one without its value.
+        ConfigError: an option that neither Hydra nor the command has, or one without its value.
     """
     options: list[str] = []
     others: list[str] = []
@@ -46,10 +46,10 @@ def split(words: Sequence[str], *, flags: Mapping[str, str] = MappingProxyType({
 
 
 def overrides(words: Sequence[str], *, positional: str | list[str] | None) -> list[str]:
-    """Words with `=` (or `~`) as they are; the others become the value of the verb's positional key.
+    """Words with `=` (or `~`) as they are; the others become the value of the command's positional key.
 
     Raises:
-        ConfigError: more words without `=` than the verb takes.
+        ConfigError: more words without `=` than the command takes.
     """
     values = [word for word in words if "=" not in word and not word.startswith("~")]
     kept = [word for word in words if "=" in word or word.startswith("~")]

@@ -1,4 +1,4 @@
-"""The command `limoe`: finds the verb, lets Hydra compose its config, runs it, and says in one line what is wrong.
+"""The command `limoe`: finds the command, lets Hydra compose its config, runs it, and says in one line what is wrong.
 
 Exit codes: 0 done, 1 a fault of ours (with traceback), 2 something the user can mend (one line; LIMOE_TRACEBACK=1
 shows where), 130 interrupted, 143 terminated.
@@ -22,7 +22,7 @@ from omegaconf import DictConfig
 
 import limoe
 from limoe.cli import arguments
-from limoe.cli.commands import Verb, all_verbs
+from limoe.cli.commands import Command, all_commands
 from limoe.config.compose import config_dir, own_config_dir, register_resolvers
 from limoe.config.errors import Known, composed_keys, did_you_mean, explain, explained
 from limoe.config.overrides import quoted
@@ -53,52 +53,52 @@ def main() -> None:
         if type(error).__name__ == "SIGTERMException":  # ... and a terminated one with 0
             sys.exit(_stopped(TERMINATED))
         raise
-    except Exception as error:  # the verb's own errors were reported by its job: this one is about its arguments
+    except Exception as error:  # the command's own errors were reported by its job: this one is about its arguments
         sys.exit(_report(error, is_ours=not isinstance(error, (ValueError, OSError))))
 
 
 def _dispatch(words: list[str]) -> None:
-    verbs = all_verbs()
+    commands = all_commands()
     if not words or words[0] in ("--help", "-h", "help"):
-        print(_overview(verbs.values()))
+        print(_overview(commands.values()))
     elif words[0] in ("--version", "-V"):
         print(f"limoe {limoe.__version__}")
-    elif words[0] in verbs:
-        _run_verb(verbs[words[0]], words[1:])
+    elif words[0] in commands:
+        _run_command(commands[words[0]], words[1:])
     else:
-        has_no_verb = "=" in words[0] or words[0].startswith("-")
-        hint = "; the verb comes first: limoe train ..." if has_no_verb else did_you_mean(words[0], verbs)
-        raise ConfigError(f"unknown verb {words[0]!r}{hint} (verbs: {', '.join(verbs)})")
+        has_no_command = "=" in words[0] or words[0].startswith("-")
+        hint = "; the command comes first: limoe train ..." if has_no_command else did_you_mean(words[0], commands)
+        raise ConfigError(f"unknown command {words[0]!r}{hint} (commands: {', '.join(commands)})")
 
 
-def _overview(verbs: Iterable[Verb]) -> str:
-    verbs = list(verbs)
-    width = max(len(verb.name) for verb in verbs)
-    listed = "\n".join(f"  {verb.name:<{width}} {verb.summary}" for verb in verbs)
+def _overview(commands: Iterable[Command]) -> str:
+    commands = list(commands)
+    width = max(len(command.name) for command in commands)
+    listed = "\n".join(f"  {command.name:<{width}} {command.summary}" for command in commands)
     return f"""limoe {limoe.__version__}: one sparse transformer for images and texts.
 
-limoe <verb> [key=value ...] [options]
+limoe <command> [key=value ...] [options]
 
 {listed}
 
-limoe <verb> --help shows its groups and keys."""
+limoe <command> --help shows its groups and keys."""
 
 
-def _run_verb(verb: Verb, words: list[str]) -> None:
-    options, others = arguments.split(words, flags=verb.flags)
-    overrides = arguments.overrides(others, positional=verb.positional)
-    configs, own = config_dir(verb.name), own_config_dir(verb.name)
+def _run_command(command: Command, words: list[str]) -> None:
+    options, others = arguments.split(words, flags=command.flags)
+    overrides = arguments.overrides(others, positional=command.positional)
+    configs, own = config_dir(command.name), own_config_dir(command.name)
     experiments = configs.parent / "experiments"
     places = [place for place in (configs, own, experiments) if place is not None]
-    register_resolvers(help_text=verb.help, groups=lambda: _listed_groups(places))
+    register_resolvers(help_text=command.help, groups=lambda: _listed_groups(places))
     _add_to_search_path(experiments)
     if own is not None:
         options = ["--config-dir", str(own), *options]
         sys.path.append(str(own.parent))  # last, so that its files hide no module
-    job = _job(verb, argv=list(sys.argv))
-    app = hydra.main(version_base=_VERSION_BASE, config_path=str(configs), config_name=verb.name)(job)
+    job = _job(command, argv=list(sys.argv))
+    app = hydra.main(version_base=_VERSION_BASE, config_path=str(configs), config_name=command.name)(job)
     known = Known(
-        keys=lambda: _known_keys(configs, own, name=verb.name, overrides=overrides),
+        keys=lambda: _known_keys(configs, own, name=command.name, overrides=overrides),
         options=lambda group: _options(places, group),
     )
     with explained(known=known), _seen_by_hydra([sys.argv[0], *options, *overrides]):
@@ -121,7 +121,7 @@ def _listed_groups(places: Iterable[Path]) -> str:
     return "\n".join(lines)
 
 
-def _job(verb: Verb, *, argv: list[str]) -> Callable[[DictConfig], Any]:
+def _job(command: Command, *, argv: list[str]) -> Callable[[DictConfig], Any]:
     """What Hydra runs. It restores `sys.argv`, which Lightning repeats to start the other ranks.
 
     Errors end the process here; in a sweep the other jobs go on, and the first failure decides the exit code.
@@ -130,7 +130,7 @@ def _job(verb: Verb, *, argv: list[str]) -> Callable[[DictConfig], Any]:
     def job(cfg: DictConfig) -> Any:
         sys.argv = argv
         try:
-            return verb.load()(cfg)
+            return command.load()(cfg)
         except Exception as error:
             code = _report(error)
             _remove_if_empty(Path(HydraConfig.get().runtime.output_dir))
@@ -142,7 +142,7 @@ def _job(verb: Verb, *, argv: list[str]) -> Callable[[DictConfig], Any]:
 
 
 def _remove_if_empty(folder: Path) -> None:
-    """A run that was refused leaves no trace. The current folder is where some verbs write: it stays."""
+    """A run that was refused leaves no trace. The current folder is where some commands write: it stays."""
     if folder != Path.cwd():
         with contextlib.suppress(OSError):
             folder.rmdir()
@@ -195,7 +195,7 @@ def _report(error: Exception, *, is_ours: bool = True) -> int:
 
 
 def _stopped(code: int) -> int:
-    verb = all_verbs().get(sys.argv[1]) if len(sys.argv) > 1 else None
-    goes_on = "; the same command goes on" if verb is not None and verb.goes_on else ""
+    command = all_commands().get(sys.argv[1]) if len(sys.argv) > 1 else None
+    goes_on = "; the same command goes on" if command is not None and command.goes_on else ""
     print(f"limoe: {'interrupted' if code == INTERRUPTED else 'terminated'}{goes_on}", file=sys.stderr)
     return code

@@ -29,7 +29,7 @@ _PLACES = ("paths", "hydra")  # where a run lies, not what it is
 
 def register_resolvers(*, help_text: str = "", groups: Callable[[], str] = str) -> None:
     """`${limoe_run_id:}`, `${limoe_help:}`, `${limoe_groups:}` and `${dataset_root:folder}`; must run before Hydra
-    composes. `help_text` is about the verb, `groups` lists the options of all groups.
+    composes. `help_text` is about the command, `groups` lists the options of all groups.
     """
     OmegaConf.register_new_resolver("limoe_run_id", run_id, replace=True)
     OmegaConf.register_new_resolver("dataset_root", dataset_root, replace=True)
@@ -178,15 +178,15 @@ def _check_parts(cfg: dict[str, Any]) -> None:
     batch_size, pairs = cfg["data"]["batch_size"], cfg["routing"].get("pairs_per_group")
     require(batch_size % size == 0, "micro_batch_size", f"a divisor of data.batch_size={batch_size} (or null)", size)
     if pairs is not None and sparse_towers(cfg["model"]):
-        rule = f"a multiple of routing.pairs_per_group={pairs}, whose seats would change otherwise"
+        rule = f"a multiple of routing.pairs_per_group={pairs}, whose slots would change otherwise"
         require(size % pairs == 0, "micro_batch_size", rule, size)
 
 
 def _check_pixels(cfg: dict[str, Any]) -> None:
-    """An image tower that is not ours brings pictures in [-1, 1] to its own mean and deviation."""
+    """An image tower that is not ours brings images in [-1, 1] to its own mean and deviation."""
     image = cfg["model"].get("image", {"depth": 0})
     normalization = cfg.get("eval_transform", {}).get("normalization", "unit")
-    rule = f"unit: {image.get('name')} brings pictures to its own mean and deviation"
+    rule = f"unit: {image.get('name')} brings images to its own mean and deviation"
     require("depth" in image or normalization == "unit", "eval_transform.normalization", rule, normalization)
 
 

@@ -1,4 +1,4 @@
-"""The settings of a model, whatever its kind, as plain containers: its towers, their rules, and its twins."""
+"""The settings of a model, whatever its kind, as plain containers: its towers, their rules, and its baselines."""
 
 import copy
 from typing import Any
@@ -63,22 +63,22 @@ def check_seen(modality: str, *, loss: str, model: Settings) -> None:
         raise ConfigError(f"{loss}: no sparse layer of this model sees {modality} tokens; drop it: ~{loss}")
 
 
-def dense_twin(model: Settings) -> Settings:
+def dense_baseline(model: Settings) -> Settings:
     """The same with an MLP in place of every sparse layer."""
-    twin = copy.deepcopy(model)
-    for tower in towers(twin).values():
+    baseline = copy.deepcopy(model)
+    for tower in towers(baseline).values():
         tower["moe_layers"] = []
-    return twin
+    return baseline
 
 
-def two_tower_twin(model: Settings) -> Settings:
+def two_tower_baseline(model: Settings) -> Settings:
     """A dense tower of the one-tower's size per modality.
 
     Raises:
         ConfigError: the model has two towers already.
     """
     if "depth" not in model:
-        raise ConfigError("model: a two-tower twin is made of a one-tower model")
+        raise ConfigError("model: a two-tower baseline is made of a one-tower model")
     tower = {name: model[name] for name in (*_SHAPE, "activation_checkpointing") if name in model}
     shared = ("image_size", "vocab_size", "text_length", "out_dim", "init_logit_scale", "max_logit_scale")
     parts = {name: {"_target_": target, "_partial_": True, **tower} for name, target in _TOWER_TARGETS.items()}

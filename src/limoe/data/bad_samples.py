@@ -24,7 +24,7 @@ class BadSample(NamedTuple):
 
 
 class BadContent(DataError):
-    """Bytes that hold no usable picture or text. Only the source knows where they came from."""
+    """Bytes that hold no usable image or text. Only the source knows where they came from."""
 
     def __init__(self, reason: str, *, kind: str = "unreadable") -> None:
         super().__init__(reason)
@@ -67,11 +67,11 @@ class BadSamples:
         self.first = list(dict.fromkeys([*self.first, *other.first]))[:SHOWN]
 
     def by_kind(self) -> str:
-        """Such as `bad_picture 12, empty 1`; the most frequent first."""
+        """Such as `bad_image 12, empty 1`; the most frequent first."""
         return ", ".join(f"{one_line(kind)} {count:,}" for kind, count in self.counts.most_common())
 
     def summary(self) -> str:
-        """Such as `13 (bad_picture 12, empty 1), first a.tar: '0001': its picture is empty (0 bytes)`, or `none`."""
+        """Such as `13 (bad_image 12, empty 1), first a.tar: '0001': its image is empty (0 bytes)`, or `none`."""
         if not self.first:
             return "none"
         return f"{self.total:,} ({self.by_kind()}), first {self.first[0].line()}"

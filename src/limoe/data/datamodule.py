@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 
 from limoe.data.bad_policy import BadSamplePolicy
 from limoe.data.bad_samples import BadSamples, bad_of
-from limoe.data.loading import BatchCollate, EvalExamples, ResumableLoader, TrainExamples, stack_pictures
+from limoe.data.loading import BatchCollate, EvalExamples, ResumableLoader, TrainExamples, stack_images
 from limoe.data.sampler import EpochSampler
 from limoe.data.text.text_tokenizer import TextTokenizer
 from limoe.data.text.tokenizers import TokenizerFactory
@@ -39,7 +39,7 @@ class PairDataModule(LightningDataModule):
 
     `on_bad="replace"` trains and validates on another sample in place of one that cannot be read, a pure function of
     seed, epoch and index; once more than `max_bad_fraction` were bad, the run ends with a `DataError` that lists the
-    first. `on_bad="raise"` ends it at the first one. Pictures of evaluation tasks are never replaced.
+    first. `on_bad="raise"` ends it at the first one. Images of evaluation tasks are never replaced.
     """
 
     def __init__(
@@ -124,19 +124,19 @@ class PairDataModule(LightningDataModule):
             stay=True,
         )
 
-    def picture_loader(self, pictures: PairDataset, batch_size: int | None = None) -> DataLoader:
-        """Image tensors [b, 3, h, w] of all `pictures`, in their order, the same on every rank.
+    def image_loader(self, images: PairDataset, batch_size: int | None = None) -> DataLoader:
+        """Image tensors [b, 3, h, w] of all `images`, in their order, the same on every rank.
 
-        One that cannot be read ends the evaluation with a `DataError`: its number would be about other pictures.
+        One that cannot be read ends the evaluation with a `DataError`: its number would be about other images.
         """
-        self.bad_samples.tell_left_out(pictures, name="evaluation")
-        examples = EvalExamples(pictures, transform=self.eval_transform)
+        self.bad_samples.tell_left_out(images, name="evaluation")
+        examples = EvalExamples(images, transform=self.eval_transform)
         return self._loader(
             DataLoader,
             examples,
-            sampler=range(len(pictures)),
+            sampler=range(len(images)),
             batch_size=self.batch_size if batch_size is None else batch_size,
-            collate_fn=stack_pictures,
+            collate_fn=stack_images,
             stay=False,
         )
 

@@ -17,7 +17,7 @@ from limoe.types import Batch, Pair, PairDataset
 
 
 class Example(NamedTuple):
-    """One transformed picture with one of its captions; `position` is its index in the source.
+    """One transformed image with one of its captions; `position` is its index in the source.
 
     `bad` lists the samples that it replaces.
     """
@@ -71,7 +71,7 @@ class TrainExamples(Dataset[Example]):
 
 @dataclass
 class EvalExamples(Dataset[Example]):
-    """Always the first caption and the plain picture."""
+    """Always the first caption and the plain image."""
 
     pairs: PairDataset
     _: KW_ONLY
@@ -87,7 +87,7 @@ class EvalExamples(Dataset[Example]):
 
 
 class BatchCollate:
-    """Stacks pictures and tokenizes all captions of a batch in one call."""
+    """Stacks images and tokenizes all captions of a batch in one call."""
 
     def __init__(self, tokenizer: TextTokenizer) -> None:
         self.tokenizer = tokenizer
@@ -99,8 +99,8 @@ class BatchCollate:
         return Batch(torch.stack([example.image for example in examples]), ids, mask, index, bad)
 
 
-def stack_pictures(examples: list[Example]) -> Tensor:
-    """Only the pictures, [B, 3, h, w]."""
+def stack_images(examples: list[Example]) -> Tensor:
+    """Only the images, [B, 3, h, w]."""
     return torch.stack([example.image for example in examples])
 
 

@@ -1,4 +1,4 @@
-"""What the data sources of limoe share beside `PairDataset`: descriptions without pictures, reading, and subsets."""
+"""What the data sources of limoe share beside `PairDataset`: descriptions without images, reading, and subsets."""
 
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
@@ -11,7 +11,7 @@ from limoe.types import Pair, PairDataset
 
 
 class Description(NamedTuple):
-    """All of a pair but its picture."""
+    """All of a pair but its image."""
 
     captions: list[str]
     labels: dict[str, str]
@@ -20,7 +20,7 @@ class Description(NamedTuple):
 
 @runtime_checkable
 class DescribedPairs(PairDataset, Protocol):
-    """A source that can tell captions, labels and key of a pair without reading or drawing the picture."""
+    """A source that can tell captions, labels and key of a pair without reading or drawing the image."""
 
     @abstractmethod
     def describe(self, index: int) -> Description: ...
@@ -31,7 +31,7 @@ class DescribedPairs(PairDataset, Protocol):
 
 
 class StoredPairs(DescribedPairs, LeavesOutBad):
-    """Pairs whose texts are known and whose pictures are decoded when they are asked for.
+    """Pairs whose texts are known and whose images are decoded when they are asked for.
 
     `place` names the source in messages.
     """
@@ -39,13 +39,13 @@ class StoredPairs(DescribedPairs, LeavesOutBad):
     place: str
 
     @abstractmethod
-    def picture(self, index: int) -> bytes:
+    def image(self, index: int) -> bytes:
         """Raises `BadContent`."""
 
     def __getitem__(self, index: int) -> Pair:
         text = self.describe(index)
         try:
-            return Pair(decode_rgb(self.picture(index)), *text)
+            return Pair(decode_rgb(self.image(index)), *text)
         except BadContent as error:
             raise BadSampleError(error.at(self.place, text.key)) from error
 

@@ -24,13 +24,13 @@ def depends_on_batch(model: nn.Module) -> bool:
 def batch_gap(
     model: Any, data: EvaluationData, task: ZeroShotTask | RetrievalTask, *, samples: int = 64
 ) -> dict[str, float]:
-    """Cosine distance between features alone and in a batch, over the first `samples` pictures and texts of a task.
+    """Cosine distance between features alone and in a batch, over the first `samples` images and texts of a task.
 
     Keys `image_mean`, `image_max`, `text_mean`, `text_max`; the batch holds all those samples of one modality. A
     distance is from 0 (same direction) to 2. Texts of a zero-shot task are the prompts of its first template.
     """
     with evaluating(model):
-        images = _images(model, data, task.pictures, samples)
+        images = _images(model, data, task.images, samples)
         images_alone = torch.cat([model.encode_image(image) for image in images.split(1)])
         texts = _wordings(task)[:samples]
         texts_alone = torch.cat([encode_texts(model, data.tokenizer, [text]) for text in texts])
@@ -50,9 +50,9 @@ def _wordings(task: ZeroShotTask | RetrievalTask) -> Sequence[str]:
     return prompts_of(task.class_names, task.templates[:1])
 
 
-def _images(model: nn.Module, data: EvaluationData, pictures: PairDataset, samples: int) -> Float[Tensor, "B 3 h w"]:
+def _images(model: nn.Module, data: EvaluationData, images: PairDataset, samples: int) -> Float[Tensor, "B 3 h w"]:
     parameter = next(model.parameters())
-    rows = (image for batch in data.picture_loader(pictures) for image in batch)
+    rows = (image for batch in data.image_loader(images) for image in batch)
     return torch.stack(list(islice(rows, samples))).to(parameter.device, parameter.dtype)
 
 

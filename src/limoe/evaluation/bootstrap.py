@@ -1,4 +1,4 @@
-"""How far a number would move with other pictures: the percentile bootstrap of scipy, seeded."""
+"""How far a number would move with other images: the percentile bootstrap of scipy, seeded."""
 
 import numpy as np
 import scipy
@@ -38,7 +38,7 @@ def bootstrap_interval(
     interval = scipy.stats.bootstrap(
         (values,) if groups is None else (values, groups),
         np.mean if groups is None else mean_over_groups,
-        paired=groups is not None,  # a picture is drawn together with its group
+        paired=groups is not None,  # an image is drawn together with its group
         vectorized=True,
         n_resamples=resamples,
         batch=max(1, _VALUES // len(values)),

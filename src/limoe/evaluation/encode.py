@@ -1,4 +1,4 @@
-"""From texts and pictures to features, with a model in evaluation mode.
+"""From texts and images to features, with a model in evaluation mode.
 
 Everything runs in the precision of the parameters (no autocast), so that a task gives the same numbers inside training
 and in `limoe eval`. Features come back on the CPU: memory of the device stays bounded by one batch.
@@ -31,16 +31,16 @@ class EvaluationData(Protocol):
 
     tokenizer: Any
 
-    def picture_loader(self, pictures: PairDataset) -> Iterable[Tensor]: ...
+    def image_loader(self, images: PairDataset) -> Iterable[Tensor]: ...
 
 
-class Encoder:
+class FeatureExtractor:
     """Features from one state of a model; make a new one when the model has learned.
 
     Class features are kept, under the sha256 of names and templates, for as long as the encoder lives. With several
-    ranks each encodes an equal share of the pictures or texts, and all get all features in the order asked for, each
+    ranks each encodes an equal share of the images or texts, and all get all features in the order asked for, each
     once. `alone` makes this rank do it all by itself, for work that the other ranks don't take part in (no task: its
-    metric gathers). `batch_size` counts texts; the batches of pictures are those of the datamodule.
+    metric gathers). `batch_size` counts texts; the batches of images are those of the datamodule.
     """
 
     def __init__(self, model: Any, data: EvaluationData, *, batch_size: int = 256, alone: bool = False) -> None:
@@ -58,16 +58,16 @@ class Encoder:
         size = math.ceil(total / world_size())
         return slice(rank() * size, min((rank() + 1) * size, total))
 
-    def pictures(
-        self, pictures: PairDataset, *, before_head: bool = False, gathered: bool = True, progress: str | None = None
-    ) -> Float[Tensor, "pictures d"]:
+    def images(
+        self, images: PairDataset, *, before_head: bool = False, gathered: bool = True, progress: str | None = None
+    ) -> Float[Tensor, "images d"]:
         """`before_head`: what the image head sees, instead of features of unit length. Not `gathered`: this share."""
 
         def encode(mine: Sequence[int]) -> Tensor:
-            share = pictures if len(mine) == len(pictures) else Picked(pictures, mine)
-            return encode_pictures(self.model, self.data, share, before_head=before_head, progress=progress)
+            share = images if len(mine) == len(images) else Picked(images, mine)
+            return encode_images(self.model, self.data, share, before_head=before_head, progress=progress)
 
-        return self._shared(len(pictures), encode, gathered=gathered)
+        return self._shared(len(images), encode, gathered=gathered)
 
     def texts(self, texts: Sequence[str], *, progress: str | None = None) -> Float[Tensor, "texts d_out"]:
         """Unit-length features, in batches of `batch_size`."""
@@ -105,16 +105,16 @@ class Encoder:
 
 @dataclass(frozen=True)
 class Picked:
-    """Some pictures of a dataset, in any order, as a dataset."""
+    """Some images of a dataset, in any order, as a dataset."""
 
-    pictures: PairDataset
+    images: PairDataset
     indices: Sequence[int]
 
     def __len__(self) -> int:
         return len(self.indices)
 
     def __getitem__(self, index: int) -> Pair:
-        return self.pictures[self.indices[index]]
+        return self.images[self.indices[index]]
 
     def captions(self) -> Iterator[str]:
         return iter(())
@@ -140,24 +140,24 @@ def encode_texts(model: Any, tokenizer: Any, texts: Sequence[str]) -> Float[Tens
     return model.encode_text(ids.to(device), mask.to(device)).float().cpu()
 
 
-def encode_pictures(
-    model: Any, data: EvaluationData, pictures: PairDataset, *, before_head: bool = False, progress: str | None = None
-) -> Float[Tensor, "pictures d"]:
-    """Features of all pictures, in order. Raises `DataError` if the loader drops or adds some.
+def encode_images(
+    model: Any, data: EvaluationData, images: PairDataset, *, before_head: bool = False, progress: str | None = None
+) -> Float[Tensor, "images d"]:
+    """Features of all images, in order. Raises `DataError` if the loader drops or adds some.
 
     `progress` names a bar, shown only in a terminal and only when the work takes longer than a few seconds.
     """
     parameter = next(model.parameters())
     encode = model.image_trunk if before_head else model.encode_image
-    total = len(pictures)
+    total = len(images)
     found = []
     with tqdm(total=total, desc=progress, leave=False, delay=5, disable=None if progress else True) as bar:
-        for images in data.picture_loader(pictures):
-            found.append(encode(images.to(parameter.device, parameter.dtype)).float().cpu())
-            bar.update(len(images))
+        for batch in data.image_loader(images):
+            found.append(encode(batch.to(parameter.device, parameter.dtype)).float().cpu())
+            bar.update(len(batch))
     features = torch.cat(found)
     if len(features) != total:
         raise DataError(
-            f"evaluation pictures: the loader gave {len(features)} of {total}, check that it neither drops nor shuffles"
+            f"evaluation images: the loader gave {len(features)} of {total}, check that it neither drops nor shuffles"
         )
     return features

@@ -30,7 +30,7 @@ def ridge_scores(
     num_classes: int,
     l2: float,
 ) -> Float64[Tensor, "m classes"]:
-    """Scores of `test` under argmin_W |XW - Y|^2 + l2 |W|^2, solved over features or pictures, whichever are fewer."""
+    """Scores of `test` under argmin_W |XW - Y|^2 + l2 |W|^2, solved over features or images, whichever are fewer."""
     x, x_test = (F.pad(features, (0, 1), value=BIAS) for features in standardised(train, test))
     y = 2.0 * F.one_hot(labels, num_classes).double() - 1.0
     if len(x) > x.shape[1]:
@@ -39,7 +39,7 @@ def ridge_scores(
 
 
 def shots_of(labels: Int64[Tensor, "n"], *, num_classes: int, shots: int, seed: int) -> Int64[Tensor, "picked"]:
-    """Positions of `shots` training pictures per class (all of a class that has fewer), by seed.
+    """Positions of `shots` training images per class (all of a class that has fewer), by seed.
 
     The picks of fewer shots are the first of those of more shots.
     """

@@ -1,4 +1,4 @@
-"""What the tasks count, as metrics of torchmetrics: each rank adds its own pictures or queries, `compute` gathers."""
+"""What the tasks count, as metrics of torchmetrics: each rank adds its own images or queries, `compute` gathers."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from limoe.evaluation.ranks import ranked
 
 @dataclass(frozen=True)
 class Measure:
-    """One number: the mean of `values` (one per picture or query), or the mean over `groups` of their means.
+    """One number: the mean of `values` (one per image or query), or the mean over `groups` of their means.
 
     The latter weighs rare classes like frequent ones.
     """
@@ -30,12 +30,12 @@ class Measure:
         return float(mean_over_groups(self.values.numpy(), self.groups.numpy()))
 
     def interval(self) -> tuple[float, float]:
-        """95 %: what other pictures or queries of the same kind would give, the model and the candidates fixed."""
+        """95 %: what other images or queries of the same kind would give, the model and the candidates fixed."""
         return bootstrap_interval(self.values.numpy(), groups=None if self.groups is None else self.groups.numpy())
 
 
 class Answers(NamedTuple):
-    """The class of each picture, and the one it was taken for, as positions in `class_names`."""
+    """The class of each image, and the one it was taken for, as positions in `class_names`."""
 
     labels: Int64[Tensor, "n"]
     predicted: Int64[Tensor, "n"]
@@ -43,7 +43,7 @@ class Answers(NamedTuple):
 
 
 class TaskMetric(Metric):
-    """Numbers of one task, from columns with one entry per picture or query; `compute` gives them by key.
+    """Numbers of one task, from columns with one entry per image or query; `compute` gives them by key.
 
     A column is a list state that torchmetrics concatenates over ranks, in their order. Ranks may hold different numbers
     of entries, but each has to call `update`, with no entries if need be. Entries are kept rather than counts of hits,
@@ -77,11 +77,11 @@ class TaskMetric(Metric):
 
 
 class Classification(TaskMetric):
-    """`<name>_top<k>`, the share of pictures whose class is among the k likeliest, and `<name>_class_mean`.
+    """`<name>_top<k>`, the share of images whose class is among the k likeliest, and `<name>_class_mean`.
 
     The latter is the mean over classes of their top-1. torchmetrics' MulticlassAccuracy has other rules: a tie goes to
-    the class that comes first, so collapsed features look right for its pictures, while here a tie (or NaN) is a
-    mistake; and its macro average counts a class that has no picture as 0 when it is predicted, while here such a
+    the class that comes first, so collapsed features look right for its images, while here a tie (or NaN) is a
+    mistake; and its macro average counts a class that has no image as 0 when it is predicted, while here such a
     class is left out.
     """
 
@@ -107,9 +107,9 @@ class Classification(TaskMetric):
 
 
 class FewShotAccuracy(TaskMetric):
-    """`fewshot<shots>_top1`, the mean over seeds: the value of a picture is the share of seeds that get it right.
+    """`fewshot<shots>_top1`, the mean over seeds: the value of an image is the share of seeds that get it right.
 
-    `short`: how many classes have fewer training pictures, by number of shots. The details hold one accuracy per seed.
+    `short`: how many classes have fewer training images, by number of shots. The details hold one accuracy per seed.
     """
 
     def __init__(self, short: Mapping[int, int]) -> None:
@@ -117,7 +117,7 @@ class FewShotAccuracy(TaskMetric):
         self.short = short
 
     def update(self, hits: Mapping[int, Float64[Tensor, "n seeds"]]) -> None:
-        """Which pictures are right under which seed, by number of shots."""
+        """Which images are right under which seed, by number of shots."""
         self.add(**{f"shots{k}": new for k, new in hits.items()})
 
     def measures(self) -> dict[str, Measure]:
@@ -125,4 +125,4 @@ class FewShotAccuracy(TaskMetric):
 
     def details(self) -> dict[str, Any]:
         seeds = {k: self.entries(f"shots{k}").mean(0).tolist() for k in self.short}
-        return {f"fewshot{k}_top1": {"per_seed": seeds[k], "classes_with_fewer_pictures": self.short[k]} for k in seeds}
+        return {f"fewshot{k}_top1": {"per_seed": seeds[k], "classes_with_fewer_images": self.short[k]} for k in seeds}

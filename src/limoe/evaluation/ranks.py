@@ -5,7 +5,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
-TIE = 1e-6  # cosines closer than this are a tie: float32 features of one picture in two batches differ by about 1e-7
+TIE = 1e-6  # cosines closer than this are a tie: float32 features of one image in two batches differ by about 1e-7
 
 
 def wrong_before(

@@ -26,7 +26,7 @@ def evaluation_record(name: str, task: Task, metric: TaskMetric) -> dict[str, An
         "metrics": {key: _metric(measure, chance=chance[key]) for key, measure in metric.measures().items()},
         "interval": {
             "level": LEVEL,
-            "method": "percentile bootstrap over pictures (retrieval: queries)",
+            "method": "percentile bootstrap over images (retrieval: queries)",
             "resamples": RESAMPLES,
             "seed": SEED,
         },

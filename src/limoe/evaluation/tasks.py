@@ -4,9 +4,9 @@ import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor
 
-from limoe.data.tasks.kinds import FewShotTask, LabelledPictures, LinearProbeTask, RetrievalTask, Task, ZeroShotTask
+from limoe.data.tasks.kinds import FewShotTask, LabelledImages, LinearProbeTask, RetrievalTask, Task, ZeroShotTask
 from limoe.errors import DataError, require_argument
-from limoe.evaluation.encode import Encoder, Picked
+from limoe.evaluation.encode import FeatureExtractor, Picked
 from limoe.evaluation.few_shot import ridge_scores, shots_of
 from limoe.evaluation.linear_probe import linear_probe
 from limoe.evaluation.metrics import Classification, FewShotAccuracy, TaskMetric
@@ -14,10 +14,10 @@ from limoe.evaluation.ranks import ranked
 from limoe.evaluation.retrieval import RetrievalRecall, retrieval_chance
 from limoe.evaluation.zero_shot import chance_top_k, classify
 
-_CHUNK = 1024  # pictures whose scores for all classes are in memory at once
+_CHUNK = 1024  # images whose scores for all classes are in memory at once
 
 
-def evaluate_task(encoder: Encoder, task: Task, *, progress: str | None = None) -> TaskMetric:
+def evaluate_task(encoder: FeatureExtractor, task: Task, *, progress: str | None = None) -> TaskMetric:
     """The metric of the task, updated with the share of this rank. `progress` names the bars.
 
     Raises `ArgumentError` or `DataError` on a task that can't be scored.
@@ -37,7 +37,7 @@ def evaluate_task(encoder: Encoder, task: Task, *, progress: str | None = None) 
 def task_chance(task: Task) -> dict[str, float]:
     """What guessing reaches on average, under the keys of `evaluate_task`: uniform classes, a random order."""
     if isinstance(task, RetrievalTask):
-        return retrieval_chance(task.positives, num_images=len(task.pictures), num_texts=len(task.texts))
+        return retrieval_chance(task.positives, num_images=len(task.images), num_texts=len(task.texts))
     top1, top5 = (chance_top_k(len(task.class_names), k=k) for k in (1, 5))
     match task:
         case ZeroShotTask():
@@ -48,11 +48,11 @@ def task_chance(task: Task) -> dict[str, float]:
             return {"linear_probe_top1": top1, "linear_probe_class_mean": top1}
 
 
-def evaluate_zero_shot(encoder: Encoder, task: ZeroShotTask, *, progress: str | None = None) -> Classification:
+def evaluate_zero_shot(encoder: FeatureExtractor, task: ZeroShotTask, *, progress: str | None = None) -> Classification:
     """`zeroshot_top1`, `zeroshot_top5`, `zeroshot_class_mean`."""
-    labels = _checked(LabelledPictures(task.pictures, task.labels), classes=len(task.class_names))
+    labels = _checked(LabelledImages(task.images, task.labels), classes=len(task.class_names))
     class_features = encoder.classes(task.class_names, task.templates)
-    features = encoder.pictures(task.pictures, gathered=False, progress=progress)
+    features = encoder.images(task.images, gathered=False, progress=progress)
     metric = Classification("zeroshot", class_names=task.class_names, ks=(1, 5))
     own = labels[encoder.share(len(labels))]
     for part, its_labels in zip(features.split(_CHUNK), own.split(_CHUNK), strict=True):
@@ -60,18 +60,20 @@ def evaluate_zero_shot(encoder: Encoder, task: ZeroShotTask, *, progress: str | 
     return metric
 
 
-def evaluate_retrieval(encoder: Encoder, task: RetrievalTask, *, progress: str | None = None) -> RetrievalRecall:
+def evaluate_retrieval(
+    encoder: FeatureExtractor, task: RetrievalTask, *, progress: str | None = None
+) -> RetrievalRecall:
     """`i2t_r1|r5|r10` and `t2i_r1|r5|r10`; one value per query that has a positive."""
     text_features = encoder.texts(task.texts, progress=progress)
-    image_features = encoder.pictures(task.pictures, progress=progress)
+    image_features = encoder.images(task.images, progress=progress)
     metric = RetrievalRecall()
     images, texts = encoder.share(len(image_features)), encoder.share(len(text_features))
     metric.update(image_features, text_features, task.positives, images=images, texts=texts)
     return metric
 
 
-def evaluate_few_shot(encoder: Encoder, task: FewShotTask, *, progress: str | None = None) -> FewShotAccuracy:
-    """`fewshot<shots>_top1`. Only the training pictures that some seed picks are encoded."""
+def evaluate_few_shot(encoder: FeatureExtractor, task: FewShotTask, *, progress: str | None = None) -> FewShotAccuracy:
+    """`fewshot<shots>_top1`. Only the training images that some seed picks are encoded."""
     _check_few_shot(task)
     classes = len(task.class_names)
     labels, test_labels = (_checked(part, classes=classes) for part in (task.train, task.test))
@@ -81,8 +83,8 @@ def evaluate_few_shot(encoder: Encoder, task: FewShotTask, *, progress: str | No
         for seed in task.seeds
     }
     used = torch.cat(list(picks.values())).unique()
-    train = encoder.pictures(Picked(task.train.pictures, used.tolist()), before_head=True, progress=progress).double()
-    test = encoder.pictures(task.test.pictures, before_head=True, gathered=False, progress=progress).double()
+    train = encoder.images(Picked(task.train.images, used.tolist()), before_head=True, progress=progress).double()
+    test = encoder.images(task.test.images, before_head=True, gathered=False, progress=progress).double()
     own = test_labels[encoder.share(len(test_labels))]
 
     def hits(shots: int, seed: int) -> Float64[Tensor, "n"]:
@@ -92,21 +94,22 @@ def evaluate_few_shot(encoder: Encoder, task: FewShotTask, *, progress: str | No
         ranks, _ = ranked(scores, own)
         return (ranks == 0).double()
 
-    pictures = labels.bincount(minlength=classes)
-    metric = FewShotAccuracy({k: int((pictures < k).sum()) for k in task.shots})
+    images = labels.bincount(minlength=classes)
+    metric = FewShotAccuracy({k: int((images < k).sum()) for k in task.shots})
     metric.update({k: torch.stack([hits(k, seed) for seed in task.seeds], dim=1) for k in task.shots})
     return metric
 
 
-def evaluate_linear_probe(encoder: Encoder, task: LinearProbeTask, *, progress: str | None = None) -> Classification:
+def evaluate_linear_probe(
+    encoder: FeatureExtractor, task: LinearProbeTask, *, progress: str | None = None
+) -> Classification:
     """`linear_probe_top1` and `linear_probe_class_mean`; the details hold the strength that won, and all tried."""
     good = len(task.strengths) > 0 and min(task.strengths) > 0
     require_argument(good, "strengths", "a list of numbers > 0", list(task.strengths))
     classes = len(task.class_names)
     labels, test_labels = (_checked(part, classes=classes) for part in (task.train, task.test))
     train, test = (
-        encoder.pictures(part.pictures, before_head=True, progress=progress).double()
-        for part in (task.train, task.test)
+        encoder.images(part.images, before_head=True, progress=progress).double() for part in (task.train, task.test)
     )
     probing = linear_probe(
         train, labels, test, num_classes=classes, strengths=task.strengths, progress=f"{progress}: strengths"
@@ -125,12 +128,12 @@ def _check_few_shot(task: FewShotTask) -> None:
     require_argument(task.l2 > 0, "l2", "> 0", task.l2)
 
 
-def _checked(part: LabelledPictures, *, classes: int) -> Int64[Tensor, "n"]:
+def _checked(part: LabelledImages, *, classes: int) -> Int64[Tensor, "n"]:
     """The labels as a tensor."""
-    pictures, labels = len(part.pictures), part.labels
+    images, labels = len(part.images), part.labels
     require_argument(classes >= 2, "class_names", "at least 2 classes", classes)
-    if len(labels) != pictures or pictures == 0:
-        raise DataError(f"evaluation task: {pictures} pictures need as many labels, got {len(labels)}")
+    if len(labels) != images or images == 0:
+        raise DataError(f"evaluation task: {images} images need as many labels, got {len(labels)}")
     if not all(0 <= label < classes for label in labels):
         raise DataError(f"evaluation task: labels must lie in 0..{classes - 1}, got {min(labels)}..{max(labels)}")
     return torch.as_tensor(labels)

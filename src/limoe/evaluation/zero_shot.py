@@ -44,10 +44,10 @@ def class_embeddings(
 def classify(
     image_features: Float[Tensor, "images d_out"], class_features: Float[Tensor, "classes d_out"]
 ) -> Float[Tensor, "images classes"]:
-    """Cosine of every picture with every class, in float32; the largest one is the prediction."""
+    """Cosine of every image with every class, in float32; the largest one is the prediction."""
     return image_features.float() @ class_features.float().T
 
 
 def chance_top_k(num_classes: int, *, k: int) -> float:
-    """Share of pictures that k different classes drawn at random get right."""
+    """Share of images that k different classes drawn at random get right."""
     return min(k, num_classes) / num_classes

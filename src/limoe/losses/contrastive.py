@@ -48,13 +48,22 @@ class ContrastiveLoss(nn.Module):
     def mean_over_rows(
         self, loss: RowsLoss, rows: Float[Tensor, "B d_out"], columns: Float[Tensor, "B d_out"]
     ) -> Float[Tensor, ""]:
-        """Mean over this rank's rows of `loss(rows, all columns, column of each row's partner)`, a sum."""
-        everybody = all_gather(columns)
-        partner = torch.arange(len(rows), device=rows.device) + rank() * len(rows)
+        """Mean over this rank's rows of a loss that sums over rows.
+
+        Args:
+            loss: called with (rows [b, d_out], columns of all ranks [B * ranks, d_out], labels [b]); `labels[i]` is the
+                column of the pair that row i belongs to. With `chunk_size` it gets that many rows at a time.
+            rows: features of one modality on this rank.
+            columns: features of the other modality on this rank.
+        """
+        all_columns = all_gather(columns)
+        labels = torch.arange(len(rows), device=rows.device) + rank() * len(rows)
         if self.chunk_size is None or self.chunk_size >= len(rows):
-            return loss(rows, everybody, partner) / len(rows)
-        chunks = zip(rows.split(self.chunk_size), partner.split(self.chunk_size), strict=True)
-        return torch.stack([recomputed(loss, r, everybody, p) for r, p in chunks]).sum() / len(rows)
+            return loss(rows, all_columns, labels) / len(rows)
+        sums = []
+        for some_rows, some_labels in zip(rows.split(self.chunk_size), labels.split(self.chunk_size), strict=True):
+            sums.append(recomputed(loss, some_rows, all_columns, some_labels))
+        return torch.stack(sums).sum() / len(rows)
 
 
 class SoftmaxContrastive(ContrastiveLoss):
@@ -64,22 +73,24 @@ class SoftmaxContrastive(ContrastiveLoss):
         self, image: Float[Tensor, "B d_out"], text: Float[Tensor, "B d_out"], logit_scale: Float[Tensor, ""]
     ) -> Float[Tensor, ""]:
         def loss(
-            rows: Float[Tensor, "b d_out"], columns: Float[Tensor, "BW d_out"], partner: Int[Tensor, "b"]
+            rows: Float[Tensor, "b d_out"], columns: Float[Tensor, "BW d_out"], labels: Int[Tensor, "b"]
         ) -> Tensor:
-            return F.cross_entropy(logit_scale * rows @ columns.T, partner, reduction="sum")
+            logits = logit_scale * rows @ columns.T  # b, BW
+            return F.cross_entropy(logits, labels, reduction="sum")
 
         image_to_text = self.mean_over_rows(loss, image, text)
-        return 0.5 * (image_to_text + self.mean_over_rows(loss, text, image))
+        text_to_image = self.mean_over_rows(loss, text, image)
+        return 0.5 * (image_to_text + text_to_image)
 
 
 class SigmoidContrastive(ContrastiveLoss):
-    """SigLIP (arXiv 2303.15343): every pair of the global batch is a yes-or-no question of its own.
+    """SigLIP (arXiv 2303.15343): a binary loss on every image-text combination of the global batch.
 
-    -ln sigmoid(z (t cos + b)) with z = 1 for partners and -1 otherwise, summed over texts, mean over images. t is the
-    model's temperature factor (`model.init_logit_scale: 10` as in the paper), b is learned here and not decayed.
+    -ln sigmoid(z (t cos + b)) with z = 1 for positives and -1 for negatives, summed over texts, mean over images. t is
+    the model's temperature factor (`model.init_logit_scale: 10` as in the paper), b is learned here and not decayed.
 
     Args:
-        init_bias: b at the start; -10 says no to everybody, as nearly all pairs deserve.
+        init_bias: b at the start; -10 starts every combination as a negative, as nearly all are.
         chunk_size: see `ContrastiveLoss`.
     """
 
@@ -91,10 +102,11 @@ class SigmoidContrastive(ContrastiveLoss):
         self, image: Float[Tensor, "B d_out"], text: Float[Tensor, "B d_out"], logit_scale: Float[Tensor, ""]
     ) -> Float[Tensor, ""]:
         def loss(
-            rows: Float[Tensor, "b d_out"], columns: Float[Tensor, "BW d_out"], partner: Int[Tensor, "b"]
+            rows: Float[Tensor, "b d_out"], columns: Float[Tensor, "BW d_out"], labels: Int[Tensor, "b"]
         ) -> Tensor:
-            logits = logit_scale * rows @ columns.T + self.bias.to(rows.dtype)
-            answer = torch.full_like(logits, -1).scatter_(1, partner[:, None], 1.0)
-            return -F.logsigmoid(answer * logits).sum()
+            logits = logit_scale * rows @ columns.T + self.bias.to(rows.dtype)  # b, BW
+            sign = torch.full_like(logits, -1)  # 1 for positives, -1 for negatives
+            sign = sign.scatter_(1, labels[:, None], 1.0)
+            return -F.logsigmoid(sign * logits).sum()
 
         return self.mean_over_rows(loss, image, text)

@@ -1,4 +1,4 @@
-"""What every model offers: features of pictures and of texts in one joint space, and a temperature."""
+"""What every model offers: features of images and of texts in one joint space, and a temperature."""
 
 import math
 
@@ -13,7 +13,7 @@ from limoe.types import ModelOutput, RouterOutput
 
 
 class DualEncoder(nn.Module):
-    """Trunk, head, unit length; each for pictures and for texts.
+    """Trunk, head, unit length; each for images and for texts.
 
     Subclasses define `forward`, `image_trunk` and `text_trunk`, and call `add_heads` when their trunks are built. Those
     with transformer blocks or trained weights to start from say so in `transformer_blocks` and `load_starting_weights`.

@@ -43,7 +43,7 @@ class TowerEncoder(Encoder):
 
 
 class ImageEncoder(TowerEncoder):
-    """Pictures to mean tokens [B, D]; sparse layers route image tokens alone.
+    """Images to mean tokens [B, D]; sparse layers route image tokens alone.
 
     Args:
         image_size: side of the square input, pixels.

@@ -17,9 +17,9 @@ from limoe.types import RouterOutput
 
 
 class TimmEncoder(Encoder):
-    """Pictures to pooled features [B, D] of `timm.create_model(name, num_classes=0)`.
+    """Images to pooled features [B, D] of `timm.create_model(name, num_classes=0)`.
 
-    Pictures come in [-1, 1], as limoe's transforms make them; here they are brought to the mean and standard deviation
+    Images come in [-1, 1], as limoe's transforms make them; here they are brought to the mean and standard deviation
     of the model's own `pretrained_cfg`. The classifier of the weights is left out.
 
     Built with random weights. `load_starting_weights` brings in those to start from; whoever trains calls it, so that
@@ -33,7 +33,7 @@ class TimmEncoder(Encoder):
         weights: a local file with them (.safetensors, .pth, .bin).
         pool: timm's `global_pool`: "avg", "token", "map", ...; None = the model's own.
         locked: no gradient, and in evaluation mode whatever happens around it.
-        cache_dir: of a locked model a folder for the features of pictures seen before, see `FeatureCache`. Pays where
+        cache_dir: of a locked model a folder for the features of images seen before, see `FeatureCache`. Pays where
             the model costs more than reading pixels on the CPU, and where the same pixels come again.
         settings: further arguments of `timm.create_model`, such as `img_size` for a transformer.
 
@@ -64,13 +64,21 @@ class TimmEncoder(Encoder):
         require_argument(cache_dir is None or locked, "cache_dir", "null unless locked", cache_dir)
         known = timm.is_model(name)
         require_argument(known, "name", f"a model of timm {timm.__version__}, see timm.list_models()", name)
-        self.image_size, self.name, self.locked = image_size, name, locked
-        self.pretrained, self.weights = pretrained, weights
-        self.cache_dir, self._cache = cache_dir, None
-        self._arguments = {**(settings or {}), **({} if pool is None else {"global_pool": pool})}
+        self.image_size = image_size
+        self.name = name
+        self.locked = locked
+        self.pretrained = pretrained
+        self.weights = weights
+        self.cache_dir = cache_dir
+        self._cache = None
+        self._arguments = dict(settings or {})
+        if pool is not None:
+            self._arguments["global_pool"] = pool
         self.backbone = self._build()
         self.width: int = self.backbone.num_features
-        mean, std = (torch.tensor(self.backbone.pretrained_cfg[key])[:, None, None] for key in ("mean", "std"))
+        # [3, 1, 1] from [-1, 1] to the mean and deviation of the model's own training
+        mean = torch.tensor(self.backbone.pretrained_cfg["mean"])[:, None, None]
+        std = torch.tensor(self.backbone.pretrained_cfg["std"])[:, None, None]
         self.register_buffer("scale", 0.5 / std, persistent=False)
         self.register_buffer("shift", (0.5 - mean) / std, persistent=False)
         self.backbone.register_load_state_dict_post_hook(self._forget)
@@ -115,7 +123,7 @@ class TimmEncoder(Encoder):
         with torch.no_grad():
             if self.cache_dir is None or images.is_meta:
                 return self._encode(images), {}
-            if self._cache is None:  # now, since weights may come after the model was built
+            if self._cache is None:  # made here, since weights may come after the model was built
                 self._cache = FeatureCache(Path(self.cache_dir), self.backbone)
             return self._cache(images, self._encode), {}
 

@@ -15,7 +15,7 @@ def rank() -> int:
 
 
 class _AllGather(torch.autograd.Function):
-    """Concatenate over ranks; the backward sums what every rank says about this rank's rows."""
+    """Concatenation over ranks; the backward sums the gradients that all ranks have for this rank's rows."""
 
     @staticmethod
     def forward(ctx, x: Tensor) -> Tensor:

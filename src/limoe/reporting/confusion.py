@@ -1,4 +1,4 @@
-"""Which classes are taken for which: a picture, and a table with one row per class."""
+"""Which classes are taken for which: an image, and a table with one row per class."""
 
 import csv
 from pathlib import Path
@@ -13,31 +13,31 @@ from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from limoe.evaluation.metrics import Answers
 
-MAX_CLASSES = 250  # with more of them the picture shows ...
+MAX_CLASSES = 250  # with more of them the image shows ...
 _MOST_MISTAKEN = 100  # ... those that take part in the most mistakes
 _NUMBERED = 20  # classes up to which every cell has its number
-_CELL = 0.13  # side of a cell of a large picture, inches
+_CELL = 0.13  # side of a cell of a large image, inches
 _DPI = 100
 
 
 def confusion_matrix(answers: Answers) -> Int64[np.ndarray, "classes classes"]:
-    """Pictures by class (row) and by the class they were taken for (column)."""
+    """Images by class (row) and by the class they were taken for (column)."""
     return multiclass_confusion_matrix(answers.predicted, answers.labels, len(answers.class_names)).numpy()
 
 
 def save_classes(answers: Answers, path: Path) -> None:
-    """One row per class: its pictures, how many were right, and what the others were taken for most often."""
+    """One row per class: its images, how many were right, and what the others were taken for most often."""
     matrix = confusion_matrix(answers)
     with path.open("w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file)
-        rows.writerow(["class", "name", "pictures", "right", "accuracy", "most_taken_for", "times"])
+        rows.writerow(["class", "name", "images", "right", "accuracy", "most_taken_for", "times"])
         for number, name in enumerate(answers.class_names):
-            pictures, right = int(matrix[number].sum()), int(matrix[number, number])
+            images, right = int(matrix[number].sum()), int(matrix[number, number])
             wrong = matrix[number].copy()
             wrong[number] = 0
             worst = int(wrong.argmax())
             taken_for = [answers.class_names[worst], int(wrong[worst])] if wrong[worst] else ["", 0]
-            rows.writerow([number, name, pictures, right, f"{right / pictures:.4f}" if pictures else "", *taken_for])
+            rows.writerow([number, name, images, right, f"{right / images:.4f}" if images else "", *taken_for])
 
 
 def save_confusion(answers: Answers, path: Path, *, title: str) -> None:
@@ -53,7 +53,7 @@ def save_confusion(answers: Answers, path: Path, *, title: str) -> None:
 
 
 def shown_classes(matrix: Int64[np.ndarray, "classes classes"]) -> Int64[np.ndarray, "shown"]:
-    """Classes that have pictures or are predicted, in the order of the task; of many those with the most mistakes."""
+    """Classes that have images or are predicted, in the order of the task; of many those with the most mistakes."""
     occurring = np.flatnonzero(matrix.sum(0) + matrix.sum(1))
     if len(occurring) <= MAX_CLASSES:
         return occurring
@@ -71,7 +71,7 @@ def _draw(shares: Float64[np.ndarray, "shown shown"], names: list[str], *, title
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     axes.set_title(title, loc="left", fontweight="bold")
     axes.set_xlabel("taken for")
-    axes.set_ylabel("class (pictures)")
+    axes.set_ylabel("class (images)")
     axes.set_xticks(range(size), [name.rpartition(" (")[0] for name in names], rotation=90, fontsize=font)
     axes.set_yticks(range(size), names, fontsize=font)
     axes.tick_params(length=0)

@@ -13,13 +13,13 @@ _OF_PARAMETERS = ("", "k", "M", "B", "T")
 
 def cost_tables(info: dict[str, Any], *, title: str) -> RenderableType:
     """Everything of `info`, one small table per question."""
-    twins = {"dense twin": info.get("dense_twin"), "two-tower twin": info.get("two_tower_twin")}
-    seats = info["capacity"]
+    baselines = {"dense baseline": info.get("dense_baseline"), "two-tower baseline": info.get("two_tower_baseline")}
+    slots = info["capacity"]
     text = template("reporting/costs.md.j2", parameters=parameters, number=number, gib=gib).render(
         title=title,
         info=info,
-        twins={name: twin for name, twin in twins.items() if twin is not None},
-        seats=seats.get("towers", {seats.get("tokens"): seats}),
+        baselines={name: baseline for name, baseline in baselines.items() if baseline is not None},
+        slots=slots.get("towers", {slots.get("tokens"): slots}),
     )
     return Markdown(text)
 

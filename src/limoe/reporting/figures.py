@@ -11,11 +11,11 @@ from limoe.runs.folder import Curve, Health, RunFolder
 from limoe.types import MODALITIES
 
 _LOSSES = ("train/loss", "train/contrastive", "val/loss")
-_DIRECTIONS = {"i2t": "text found by picture", "t2i": "picture found by text"}
+_DIRECTIONS = {"i2t": "text found by image", "t2i": "image found by text"}
 
 
 @dataclass(frozen=True)
-class Picture:
+class Figure:
     """A figure for the page: a data URI, and the words for those who can't see it; a page may show one `axis` alone."""
 
     source: str
@@ -23,28 +23,28 @@ class Picture:
     axis: str = ""
 
 
-def learning_figures(run: RunFolder) -> list[Picture]:
+def learning_figures(run: RunFolder) -> list[Figure]:
     """Losses, then per evaluation task zero-shot accuracy and recall."""
-    pictures = _curves(run, {key: key for key in _LOSSES}, alt="Loss over training steps", title="Loss", y_label="nats")
+    images = _curves(run, {key: key for key in _LOSSES}, alt="Loss over training steps", title="Loss", y_label="nats")
     tasks = sorted({key.split("/")[1] for key in run.curves if key.startswith("val/") and key.count("/") == 2})
     for task in tasks:
         title = f"Zero-shot accuracy, {task}"
         names = {f"val/{task}/zeroshot_{name}": name.replace("_", " ") for name in ("top1", "top5", "class_mean")}
-        look = {"y_label": "share of pictures", "percent": True, "reference": _chance(run, names, 0)}
-        pictures += _curves(run, names, alt=f"{title}, over training steps", title=title, **look)
+        look = {"y_label": "share of images", "percent": True, "reference": _chance(run, names, 0)}
+        images += _curves(run, names, alt=f"{title}, over training steps", title=title, **look)
     for task in tasks:
         for way, words in _DIRECTIONS.items():
             names = {f"val/{task}/{way}_r{k}": f"R@{k}" for k in (1, 5, 10)}
             look = {"y_label": "share of queries", "percent": True, "reference": _chance(run, names, -1)}
             alt = f"Recall, {words}, {task}, over training steps"
-            pictures += _curves(run, names, alt=alt, title=f"{words.capitalize()}, {task}", **look)
-    return pictures
+            images += _curves(run, names, alt=alt, title=f"{words.capitalize()}, {task}", **look)
+    return images
 
 
-def share_figures(run: RunFolder) -> list[Picture]:
+def share_figures(run: RunFolder) -> list[Figure]:
     """Per layer, at the last logged step: how each modality spreads over the experts, and whom each expert serves."""
     rows = {(row.layer, row.modality): row for row in last_health(run)}
-    pictures = []
+    images = []
     for layer in sorted({layer for layer, _ in rows}):
         image, text = (rows.get((layer, modality)) for modality in MODALITIES)
         plot = share_plot(
@@ -53,33 +53,33 @@ def share_figures(run: RunFolder) -> list[Picture]:
             title=f"Layer {layer}",
             assignments=(image.assignments if image else 0, text.assignments if text else 0),
         )
-        pictures.append(Picture(plot, f"Share of image and text tokens per expert in layer {layer}"))
-    return pictures
+        images.append(Figure(plot, f"Share of image and text tokens per expert in layer {layer}"))
+    return images
 
 
-def router_figures(run: RunFolder) -> list[Picture]:
+def router_figures(run: RunFolder) -> list[Figure]:
     """Success rate and both entropies over time, a figure per modality with a line per layer."""
     uniform = math.log(max([2, *(len(row.load) for row in run.health)]))
     entropy: dict[str, Any] = {"y_label": "nats", "y_max": 1.05 * uniform, "reference": ("uniform", uniform)}
     return [
-        *_by_modality(run.health, "success rate", y_label="share with a seat", percent=True, y_max=1.02),
+        *_by_modality(run.health, "success rate", y_label="share with a slot", percent=True, y_max=1.02),
         *_by_modality(run.health, "local entropy", **entropy),
         *_by_modality(run.health, "global entropy", **entropy),
     ]
 
 
-def aux_figures(run: RunFolder) -> list[Picture]:
+def aux_figures(run: RunFolder) -> list[Figure]:
     """What the auxiliary losses say about balance and who moves the routers, then each one's raw value."""
     normalised, shares, raw = (_below(run, f"train/{name}/") for name in ("aux_normalised", "grad_share", "aux"))
     alt = "Normalised auxiliary losses over training steps; 1 is balanced"
     look: dict[str, Any] = {"y_label": "1 = balanced", "reference": ("balanced", 1.0)}
-    pictures = _curves(run, normalised, alt=alt, title="Normalised", **look)
+    images = _curves(run, normalised, alt=alt, title="Normalised", **look)
     alt = "Share of each loss in the routers' gradient over training steps"
     look = {"y_label": "share of norms", "percent": True}
-    pictures += _curves(run, shares, alt=alt, title="Share of the routers' gradient", **look)
+    images += _curves(run, shares, alt=alt, title="Share of the routers' gradient", **look)
     for key, name in raw.items():
-        pictures += _curves(run, {key: name}, alt=f"{key} over training steps", title=name, y_label="raw value")
-    return pictures
+        images += _curves(run, {key: name}, alt=f"{key} over training steps", title=name, y_label="raw value")
+    return images
 
 
 def _below(run: RunFolder, prefix: str) -> dict[str, str]:
@@ -93,14 +93,14 @@ def _chance(run: RunFolder, names: Mapping[str, str], which: int) -> tuple[str, 
     return (f"chance ({label})", run.chance[key]) if key in run.chance else None
 
 
-def _curves(run: RunFolder, names: Mapping[str, str], *, alt: str, **look: Any) -> list[Picture]:
+def _curves(run: RunFolder, names: Mapping[str, str], *, alt: str, **look: Any) -> list[Figure]:
     """One figure of the curves that exist, or none; `names` maps metrics to their labels."""
     lines = [
         _line(label, run.curves[key], COLORS[i % len(COLORS)], style="--" if key.endswith("class_mean") else "-")
         for i, (key, label) in enumerate(names.items())
         if key in run.curves
     ]
-    return [Picture(lines_plot(lines, **look), alt)] if lines else []
+    return [Figure(lines_plot(lines, **look), alt)] if lines else []
 
 
 def _line(label: str, curve: Curve, color: str, *, style: str = "-") -> Line:
@@ -108,9 +108,9 @@ def _line(label: str, curve: Curve, color: str, *, style: str = "-") -> Line:
     return Line(label, steps, values, color, style)
 
 
-def _by_modality(health: Sequence[Health], quantity: str, **look: Any) -> list[Picture]:
+def _by_modality(health: Sequence[Health], quantity: str, **look: Any) -> list[Figure]:
     """One figure per modality that has entries. Entropies are in nats, success rates shares of assignments."""
-    pictures = []
+    images = []
     for modality in MODALITIES:
         layers = sorted({row.layer for row in health if row.modality == modality})
         lines = []
@@ -121,5 +121,5 @@ def _by_modality(health: Sequence[Health], quantity: str, **look: Any) -> list[P
         if lines:
             title = quantity.capitalize()
             plot = lines_plot(lines, title=f"{title}, {modality}", **look)
-            pictures.append(Picture(plot, f"{title} of {modality} tokens per layer over training steps"))
-    return pictures
+            images.append(Figure(plot, f"{title} of {modality} tokens per layer over training steps"))
+    return images

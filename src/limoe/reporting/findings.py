@@ -65,7 +65,7 @@ def natural(key: str) -> list[tuple[int, str]]:
 
 
 def headline(run: RunFolder) -> str:
-    """One sentence: how the run ended, and zero-shot accuracy on held-out pictures beside chance."""
+    """One sentence: how the run ended, and zero-shot accuracy on held-out images beside chance."""
     status = _STATUS.get(str(run.record.get("status")), "Status unknown")
     took = duration(run.record.get("seconds"))
     start = f"{status} after {took}" if took else status
@@ -75,7 +75,7 @@ def headline(run: RunFolder) -> str:
     if not key:
         return f"{start}. No zero-shot accuracy was measured."
     value, chance = run.metrics[key], run.chance.get(key)
-    found = f"{start}. Zero-shot accuracy on the held-out pictures of {key.split('/')[1]}: {number(key, value)}"
+    found = f"{start}. Zero-shot accuracy on the held-out images of {key.split('/')[1]}: {number(key, value)}"
     if chance is None:
         return f"{found} (top-1; chance unknown)."
     times = factor(value, chance)

@@ -15,7 +15,7 @@ from limoe.reporting.templates import template
 from limoe.runs.folder import RunFolder, read_run
 from limoe.runs.layout import REPORT, SAMPLES
 
-_SIDE = 160  # pixels of the longer side of a test picture
+_SIDE = 160  # pixels of the longer side of a test image
 _FACTS = ("command", "overrides", "seed", "git_commit", "config_hash", "started")
 
 
@@ -33,7 +33,7 @@ def build(run_dir: Path, *, out: Path | None = None) -> Path:
 def render(run: RunFolder) -> str:
     """The page as text. Everything from the run is escaped, and the page forbids itself scripts and addresses."""
     others = {key: value for key, value in run.metrics.items() if key not in run.results}
-    pictures = [_picture(run, sample.image) for sample in run.samples]  # first: it may add to run.problems
+    images = [_image(run, sample.image) for sample in run.samples]  # first: it may add to run.problems
     return template("reporting/report.html.j2").render(
         run=run,
         name=run.path.resolve().name,
@@ -47,7 +47,7 @@ def render(run: RunFolder) -> str:
         health=health_sheet(last_health(run)),
         router_curves=figures.router_figures(run),
         aux=figures.aux_figures(run),
-        cards=list(zip(run.samples, pictures, strict=True)),
+        cards=list(zip(run.samples, images, strict=True)),
         right=sum(sample.right for sample in run.samples),
         facts=list(_facts(run)),
     )
@@ -65,13 +65,13 @@ def _facts(run: RunFolder) -> Iterator[tuple[str, str]]:
         yield "versions", yaml.safe_dump(versions, default_flow_style=False).strip()
 
 
-def _picture(run: RunFolder, name: str) -> str | None:
+def _image(run: RunFolder, name: str) -> str | None:
     """A data URI, None if it can't be read. Decoded and encoded again: nothing but pixels gets into the page."""
     try:
         with Image.open(run.path / SAMPLES / name) as opened:
-            picture = opened.convert("RGB")
-        picture.thumbnail((_SIDE, _SIDE))
+            image = opened.convert("RGB")
+        image.thumbnail((_SIDE, _SIDE))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         run.problems.append(f"{SAMPLES}/{name}: {error}")
         return None
-    return image_uri(picture, kind="png", optimize=True)
+    return image_uri(image, kind="png", optimize=True)

@@ -1,1 +1,1 @@
-"""Who computes a token: routers, the order in which tokens sit down, and the way to an expert and back."""
+"""Routers: which experts compute a token, which tokens get a slot, and how tokens travel there and back."""

@@ -1,4 +1,4 @@
-"""Balance without a loss: a bias per expert that only the choice sees (DeepSeek, arXiv 2408.15664)."""
+"""Load balancing without a loss: a bias per expert that selects and does not weigh (DeepSeek, arXiv 2408.15664)."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -55,17 +55,21 @@ class BiasBalance(StepUpdated):
         return cls(num_experts, **settings)
 
     def forward(self, gates: Float[Tensor, "T E"], modality: Int[Tensor, "T"]) -> Float[Tensor, "T E"]:
-        """What the tokens select by. No gradient: the choice has none."""
-        bias = self.bias.to(gates.dtype)
-        return gates.detach() + (bias[modality] if self.per_modality else bias)
+        """The scores that tokens select by; without gradient, since a choice has none."""
+        bias = self.bias.to(gates.dtype)  # M, E
+        if self.per_modality:
+            bias = bias[modality]  # T, E
+        return gates.detach() + bias
 
     @torch.no_grad()
     def count(self, expert_index: Int[Tensor, "T K"], *, modality: Int[Tensor, "T"], valid: Bool[Tensor, "T"]) -> None:
-        """Remember one batch of assignments."""
+        """Add the assignments of one batch to the counts."""
         if not self.counting:
             return
+        # [T, K] the cell of the counts [M, E], seen as a flat list, to which each assignment adds 1 (padding: 0)
         row = modality if self.per_modality else torch.zeros_like(modality)
-        cell = row[:, None] * self.counts.shape[1] + expert_index
+        num_experts = self.counts.shape[1]
+        cell = row[:, None] * num_experts + expert_index
         number = valid.long()[:, None].expand_as(cell)
         self.counts.view(-1).scatter_add_(0, cell.reshape(-1), number.reshape(-1))
 
@@ -77,6 +81,7 @@ class BiasBalance(StepUpdated):
         if self.rule == "sign":
             step = excess.sign()
         else:
-            step = excess / counts.std(-1, unbiased=False, keepdim=True).clamp_min(torch.finfo(counts.dtype).tiny)
+            deviation = counts.std(-1, unbiased=False, keepdim=True)
+            step = excess / deviation.clamp_min(torch.finfo(counts.dtype).tiny)  # 0 where all counts are equal
         self.bias -= (self.rate * step).to(self.bias.dtype)
         self.counts.zero_()

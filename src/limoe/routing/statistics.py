@@ -1,4 +1,4 @@
-"""What happened in a router, in numbers a person can judge; padding never counts."""
+"""Routing statistics per layer and modality, as functions of sums; padding never counts."""
 
 import math
 from collections.abc import Mapping
@@ -13,16 +13,17 @@ from limoe.types import MODALITIES, RouterOutput
 
 QUANTILES = (0.05, 0.5, 0.95)  # of the top gate
 GATE_STEPS = 1024  # to which these are rounded: gates are counted by step, since counts of ranks add up
-OWN_MAJORITY, OWN_SHARE = 0.5, 0.01  # see `own_experts`
+OWN_MAJORITY = 0.5  # see `own_experts`, as the next
+OWN_SHARE = 0.01
 
 
 class ModalityStatistics(NamedTuple):
     """Routing of one modality in one layer. Where it is absent the counts are 0 (dead experts E) and the rest NaN.
 
-    `assignments`: tokens times K. `success_rate`: share of them that got a seat (the paper's health indicator).
+    `assignments`: tokens times K. `success_rate`: share of them that got a slot (the paper's health indicator).
     `load`: their share per expert before drops, sums to 1. `kept_load`: what is left of it after drops, sums to the
     success rate. `load_cv`: standard deviation / mean of `load` over experts. `top_share`: share of the tokens that
-    chose the most chosen one. `dead_experts`: experts that nobody of this modality chose. `own_experts`: experts with
+    chose the most chosen one. `dead_experts`: experts that no token of this modality chose. `own_experts`: experts with
     more than 1 % of the modality's assignments that get more than half of theirs from it, before drops (for text the
     paper's "text experts"; the limits are ours). `local_entropy`: mean entropy of a token's clean gates, in nats.
     `global_entropy`: entropy H of the mean clean gate, in nats. `effective_experts`: exp(H), from 1 to E. `top_gate`:
@@ -60,7 +61,8 @@ def routing_sums(routed: RouterOutput) -> Float64[Tensor, "2 F"]:
     """
     top_gate = routed.gates.amax(-1)
     step = torch.where(top_gate.isnan(), GATE_STEPS + 1, (top_gate * GATE_STEPS).round()).long()
-    entropies, clean_gates = entropy(routed.log_probs).double(), routed.log_probs.exp().double()
+    entropies = entropy(routed.log_probs).double()
+    clean_gates = routed.log_probs.exp().double()
     rows = []
     for modality in range(len(MODALITIES)):
         weight = routed.weight_of(modality).double()
@@ -86,7 +88,7 @@ def statistics(sums: Float64[Tensor, "2 F"], modality: int, *, num_experts: int)
     """Of one layer, from its `routing_sums`."""
     parts = sums.split(_sizes(num_experts), dim=1)
     count, entropies, chosen, kept, gates, top_gates = (part[modality] for part in parts)
-    everybody = parts[2].sum(0)
+    chosen_by_all = parts[2].sum(0)  # E, over both modalities
     assignments = chosen.sum()
     load = chosen / assignments
     global_entropy = entropy((gates / count).log())
@@ -98,7 +100,7 @@ def statistics(sums: Float64[Tensor, "2 F"], modality: int, *, num_experts: int)
         load_cv=load.std(unbiased=False) / load.mean(),
         top_share=chosen.max() / count[0],
         dead_experts=(chosen == 0).sum(),
-        own_experts=((chosen > OWN_MAJORITY * everybody) & (load > OWN_SHARE)).sum(),
+        own_experts=((chosen > OWN_MAJORITY * chosen_by_all) & (load > OWN_SHARE)).sum(),
         local_entropy=(entropies / count)[0],
         global_entropy=global_entropy,
         effective_experts=global_entropy.exp(),
@@ -131,7 +133,8 @@ class RoutingSums(Metric):
         self.add_state("sums", torch.zeros(shape, dtype=torch.float64), dist_reduce_fx="sum")
 
     def update(self, routing: Mapping[int, RouterOutput]) -> None:
-        self.sums += torch.cat([routing_sums(routing[layer]) for layer in self.sizes], dim=1)
+        of_layers = [routing_sums(routing[layer]) for layer in self.sizes]
+        self.sums += torch.cat(of_layers, dim=1)
 
     def compute(self) -> dict[int, Tensor]:
         layers = self.sums.split(list(self.sizes.values()), dim=1)
@@ -148,6 +151,9 @@ def _quantiles(counts: Float64[Tensor, "steps"]) -> Float64[Tensor, "3"]:
     total = counts.sum()
     gates = torch.arange(len(counts), dtype=counts.dtype, device=counts.device) / GATE_STEPS
     gates[-1] = math.nan
-    place = (counts.new_tensor(QUANTILES) * (total - 1)).round()
-    found = gates[torch.searchsorted(counts.cumsum(0), place, right=True).clamp_max(len(gates) - 1)]
+
+    # the rank of each quantile among the sorted tokens, then the step in which that token lies
+    rank = (counts.new_tensor(QUANTILES) * (total - 1)).round()
+    step = torch.searchsorted(counts.cumsum(0), rank, right=True)
+    found = gates[step.clamp_max(len(gates) - 1)]
     return found.where(total > 0, math.nan)

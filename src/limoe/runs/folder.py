@@ -55,7 +55,7 @@ class Health:
 
 @dataclass(frozen=True)
 class Sample:
-    """A test picture (a file name inside `samples/`), its class, and the likeliest captions with probabilities."""
+    """A test image (a file name inside `samples/`), its class, and the likeliest captions with probabilities."""
 
     image: str
     truth: str
@@ -228,7 +228,7 @@ def _is_dense(config: str) -> bool:
 
 
 def _read_samples(run: RunFolder) -> None:
-    content = _json(run, SAMPLE_LIST, consequence="there are no pictures to show")
+    content = _json(run, SAMPLE_LIST, consequence="there are no images to show")
     run.sample_task = str(content.get("task", ""))
     items = content.get("items", [])
     for item in items if isinstance(items, list) else []:

@@ -108,7 +108,7 @@ class Stopped(Exception):
     """The command was interrupted: trainings save and end, and their points are queued again."""
 
 
-class Command:
+class Worker:
     """One command that trains points of `study`; others may train some at the same time. `say` sees ended trials."""
 
     def __init__(

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from limoe.reporting.figures import Picture
+from limoe.reporting.figures import Figure
 from limoe.reporting.findings import SHARE
 from limoe.reporting.plots import COLORS, Line, lines_plot, thinned
 from limoe.runs.folder import Curve
@@ -39,7 +39,7 @@ AXES = {
 
 def metric_figures(
     study: Study, rows: Sequence[Row], costs: Sequence[Cost], *, metrics: Sequence[Metric]
-) -> list[Picture]:
+) -> list[Figure]:
     """One figure for each horizontal axis that is known and each metric, in this order."""
     figures = []
     for name, axis in AXES.items():
@@ -54,7 +54,7 @@ def metric_figures(
     return figures
 
 
-def health_figures(study: Study, rows: Sequence[Row]) -> list[Picture]:
+def health_figures(study: Study, rows: Sequence[Row]) -> list[Figure]:
     """Success rate of both modalities over steps, mean over layers."""
     metrics = [Metric(f"router/{name}/success_rate", f"success rate of {name}") for name in MODALITIES]
     same = dict.fromkeys(study.variants, 1.0)
@@ -73,7 +73,7 @@ def _unit(units: Mapping[str, float], *, longest: float) -> str:
 
 def _figure(
     study: Study, rows: Sequence[Row], metric: Metric, label: str, scale: Mapping[str, float], *, axis: str = ""
-) -> Picture | None:
+) -> Figure | None:
     lines = []
     for number, variant in enumerate(study.variants):
         curves = _curves(rows, variant, metric.key)
@@ -84,7 +84,7 @@ def _figure(
         return None
     percent = bool(SHARE.search(metric.key))
     plot = lines_plot(lines, title=metric.name, x_label=label, y_label="share" if percent else "value", percent=percent)
-    return Picture(plot, f"{metric.name} against {label}, mean and range over seeds for each variant", axis)
+    return Figure(plot, f"{metric.name} against {label}, mean and range over seeds for each variant", axis)
 
 
 def _curves(rows: Sequence[Row], variant: str, key: str) -> list[Curve]:

@@ -12,12 +12,12 @@ from tqdm import tqdm
 
 from limoe.config.overrides import override_key
 from limoe.config.trees import leaves, mapped
+from limoe.studies.baselines import published
 from limoe.studies.metrics import chosen_metrics
 from limoe.studies.plan import Plan
 from limoe.studies.results import Row
 from limoe.studies.run_set import read_row
 from limoe.studies.study import Study
-from limoe.studies.twins import published
 
 _SHOWN = 2  # differences in a name; the others are counted
 

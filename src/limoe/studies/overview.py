@@ -1,4 +1,4 @@
-"""The answer of a study as one picture, for its page and for a README: a row per variant, every seed a dot."""
+"""The answer of a study as one image, for its page and for a README: a row per variant, every seed a dot."""
 
 import math
 import textwrap

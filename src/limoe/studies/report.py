@@ -1,4 +1,4 @@
-"""What a study found: rows, tables, a picture and one self-contained page, written after every sweep."""
+"""What a study found: rows, tables, an image and one self-contained page, written after every sweep."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -28,7 +28,7 @@ from limoe.studies.sweep import run_sweep, status_table
 from limoe.studies.tables import compare, number_sheet, result_sheet, sentence
 from limoe.studies.trial import State
 
-PICTURE = "answer.svg"
+IMAGE = "answer.svg"
 MAIN = 5  # metrics of the main table, with curves and a column in the table of trials; others are in a table below
 MARKDOWN = "report.md"
 _TEMPLATES = {REPORT: "studies/study.html.j2", MARKDOWN: "studies/study.md.j2"}
@@ -71,7 +71,7 @@ def conclude(study: Study, plan: Plan, states: Sequence[State] | None, *, out: P
 
 
 def write_report(study: Study, plan: Plan, rows: list[Row], *, out: Path) -> None:
-    """Write the page as HTML and Markdown, its picture, and every table as CSV and LaTeX; say what came out.
+    """Write the page as HTML and Markdown, its image, and every table as CSV and LaTeX; say what came out.
 
     The table of rows, which `conclude` writes, stays as it is.
     """
@@ -81,7 +81,7 @@ def write_report(study: Study, plan: Plan, rows: list[Row], *, out: Path) -> Non
     write_sheet(result_sheet(study, found["lines"]), out, suffixes=[".tex"])
     for table in found["sheets"].values():
         write_sheet(table, out, suffixes=[".tex"] if table.name == "runs" else [".csv", ".tex"])
-    write_text(out / PICTURE, found["picture"])
+    write_text(out / IMAGE, found["image"])
     for name in _TEMPLATES:
         write_text(out / name, render(found, name))
     print(found["answer"])
@@ -115,7 +115,7 @@ def contents(study: Study, plan: Plan, rows: Sequence[Row], *, costs: Sequence[C
         "results": [result_sheet(study, lines, slice(0, MAIN)), result_sheet(study, lines, slice(MAIN, None))],
         "sheets": {table.name: table for table in tables},
         "answer": sentence(study, lines),
-        "picture": answer_plot(study, rows, chance=chance),
+        "image": answer_plot(study, rows, chance=chance),
         "finished": sum(row.state.finished for row in rows),
         "successful": sum(row.successful for row in rows),
         "chance": [(m.name, number(m.key, chance[m.key])) for m in study.metrics[:MAIN] if m.key in chance],

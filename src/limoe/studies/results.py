@@ -19,7 +19,7 @@ from limoe.types import MODALITIES
 RUNS = "runs.csv"
 _FIXED = ("variant", "seed", "config_hash", "commit", "status", "seconds", "error", "successful", "run", "alarms")
 _PACE, _CHANCE = "seconds_per_step", "chance/"
-_KEPT = 0.9  # share of a modality's tokens with a seat in a successful run
+_KEPT = 0.9  # share of a modality's tokens with a slot in a successful run
 
 
 @dataclass(frozen=True)
@@ -66,12 +66,12 @@ class Row:
 
     @property
     def successful(self) -> bool:
-        """Finished with finite losses, and with at least 90 % of both modalities in their seats (our rule).
+        """Finished with finite losses, and with at least 90 % of both modalities in their slots (our rule).
 
-        A dense run has no seats to lose.
+        A dense run has no slots to lose.
         """
         losses = [value for key, value in self.metrics.items() if key in ("train/loss", "val/loss")]
-        return bool(losses) and all(map(math.isfinite, losses)) and all(kept_seats(self.metrics).values())
+        return bool(losses) and all(map(math.isfinite, losses)) and all(kept_slots(self.metrics).values())
 
     @property
     def name(self) -> str:
@@ -90,8 +90,8 @@ def runs_of(trial: Path) -> list[RunFolder]:
     return [read_run(run) for run in attempts(trial) if (run / RECORD).is_file()]
 
 
-def kept_seats(metrics: Mapping[str, float]) -> dict[str, bool]:
-    """By modality whether it kept its seats to the end, mean over layers; nothing for a dense run."""
+def kept_slots(metrics: Mapping[str, float]) -> dict[str, bool]:
+    """By modality whether it kept its slots to the end, mean over layers; nothing for a dense run."""
     rates = {name: metrics.get(f"router/{name}/success_rate") for name in MODALITIES}
     return {name: rate >= _KEPT for name, rate in rates.items() if rate is not None}
 

@@ -12,7 +12,7 @@ from limoe.reporting.findings import duration, number
 from limoe.reporting.seeds import estimate
 from limoe.reporting.sheets import Entry, Sheet, sheet
 from limoe.studies.cost import Cost
-from limoe.studies.results import Row, kept_seats
+from limoe.studies.results import Row, kept_slots
 from limoe.studies.study import Metric, Study
 from limoe.studies.tables import share, values, with_interval
 from limoe.types import MODALITIES
@@ -22,7 +22,7 @@ Differences = Mapping[str, Mapping[str, tuple[Any, Any]]]
 
 def routing_sheet(study: Study, rows: Sequence[Row], configs: Mapping[str, DictConfig]) -> Sheet:
     """One row per sparse variant and modality, at the last logged step of its finished trials."""
-    columns = ["variant", "modality", "success rate", "worst layer", "effective experts", "dead experts", "kept seats"]
+    columns = ["variant", "modality", "success rate", "worst layer", "effective experts", "dead experts", "kept slots"]
     found = []
     for variant in study.variants:
         own = [row for row in rows if row.trial.variant == variant]
@@ -80,7 +80,7 @@ def _routing(variant: str, modality: str, rows: Sequence[Row], config: DictConfi
     if not rates:
         return []
     finished = [row for row in rows if row.state.finished]
-    kept = [kept_seats(row.metrics).get(modality, False) for row in finished]
+    kept = [kept_slots(row.metrics).get(modality, False) for row in finished]
     alarms = sum(row.alarms > 0 for row in finished)
     model = OmegaConf.to_container(config.get("model") or OmegaConf.create({}), resolve=True)
     experts = [value for key, value in leaves(model) if key.endswith("num_experts")]

@@ -8,25 +8,25 @@ from limoe.errors import ConfigError
 _README = """\
 # {name}
 
-    limoe {verb} {folder} dry_run=true
-    limoe {verb} {folder}
+    limoe {command} {folder} dry_run=true
+    limoe {command} {folder}
 
-What it asks and what it tries is in `{verb}.yaml`; what came out, with the report, in `results/`.
+What it asks and what it tries is in `{command}.yaml`; what came out, with the report, in `results/`.
 """
 
 
-def write_skeleton(folder: Path, *, verb: str) -> None:
-    """`<verb>.yaml`, a copy of `skeletons/<verb>.yaml`, and README.md: what `limoe <verb> new FOLDER` writes and names.
+def write_skeleton(folder: Path, *, command: str) -> None:
+    """Write `<command>.yaml`, a copy of that in `skeletons/`, and README.md for `limoe <command> new FOLDER`.
 
     Raises:
         ConfigError: the folder exists already.
     """
-    settings, readme = folder / f"{verb}.yaml", folder / "README.md"
+    settings, readme = folder / f"{command}.yaml", folder / "README.md"
     try:
         folder.mkdir(parents=True)
     except FileExistsError as error:
         raise ConfigError(f"{folder} exists already; choose another name") from error
     shutil.copyfile(Path(__file__).parent / "skeletons" / settings.name, settings)
-    readme.write_text(_README.format(name=folder.name, folder=folder, verb=verb), encoding="utf-8")
+    readme.write_text(_README.format(name=folder.name, folder=folder, command=command), encoding="utf-8")
     for path in (settings, readme):
         print(f"written: {path}")

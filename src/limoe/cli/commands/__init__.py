@@ -1,10 +1,10 @@
-"""The verbs of the command: one file each, found by listing this folder.
+"""The commands of the program `limoe`: one file each, found by listing this folder.
 
-A verb is `<verb>.py` with a docstring (its first line in the list of verbs, all of it in `limoe <verb> --help`) and
-`run(cfg: DictConfig) -> None`; its config is `configs/<verb>.yaml`. `POSITIONAL = "key"` lets one argument without `=`
-become `key=argument`; `POSITIONAL = ["key"]` lets any number become a list. `FLAGS = {"--json": "json=true"}` gives a
-verb options of its own, each short for an override. `GOES_ON = True` says that the same command, given again after an
-interrupt, goes on where it stopped.
+A command is `<command>.py` with `run(cfg: DictConfig) -> None` and a docstring, whose first line stands in the list of
+commands and all of it in `limoe <command> --help`; its config is `configs/<command>.yaml`. Constants of the module:
+`POSITIONAL = "key"` turns one argument without `=` into `key=argument`, `POSITIONAL = ["key"]` any number of them into
+a list; `FLAGS = {"--json": "json=true"}` gives a command options of its own, each short for an override;
+`GOES_ON = True` says that the same command, given again after an interrupt, continues where it stopped.
 """
 
 import ast
@@ -16,7 +16,7 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Verb:
+class Command:
     name: str
     help: str
     positional: str | list[str] | None
@@ -28,21 +28,21 @@ class Verb:
         return self.help.partition("\n")[0]
 
     def load(self) -> Callable[..., Any]:
-        """Its `run`. Imports the file, and with it whatever the verb needs."""
+        """Its `run`. Imports the file, and with it whatever the command needs."""
         return importlib.import_module(f"{__name__}.{self.name}").run
 
 
-def all_verbs() -> dict[str, Verb]:
-    """Verbs by name. Reads the files without importing them, so that listing stays fast."""
+def all_commands() -> dict[str, Command]:
+    """Commands by name. Reads the files without importing them, so that listing stays fast."""
     files = sorted(Path(__file__).parent.glob("[!_]*.py"))
     return {file.stem: _read(file) for file in files}
 
 
-def _read(file: Path) -> Verb:
+def _read(file: Path) -> Command:
     tree = ast.parse(file.read_text(encoding="utf-8"))
     assigned = {ast.unparse(node.targets[0]): node.value for node in tree.body if isinstance(node, ast.Assign)}
     positional, flags, goes_on = (
         ast.literal_eval(assigned[name]) if name in assigned else default
         for name, default in (("POSITIONAL", None), ("FLAGS", {}), ("GOES_ON", False))
     )
-    return Verb(file.stem, ast.get_docstring(tree) or "", positional, flags, goes_on)
+    return Command(file.stem, ast.get_docstring(tree) or "", positional, flags, goes_on)

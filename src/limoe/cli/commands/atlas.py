@@ -1,7 +1,7 @@
 """Show what the experts of a trained model compute: patches, words, dropped tokens and the effect of each, as a page.
 
 limoe atlas logs/emoji/runs/<run id>                           writes atlas/index.html and atlas.json there
-limoe atlas RUN eval=[emoji_identity] source=emoji_identity    the pictures of a task instead of the validation split
+limoe atlas RUN eval=[emoji_identity] source=emoji_identity    the images of a task instead of the validation split
 limoe atlas RUN knock_out=null                                 without the slow part
 limoe atlas RUN capacity_factor=0.75 slot_priority=first_come  which tokens would be dropped then
 """
@@ -14,7 +14,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 import limoe
-from limoe.atlas.finished import atlas_config, pictures_of, zero_shot_of
+from limoe.atlas.finished import atlas_config, images_of, zero_shot_of
 from limoe.atlas.folder import folder_for, write
 from limoe.atlas.page import headline, render
 from limoe.atlas.settings import settings_of
@@ -49,7 +49,7 @@ def run(cfg: DictConfig) -> None:
         run_cfg.data.module.val = None  # it need not be here
     tokenizer = run_folder / TOKENIZER
     model, data = build_trained(run_cfg, state, tokenizer=tokenizer, accelerator=cfg.accelerator)
-    pairs = data.val if cfg.source == _VALIDATION else pictures_of(run_cfg, cfg.source)
+    pairs = data.val if cfg.source == _VALIDATION else images_of(run_cfg, cfg.source)
     if pairs is None:
         raise ConfigError("source must be a task, since this run has no validation split, got 'val'")
     found = survey(model, data, pairs, task=zero_shot_of(run_cfg, cfg.knock_out), settings=settings)

@@ -1,4 +1,4 @@
-"""Compare a sparse run with its dense one-tower and two-tower twins over seeds, and write the report.
+"""Compare a sparse run with its dense one-tower and two-tower baselines over seeds, and write the report.
 
 limoe compare experiment=emoji_limoe data.root=DIR seeds=[0,1,2]
 limoe compare experiment=emoji_limoe dry_run=true
@@ -13,9 +13,9 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from limoe.config.overrides import override_key
+from limoe.studies.baselines import comparison
 from limoe.studies.plan import Plan, plan_study
 from limoe.studies.report import carry_out
-from limoe.studies.twins import comparison
 
 GOES_ON = True
 _OWN = ("seeds", "variants", "metrics", "dry_run", "report_only", "out")

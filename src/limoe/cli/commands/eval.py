@@ -4,7 +4,7 @@ limoe eval logs/train/runs/<run id>                         the run's own tasks
 limoe eval RUN eval=[emoji_identity,fashion,caltech]        others, also of datasets it was not trained on
 LIMOE_DATA_DIR=/datasets limoe eval RUN eval=[caltech]      where the datasets lie: /datasets/caltech-photos ...
 limoe eval RUN eval=[emoji_subgroup] data.root=DIR          where the run's own dataset lies
-limoe eval RUN eval_capacity_factor=1.05                    with limited seats; also says what the batch then does
+limoe eval RUN eval_capacity_factor=1.05                    with limited slots; also says what the batch then does
 """
 
 from pathlib import Path
@@ -20,7 +20,7 @@ from limoe.config.model_settings import sparse_towers
 from limoe.data.tasks.kinds import RetrievalTask, Task, ZeroShotTask
 from limoe.errors import ConfigError, require
 from limoe.evaluation.batch_dependence import batch_gap, depends_on_batch
-from limoe.evaluation.encode import Encoder
+from limoe.evaluation.encode import FeatureExtractor
 from limoe.evaluation.metrics import Classification
 from limoe.evaluation.record import evaluation_record
 from limoe.evaluation.tasks import evaluate_task
@@ -45,7 +45,7 @@ def run(cfg: DictConfig) -> None:
     run_cfg = evaluation_config(state["hyper_parameters"], cfg)
     tokenizer = checkpoint.parents[1] / TOKENIZER
     model, data = build_trained(run_cfg, state, tokenizer=tokenizer, accelerator=cfg.accelerator)
-    encoder = Encoder(model, data, batch_size=cfg.batch_size)
+    encoder = FeatureExtractor(model, data, batch_size=cfg.batch_size)
     tasks = build_tasks(run_cfg)
     about = {"path": str(checkpoint), "step": state["global_step"], "sha256": sha256(checkpoint)}
     folder = Path(cfg.paths.output_dir)
@@ -61,8 +61,10 @@ def run(cfg: DictConfig) -> None:
     print(f"results: {folder / 'results.json'}")
 
 
-def evaluate(encoder: Encoder, name: str, task: Task, *, folder: Path, about: dict[str, Any]) -> dict[str, Any]:
-    """Run one task and write what it found: JSON, and for a classification a picture and a table of its classes."""
+def evaluate(
+    encoder: FeatureExtractor, name: str, task: Task, *, folder: Path, about: dict[str, Any]
+) -> dict[str, Any]:
+    """Run one task and write what it found: JSON, and for a classification an image and a table of its classes."""
     metric = evaluate_task(encoder, task, progress=name)
     record = evaluation_record(name, task, metric) | about
     write_json(folder / f"{name}.json", record)
@@ -134,7 +136,7 @@ def _set_eval_capacity(run_cfg: DictConfig, factor: Any) -> None:
     sparse = sparse_towers(OmegaConf.to_container(run_cfg.model))  # type: ignore[arg-type]
     routers = [OmegaConf.select(run_cfg, f"{key}.router") for key in sparse]
     if not routers or any(router is None or "eval_capacity_factor" not in router for router in routers):
-        raise ConfigError("eval_capacity_factor must be run for this model: it has no routers with seats to limit")
+        raise ConfigError("eval_capacity_factor must be run for this model: it has no routers with slots to limit")
     is_number = isinstance(factor, int | float) and not isinstance(factor, bool)
     require(factor is None or is_number, "eval_capacity_factor", "a number, null or run", factor)
     for router in routers:

@@ -1,4 +1,4 @@
-"""Say what a model costs before it is trained: parameters, FLOPs, seats, memory, and its dense twin.
+"""Say what a model costs before it is trained: parameters, FLOPs, slots, memory, and its dense baseline.
 
 limoe info model=limoe_h14 data.batch_size=1024
 limoe info experiment=emoji_limoe               any config that `limoe train` takes
@@ -12,9 +12,9 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from limoe.accounting.anatomy import without_values
-from limoe.accounting.summary import summary, twin
+from limoe.accounting.summary import baseline, summary
 from limoe.config.compose import check_sizes, instantiate, plain
-from limoe.config.model_settings import dense_twin, sparse_towers, towers, two_tower_twin
+from limoe.config.model_settings import dense_baseline, sparse_towers, towers, two_tower_baseline
 from limoe.reporting.costs import cost_tables
 
 FLAGS = {"--json": "json=true"}
@@ -52,11 +52,12 @@ def model_info(cfg: DictConfig) -> dict[str, Any]:
         ),
     }
     is_one_tower = set(towers(model)) == {"model"}
-    dense = dense_twin(model) if sparse_towers(model) else None
-    two_tower = two_tower_twin(model) if is_one_tower else None
-    twins = {"dense_twin": dense, "two_tower_twin": two_tower}
+    dense = dense_baseline(model) if sparse_towers(model) else None
+    two_tower = two_tower_baseline(model) if is_one_tower else None
+    baselines = {"dense_baseline": dense, "two_tower_baseline": two_tower}
     return info | {
-        name: other and twin(_build(OmegaConf.create(other)), info, pairs=pairs) for name, other in twins.items()
+        name: other and baseline(_build(OmegaConf.create(other)), info, pairs=pairs)
+        for name, other in baselines.items()
     }
 
 

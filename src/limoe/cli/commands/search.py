@@ -18,7 +18,7 @@ from omegaconf import DictConfig
 from limoe.config.compose import experiment_dir
 from limoe.errors import require
 from limoe.reporting.findings import duration
-from limoe.search.points import Command, FrozenTrial, TrialState, opened, tries
+from limoe.search.points import FrozenTrial, TrialState, Worker, opened, tries
 from limoe.search.report import conclude, say
 from limoe.search.space import FILE, Search, check_space, read_search, search_key
 from limoe.studies.cost import costs_of
@@ -39,7 +39,7 @@ def run(cfg: DictConfig) -> None:
     words = [str(word) for word in cfg.search]
     if words and words[0] == "new":
         require(len(words) == 2, "search", "new FOLDER", " ".join(words))
-        write_skeleton(Path(words[1]), verb="search")
+        write_skeleton(Path(words[1]), command="search")
         return
     require(len(words) == 1, "search", "one folder with a search.yaml, or new FOLDER", " ".join(words))
     require(type(cfg.n_jobs) is int and cfg.n_jobs > 0, "n_jobs", "a whole number > 0", cfg.n_jobs)
@@ -51,7 +51,7 @@ def run(cfg: DictConfig) -> None:
         if cfg.dry_run:
             print("\n".join(dry_run(search, base, tries(study))))
             return
-        Command(search, study, root=root, say=functools.partial(say, search)).run(n_jobs=cfg.n_jobs)
+        Worker(search, study, root=root, say=functools.partial(say, search)).run(n_jobs=cfg.n_jobs)
         best = conclude(search, tries(study), out=home / "results" if cfg.out is None else Path(cfg.out))
     if best is None:
         sys.exit(1)

@@ -35,7 +35,7 @@ def run(cfg: DictConfig) -> None:
     words = [str(word) for word in cfg.study]
     if words and words[0] == "new":
         require(len(words) == 2, "study", "new FOLDER", " ".join(words))
-        write_skeleton(Path(words[1]), verb="study")
+        write_skeleton(Path(words[1]), command="study")
         return
     require(len(words) == 1, "study", "one folder with a study.yaml, or new FOLDER", " ".join(words))
     folder, home = experiment_dir(Path(words[0]), file=FILE)

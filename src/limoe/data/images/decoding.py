@@ -1,7 +1,7 @@
-"""Picture bytes to an RGB picture: bounded before decoding, upright, transparency on white.
+"""Image bytes to an RGB image: bounded before decoding, upright, transparency on white.
 
 What a file declares in a few bytes must not cost memory or time that its size does not explain. Pillow bounds texts and
-EXIF; the size of the picture, the tiles of a TIFF (libtiff allocates a whole one first) and the scans of a JPEG (each
+EXIF; the size of the image, the tiles of a TIFF (libtiff allocates a whole one first) and the scans of a JPEG (each
 one goes over all pixels) are bounded here.
 """
 
@@ -22,13 +22,13 @@ _TILE_WIDTH, _TILE_LENGTH = 322, 323  # tags of a TIFF
 
 
 def decode_rgb(data: bytes) -> Image.Image:
-    """Decode by content, whatever the file was called; of an animation or a document the first picture.
+    """Decode by content, whatever the file was called; of an animation or a document the first image.
 
-    Raises `BadContent` with one of the kinds `empty`, `unknown_format`, `too_large` and `bad_picture`, and nothing else
+    Raises `BadContent` with one of the kinds `empty`, `unknown_format`, `too_large` and `bad_image`, and nothing else
     whatever the bytes are. Not for threads: Python's warnings are silenced for the whole process meanwhile.
     """
     if not data:
-        raise BadContent("its picture is empty (0 bytes)", kind="empty")
+        raise BadContent("its image is empty (0 bytes)", kind="empty")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns about sizes (checked here) and odd metadata (harmless)
@@ -39,35 +39,33 @@ def decode_rgb(data: bytes) -> Image.Image:
     except (BadContent, MemoryError):
         raise
     except UnidentifiedImageError as error:
-        reason = f"its picture ({len(data):,} bytes) cannot be read as any of {', '.join(FORMATS)}"
+        reason = f"its image ({len(data):,} bytes) cannot be read as any of {', '.join(FORMATS)}"
         raise BadContent(reason, kind="unknown_format") from error
     except Image.DecompressionBombError as error:
-        raise BadContent(f"its picture has more than {MAX_PIXELS:,} pixels", kind="too_large") from error
+        raise BadContent(f"its image has more than {MAX_PIXELS:,} pixels", kind="too_large") from error
     except Exception as error:  # no decoder says what it raises on broken bytes
         reason = " ".join(str(error).split())[:100] or type(error).__name__
-        raise BadContent(
-            f"its picture ({len(data):,} bytes) cannot be decoded: {reason}", kind="bad_picture"
-        ) from error
+        raise BadContent(f"its image ({len(data):,} bytes) cannot be decoded: {reason}", kind="bad_image") from error
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """A picture that somebody else opened, in RGB as `decode_rgb` gives it; `image` stays as it is."""
+    """An image that somebody else opened, in RGB as `decode_rgb` gives it; `image` stays as it is."""
     return _to_rgb(_upright(image.copy()))
 
 
 def _check_cost(image: Image.Image, data: bytes) -> None:
-    """Refuse what takes more memory or time than any honest picture, before it is decoded."""
+    """Refuse what takes more memory or time than any honest image, before it is decoded."""
     pixels = image.width * image.height
     if pixels > MAX_PIXELS:
         size = f"{image.width} x {image.height}"
-        raise BadContent(f"its picture has {size} pixels, more than {MAX_PIXELS:,}", kind="too_large")
+        raise BadContent(f"its image has {size} pixels, more than {MAX_PIXELS:,}", kind="too_large")
     tags = getattr(image, "tag_v2", {})
     tile = int(tags.get(_TILE_WIDTH, 0)) * int(tags.get(_TILE_LENGTH, 0))
     if tile > _MAX_TILE:
-        raise BadContent(f"its picture has tiles of {tile:,} pixels, more than {_MAX_TILE:,}", kind="too_large")
+        raise BadContent(f"its image has tiles of {tile:,} pixels, more than {_MAX_TILE:,}", kind="too_large")
     is_jpeg = data.startswith(b"\xff\xd8")
     if is_jpeg and (scans := data.count(_START_OF_SCAN)) * pixels > _MAX_SCANNED:
-        raise BadContent(f"its picture goes over {pixels:,} pixels {scans:,} times", kind="too_large")
+        raise BadContent(f"its image goes over {pixels:,} pixels {scans:,} times", kind="too_large")
 
 
 def _upright(image: Image.Image) -> Image.Image:
@@ -83,7 +81,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16"):  # 16-bit grey: Pillow's own conversion clips at 255 instead of scaling
         return Image.fromarray((np.asarray(image).astype(np.uint16) // 257).astype(np.uint8)).convert("RGB")
     if image.mode in ("I", "F"):
-        raise BadContent("its picture has 32 bits per pixel and channel, of no agreed range", kind="bad_picture")
+        raise BadContent("its image has 32 bits per pixel and channel, of no agreed range", kind="bad_image")
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         rgba = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")

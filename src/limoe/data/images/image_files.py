@@ -1,11 +1,11 @@
-"""The bytes of picture files below one folder, and of no others."""
+"""The bytes of image files below one folder, and of no others."""
 
 import os
 from pathlib import Path, PurePosixPath
 
 from limoe.data.bad_samples import BadContent
 
-MAX_BYTES = 1 << 28  # of one picture file
+MAX_BYTES = 1 << 28  # of one image file
 
 
 def inside(root: Path, name: str) -> str:
@@ -32,20 +32,20 @@ def check_file(root: Path, name: str, *, allow_outside: bool = False) -> None:
     if not allow_outside and not path.resolve().is_relative_to(root.resolve()):
         raise _outside(name)
     if not path.is_file():  # pipes and devices would never end
-        raise BadContent(f"its picture {name!r:.80} is no file in {root}", kind="missing_file")
+        raise BadContent(f"its image {name!r:.80} is no file in {root}", kind="missing_file")
     if path.stat().st_size > MAX_BYTES:
-        raise BadContent(f"its picture {name!r:.80} has more than {MAX_BYTES:,} bytes", kind="too_large")
+        raise BadContent(f"its image {name!r:.80} has more than {MAX_BYTES:,} bytes", kind="too_large")
 
 
-def read_picture(root: Path, name: str, *, allow_outside: bool = False) -> bytes:
+def read_image(root: Path, name: str, *, allow_outside: bool = False) -> bytes:
     """The bytes of a file that passes `check_file`. Raises `BadContent`, also if it cannot be read."""
     try:
         check_file(root, name, allow_outside=allow_outside)
         return (root / name).read_bytes()
     except OSError as error:
-        raise BadContent(f"its picture {name!r:.80} cannot be read: {error.strerror}", kind="missing_file") from error
+        raise BadContent(f"its image {name!r:.80} cannot be read: {error.strerror}", kind="missing_file") from error
 
 
 def _outside(name: str) -> BadContent:
     hint = "only allow_outside of a table or a Hugging Face dataset permits that"
-    return BadContent(f"its picture {name!r:.300} lies outside the folder of the pictures; {hint}", kind="outside")
+    return BadContent(f"its image {name!r:.300} lies outside the folder of the images; {hint}", kind="outside")

@@ -1,7 +1,7 @@
 """Training transforms made of any library's parts (torchvision v2, timm), whose randomness is made our own.
 
-Such parts draw from the global generators of Python, numpy and torch. Here these are seeded for each picture from the
-`rng` that is handed in, and get their state back afterwards: the picture is a function of (seed, epoch, index) for any
+Such parts draw from the global generators of Python, numpy and torch. Here these are seeded for each image from the
+`rng` that is handed in, and get their state back afterwards: the image is a function of (seed, epoch, index) for any
 number of workers, and the training process keeps its own random numbers.
 """
 
@@ -21,10 +21,10 @@ from limoe.errors import LimoeError, require_argument
 
 
 class LibraryTransform:
-    """Apply `steps`, one after the other, to the RGB picture.
+    """Apply `steps`, one after the other, to the RGB image.
 
     Args:
-        steps: by name; the first gets a Pillow picture. A picture or a tensor of bytes that comes out of the last is
+        steps: by name; the first gets a Pillow image. An image or a tensor of bytes that comes out of the last is
             normalized here; a float tensor is taken as it is, so steps that end in floats normalize by themselves.
         image_size: height and width that must come out, in pixels.
         normalization: see `Normalize`.
@@ -39,7 +39,7 @@ class LibraryTransform:
         self.normalize = Normalize(normalization)
 
     def __call__(self, image: Image.Image, rng: random.Random) -> Float[Tensor, "3 h w"]:
-        """All randomness comes from `rng`. Raises `LimoeError` if the steps make anything but such a picture."""
+        """All randomness comes from `rng`. Raises `LimoeError` if the steps make anything but such an image."""
         result: Any = image
         with seeded(rng.getrandbits(63)):
             for step in self.steps.values():

@@ -1,4 +1,4 @@
-"""Steps that the transforms share: resize by Pillow, picture to tensor, and the range the model wants."""
+"""Steps that the transforms share: resize by Pillow, image to tensor, and the range the model wants."""
 
 from collections.abc import Mapping, Sequence
 
@@ -46,14 +46,14 @@ def resampling(name: str) -> Image.Resampling:
 
 
 def resized(image: Image.Image, *, size: int, box: Box | None, resample: Image.Resampling) -> Image.Image:
-    """The part of the picture in `box` (None: all of it) as a square of `size` pixels."""
+    """The part of the image in `box` (None: all of it) as a square of `size` pixels."""
     if box is None and image.size == (size, size):
         return image
     return image.resize((size, size), resample, box=box, reducing_gap=3.0)
 
 
 def to_tensor(image: Image.Image) -> Float[Tensor, "3 h w"]:
-    """An RGB picture as numbers in [-1, 1]."""
+    """An RGB image as numbers in [-1, 1]."""
     pixels = torch.from_numpy(np.array(image, dtype=np.float32))
     return pixels.permute(2, 0, 1).mul(1 / 127.5).sub_(1).contiguous()
 

@@ -1,4 +1,4 @@
-"""RGB picture to model input: float [3, h, w], in [-1, 1] unless another `normalization` is asked for.
+"""RGB image to model input: float [3, h, w], in [-1, 1] unless another `normalization` is asked for.
 
 Plain Pillow and numpy: at 64 pixels they are twice as fast as `torchvision.transforms.v2`, and their randomness comes
 from the generator that is handed in, never from the global one.
@@ -18,11 +18,11 @@ from limoe.errors import require_argument
 
 @dataclass(kw_only=True)
 class EvalTransform:
-    """Resize to a square: the whole picture (the paper's way), or a square out of its middle.
+    """Resize to a square: the whole image (the paper's way), or a square out of its middle.
 
     Args:
         image_size: of the square, in pixels.
-        crop: None squeezes the whole picture into the square; a number in (0, 1] keeps the middle square of that share
+        crop: None squeezes the whole image into the square; a number in (0, 1] keeps the middle square of that share
             of the shorter side: 0.875 is the usual "shorter side to 256, centre crop of 224", in one step.
         interpolation: a filter of Pillow: bicubic, bilinear, lanczos, box, hamming or nearest.
         normalization: see `Normalize`.
@@ -50,7 +50,7 @@ class TrainTransform:
 
     Args:
         image_size: of the square, in pixels.
-        min_scale: smallest share of the area that a crop keeps (1: the whole picture, as the paper trains).
+        min_scale: smallest share of the area that a crop keeps (1: the whole image, as the paper trains).
         flip: probability.
         jitter: largest relative change of brightness and of contrast.
         interpolation, normalization: as in `EvalTransform`.
@@ -92,7 +92,7 @@ def _centre_crop(size: tuple[int, int], *, share: float) -> Box:
 
 
 def _random_crop(size: tuple[int, int], *, min_scale: float, rng: Random) -> Box:
-    """A box with a share of the area in [min_scale, 1] and an aspect up to 3/4 or 4/3 of the picture's own."""
+    """A box with a share of the area in [min_scale, 1] and an aspect up to 3/4 or 4/3 of the image's own."""
     width, height = size
     share, aspect = rng.uniform(min_scale, 1), math.exp(rng.uniform(-1, 1) * math.log(4 / 3) / 2)
     w, h = width * min(1, math.sqrt(share) * aspect), height * min(1, math.sqrt(share) / aspect)

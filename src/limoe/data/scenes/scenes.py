@@ -33,7 +33,7 @@ _ROWS, _COLUMNS = ("top", "middle", "bottom"), ("left", "middle", "right")
 
 @dataclass(frozen=True)
 class Item:
-    """One shape. Centre and radius are shares of the picture's side, `angle` is in radians."""
+    """One shape. Centre and radius are shares of the image's side, `angle` is in radians."""
 
     colour: str
     shape: str
@@ -46,7 +46,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Scene:
-    """What a picture shows; `items[0]` is the main shape. `shift` moves the background's pattern."""
+    """What an image shows; `items[0]` is the main shape. `shift` moves the background's pattern."""
 
     items: tuple[Item, ...]
     background: str
@@ -66,7 +66,7 @@ def _one_item(scene: Scene, rng: Random) -> list[str]:
     plain = _noun(item, rng)
     return [
         f"{_a(_noun(item, rng, sized=True))} {_place(item, rng)}",
-        rng.choice((plain, f"just one {plain}", f"the {plain}", f"a picture of {_a(plain)}")),
+        rng.choice((plain, f"just one {plain}", f"the {plain}", f"an image of {_a(plain)}")),
         f"{_a(_noun(item, rng))} on {_background(scene, rng)}",
         f"one {_noun(item, rng, sized=True)} {_place(item, rng)}",
     ]

@@ -47,7 +47,7 @@ def _cross(arm: float) -> list[tuple[float, float]]:
     return [turn(x, y) for turn in turns for x, y in quarter]
 
 
-# Outlines in a circle of radius 1, y pointing down as in pictures.
+# Outlines in a circle of radius 1, y pointing down as in images.
 SHAPES: dict[str, np.ndarray] = {
     name: np.array(points, dtype=np.float64)
     for name, points in {

@@ -1,6 +1,6 @@
 """Scenes of coloured shapes, drawn on the fly, with captions from a small grammar.
 
-Words and pictures have real structure: one to three shapes, each with colour, size and place, the relation between the
+Words and images have real structure: one to three shapes, each with colour, size and place, the relation between the
 first two, and a background with colour and texture. One fifth of the colour-shape combinations is never seen in
 training (`shapes.HELD_OUT_COMBOS`), though each of their colours and shapes is: naming them right shows composition,
 not memory.
@@ -112,7 +112,7 @@ def _outline(item: Item, side: int) -> list[float]:
 
 @cache
 def _backdrop(background: str, name: str, side: int) -> Image.Image:
-    """A background twice as large as the picture, from which pictures cut their own piece."""
+    """A background twice as large as the image, from which images cut their own piece."""
     pattern = texture(name, size=2 * side)[..., None]
     pixels = np.array(BACKGROUNDS[background]) + 24 * pattern
     return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))

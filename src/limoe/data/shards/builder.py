@@ -15,8 +15,8 @@ from limoe.data.text.captions import MAX_BYTES, read_description
 
 log = logging.getLogger(__name__)
 
-PICTURES = ("jpg", "jpeg", "png", "webp")
-MAX_PICTURE = 1 << 28  # bytes of one picture file
+IMAGES = ("jpg", "jpeg", "png", "webp")
+MAX_IMAGE = 1 << 28  # bytes of one image file
 Read = Callable[[Span], bytes]
 
 
@@ -92,17 +92,17 @@ def _grouped(members: TarMembers) -> dict[str, _Group]:
 
 
 def _located(key: str, parts: dict[str, Span]) -> Located:
-    pictures = [parts[suffix] for suffix in PICTURES if suffix in parts]
+    images = [parts[suffix] for suffix in IMAGES if suffix in parts]
     names = ", ".join(f".{suffix}" for suffix in parts)[:60]
-    if not pictures:
-        raise BadContent(f"no picture ({', '.join(PICTURES)}) among its members {names}", kind="no_picture")
-    if len(pictures) > 1:
-        raise BadContent(f"{len(pictures)} pictures among its members {names}", kind="two_pictures")
-    if pictures[0].size == 0:
-        raise BadContent("its picture is empty (0 bytes)", kind="empty")
-    if pictures[0].size > MAX_PICTURE:
-        raise BadContent(f"a picture of {pictures[0].size:,} bytes, more than {MAX_PICTURE:,}", kind="too_large")
-    return Located(key, pictures[0], parts.get("txt"), parts.get("json"))
+    if not images:
+        raise BadContent(f"no image ({', '.join(IMAGES)}) among its members {names}", kind="no_image")
+    if len(images) > 1:
+        raise BadContent(f"{len(images)} images among its members {names}", kind="two_images")
+    if images[0].size == 0:
+        raise BadContent("its image is empty (0 bytes)", kind="empty")
+    if images[0].size > MAX_IMAGE:
+        raise BadContent(f"an image of {images[0].size:,} bytes, more than {MAX_IMAGE:,}", kind="too_large")
+    return Located(key, images[0], parts.get("txt"), parts.get("json"))
 
 
 def _text(span: Span, read: Read) -> bytes:

@@ -9,7 +9,7 @@ from limoe.files import replaced
 
 _CHUNK = 1 << 20  # bytes at a time
 MIN_LIMIT = 1 << 30  # bytes
-MAX_GROWTH = 20  # pictures hardly shrink; a tar of tiny ones is half padding
+MAX_GROWTH = 20  # images hardly shrink; a tar of tiny ones is half padding
 
 
 def is_gzip(path: Path) -> bool:

@@ -21,7 +21,7 @@ from limoe.errors import DataError
 from limoe.files import replaced
 
 SUFFIX = ".index"
-VERSION = 1
+VERSION = 2
 _MAGIC = b"limoetar"
 _PREAMBLE = struct.Struct("<8sIII")
 _HASH = np.dtype("<u8")
@@ -30,8 +30,8 @@ _NO_INDEX = "no index of this version"
 # An offset of 0 says that there is no such member: byte 0 of a tar is a header.
 RECORD = np.dtype(
     [
-        *((f"{part}_offset", "<u8") for part in ("picture", "text", "fields", "key")),
-        *((f"{part}_size", "<u4") for part in ("picture", "text", "fields", "key")),
+        *((f"{part}_offset", "<u8") for part in ("image", "text", "fields", "key")),
+        *((f"{part}_size", "<u4") for part in ("image", "text", "fields", "key")),
     ]
 )
 
@@ -44,10 +44,10 @@ class Span(NamedTuple):
 
 
 class Located(NamedTuple):
-    """One sample: its key, and where in the shard its picture, its .txt and its .json are."""
+    """One sample: its key, and where in the shard its image, its .txt and its .json are."""
 
     key: str
-    picture: Span
+    image: Span
     text: Span | None
     fields: Span | None
 
@@ -103,8 +103,8 @@ class ShardIndex:
         return self._size
 
     def __getitem__(self, row: int) -> Located:
-        *offsets, picture, text, fields, key = self._records[row].item()
-        at = [Span(*span) for span in zip(offsets, (picture, text, fields, key), strict=True)]
+        *offsets, image, text, fields, key = self._records[row].item()
+        at = [Span(*span) for span in zip(offsets, (image, text, fields, key), strict=True)]
         name = bytes(self._keys[at[3].offset : at[3].offset + at[3].size]).decode("utf-8")
         return Located(name, at[0], at[1] if at[1].offset else None, at[2] if at[2].offset else None)
 
@@ -118,7 +118,7 @@ def write_index(path: Path, *, facts: ShardFacts, samples: list[Located]) -> Non
     records = np.zeros(len(samples), dtype=RECORD)
     place = 0
     for row, (sample, key) in enumerate(zip(samples, keys, strict=True)):
-        spans = (sample.picture, sample.text or Span(0, 0), sample.fields or Span(0, 0), Span(place, len(key)))
+        spans = (sample.image, sample.text or Span(0, 0), sample.fields or Span(0, 0), Span(place, len(key)))
         records[row] = (*(span.offset for span in spans), *(span.size for span in spans))
         place += len(key)
     hashes = np.array([_key_hash(key) for key in keys], dtype=_HASH)

@@ -1,7 +1,7 @@
 """Image-text pairs out of tar shards that are read from front to back, locally or over HTTP, by `webdataset`.
 
 What of the library is used neither starts programs nor loads pickles: shards are opened here, members other than
-pictures, `.txt` and `.json` are passed over, and bytes are decoded by limoe. A tar whose headers are damaged ends the
+images, `.txt` and `.json` are passed over, and bytes are decoded by limoe. A tar whose headers are damaged ends the
 reading of this shard, in places without a word (Python's `tarfile`); the indexed source `TarShards` would tell.
 """
 
@@ -17,7 +17,7 @@ from urllib.request import urlopen
 from limoe.data.bad_samples import BadContent, BadSample
 from limoe.data.images.decoding import decode_rgb
 from limoe.data.pairs import Description
-from limoe.data.shards.builder import PICTURES, split_name
+from limoe.data.shards.builder import IMAGES, split_name
 from limoe.data.text.captions import read_description
 from limoe.errors import ArgumentError, DataError, LimoeError, require_argument
 from limoe.types import Pair
@@ -29,7 +29,7 @@ try:
 except ImportError as error:
     raise LimoeError("streaming needs the package webdataset: pip install webdataset") from error
 
-_SUFFIXES = {*PICTURES, "txt", "json"}
+_SUFFIXES = {*IMAGES, "txt", "json"}
 _TIMEOUT = 60  # seconds without an answer from a server
 Sample = dict[str, Any]  # bytes by suffix, and `__key__` and `__url__`
 
@@ -78,7 +78,7 @@ class ShardStream:
             bad.clear()
             try:
                 text = _describe(sample)
-                yield Pair(decode_rgb(_picture(sample)), *text)
+                yield Pair(decode_rgb(_image(sample)), *text)
             except BadContent as error:
                 yield error.at(sample["__url__"], sample["__key__"])
 
@@ -128,11 +128,11 @@ def _describe(sample: Sample) -> Description:
     return read_description(sample["__key__"], text=sample.get("txt"), fields=sample.get("json"))
 
 
-def _picture(sample: Sample) -> bytes:
-    pictures = [sample[suffix] for suffix in PICTURES if suffix in sample]
-    if len(pictures) != 1:
-        raise BadContent(f"{len(pictures)} pictures ({', '.join(PICTURES)}); it needs one", kind="no_picture")
-    return pictures[0]
+def _image(sample: Sample) -> bytes:
+    images = [sample[suffix] for suffix in IMAGES if suffix in sample]
+    if len(images) != 1:
+        raise BadContent(f"{len(images)} images ({', '.join(IMAGES)}); it needs one", kind="no_image")
+    return images[0]
 
 
 def _places(pattern: str) -> list[str]:

@@ -33,11 +33,11 @@ class TarShards(DescribedPairs, LeavesOutBad):
     order of the shards.
 
     Where the samples lie is kept in an index file per shard (`cache.cache_path`), so that a process holds a few
-    numbers per shard and nothing per sample; captions and pictures are read when they are asked for. `verify` says what
+    numbers per shard and nothing per sample; captions and images are read when they are asked for. `verify` says what
     makes an index true: `changed` (size and time of change of the shard), or `full` (its sha256, which reads all
     shards).
 
-    `bad` counts what is left out: samples without picture or caption or with unreadable text, keys that came before,
+    `bad` counts what is left out: samples without image or caption or with unreadable text, keys that came before,
     and whatever follows a damage. Raises `DataError` on a missing folder or split, a file that is no tar, and a split
     without a usable sample; reading a sample raises `BadSampleError`.
     """
@@ -66,8 +66,8 @@ class TarShards(DescribedPairs, LeavesOutBad):
     def __getitem__(self, index: int) -> Pair:
         shard, sample = self._find(index)
         with self._naming(shard, sample):
-            picture = decode_rgb(self._reader(shard)(sample.picture))
-            return Pair(picture, *describe(sample, read=self._reader(shard)))
+            image = decode_rgb(self._reader(shard)(sample.image))
+            return Pair(image, *describe(sample, read=self._reader(shard)))
 
     def describe(self, index: int) -> Description:
         shard, sample = self._find(index)

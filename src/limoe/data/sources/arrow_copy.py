@@ -13,7 +13,7 @@ from limoe.data.sources.table_files import BATCH, pa
 from limoe.files import replaced
 
 _NOTE = b"limoe"
-# A picture is either in `image` or in the file `path`.
+# An image is either in `image` or in the file `path`.
 SCHEMA = pa.schema(
     {
         "key": pa.string(),

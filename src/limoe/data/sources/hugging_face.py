@@ -9,10 +9,10 @@ import numpy as np
 from tqdm import tqdm
 
 from limoe.data.bad_samples import BadContent, BadSamples
-from limoe.data.images.image_files import read_picture
+from limoe.data.images.image_files import read_image
 from limoe.data.pairs import Description, StoredPairs
 from limoe.data.sources.table_files import Row, require_columns
-from limoe.data.sources.table_rows import Columns, add_key, describe_row, key_of, picture_cell
+from limoe.data.sources.table_rows import Columns, add_key, describe_row, image_cell, key_of
 from limoe.errors import DataError, LimoeError
 
 _BATCH = 1000  # rows whose texts are looked at together
@@ -23,11 +23,11 @@ class HuggingFaceDataset(StoredPairs):
     """One split of `path`: a name on the hub, a folder that `save_to_disk` wrote, or one that `load_dataset` reads.
 
     `name`: the configuration of the dataset, null for its only one. `revision`: a commit, so that it cannot change.
-    `image_column` holds pictures, `caption_column` a text or a list of texts, `label_columns` become labels (a class
+    `image_column` holds images, `caption_column` a text or a list of texts, `label_columns` become labels (a class
     label by its name), `key_column` names the pairs (null: the number of the row). `allow_outside`: let rows name
-    pictures that lie neither in the folder nor in the cache of the hub; only for datasets you trust.
+    images that lie neither in the folder nor in the cache of the hub; only for datasets you trust.
 
-    With HF_HUB_OFFLINE=1 nothing is fetched. Code that comes with a dataset is never run, and pictures are decoded by
+    With HF_HUB_OFFLINE=1 nothing is fetched. Code that comes with a dataset is never run, and images are decoded by
     limoe. Texts are read through at the start: rows without caption or key, or with a key that occurred before, are
     left out and counted in `bad`. Raises `DataError` if dataset, split or column is missing, or no row is left.
     """
@@ -55,8 +55,8 @@ class HuggingFaceDataset(StoredPairs):
         self.allow_outside = allow_outside
         rows = _load(datasets, path, name=name, split=split, revision=revision)
         require_columns(self.place, self.columns.names, there=rows.column_names)
-        # The pictures stay as they are stored, so that one decoder with one set of limits reads them.
-        self._pictures = rows.select_columns([image_column]).cast_column(image_column, datasets.Image(decode=False))
+        # The images stay as they are stored, so that one decoder with one set of limits reads them.
+        self._images = rows.select_columns([image_column]).cast_column(image_column, datasets.Image(decode=False))
         self._texts = rows.select_columns([column for column in self.columns.names if column != image_column])
         features = rows.features
         self._class_names = {
@@ -73,9 +73,9 @@ class HuggingFaceDataset(StoredPairs):
         position = int(self._positions[range(len(self))[index]])
         return self._description(position, self._texts[position])
 
-    def picture(self, index: int) -> bytes:
-        cell = picture_cell(self._pictures[int(self._positions[index])], self.columns)
-        return cell if isinstance(cell, bytes) else read_picture(self.root, cell, allow_outside=self.allow_outside)
+    def image(self, index: int) -> bytes:
+        cell = image_cell(self._images[int(self._positions[index])], self.columns)
+        return cell if isinstance(cell, bytes) else read_image(self.root, cell, allow_outside=self.allow_outside)
 
     def _usable(self) -> Iterator[int]:
         """Positions of the rows with usable texts."""

@@ -1,4 +1,4 @@
-"""Image-text pairs in a folder of picture files, with the captions in one of three customary places."""
+"""Image-text pairs in a folder of image files, with the captions in one of three customary places."""
 
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -7,7 +7,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from limoe.data.bad_samples import BadContent, BadSamples
-from limoe.data.images.image_files import check_file, read_picture
+from limoe.data.images.image_files import check_file, read_image
 from limoe.data.pairs import Description, StoredPairs
 from limoe.data.text.captions import MAX_BYTES, clean_caption, read_caption
 from limoe.errors import DataError, require_argument
@@ -17,16 +17,16 @@ _METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 
 
 class ImageFolder(StoredPairs):
-    """Pictures (.jpg, .jpeg, .png, .webp) below `root`, sorted by their path, which is also their key.
+    """Images (.jpg, .jpeg, .png, .webp) below `root`, sorted by their path, which is also their key.
 
     `captions` says where the texts are:
     `txt`: in `NAME.txt` beside `NAME.jpg`, one caption per line.
-    `metadata`: in `root`/metadata.csv, .jsonl or .parquet, one row per picture with its path in `file_name`, a text or
+    `metadata`: in `root`/metadata.csv, .jsonl or .parquet, one row per image with its path in `file_name`, a text or
     list of texts in `caption_column` and labels in `label_columns`; the order is that of the rows.
     `folders`: the first folder below `root` is the class (label `class`), and the captions are the `templates` with its
     name, `_` read as a space, in place of `{}`.
 
-    Hidden files and folders are passed over and linked folders not entered. Pictures without caption and links that
+    Hidden files and folders are passed over and linked folders not entered. Images without caption and links that
     lead out of `root` are left out and counted in `bad`. Raises `DataError` if the folder is missing or holds no pair.
     """
 
@@ -49,7 +49,7 @@ class ImageFolder(StoredPairs):
         self.templates = templates
         self.bad = BadSamples()
         if not self.root.is_dir():
-            raise DataError(f"no folder {root}; set the root of the image folder to the one that holds the pictures")
+            raise DataError(f"no folder {root}; set the root of the image folder to the one that holds the images")
         self._texts = list(_READERS[captions](self))
         self.require_pairs(f"captions: {captions}")
 
@@ -59,8 +59,8 @@ class ImageFolder(StoredPairs):
     def describe(self, index: int) -> Description:
         return self._texts[index]
 
-    def picture(self, index: int) -> bytes:
-        return read_picture(self.root, self._texts[index].key)
+    def image(self, index: int) -> bytes:
+        return read_image(self.root, self._texts[index].key)
 
     def _beside(self) -> Iterator[Description]:
         return self._found(lambda name: Description(_lines(self.root / name), {}, name))
@@ -76,8 +76,8 @@ class ImageFolder(StoredPairs):
         return self._found(describe)
 
     def _found(self, describe: Callable[[str], Description]) -> Iterator[Description]:
-        """Descriptions of the pictures that are there; those that cannot be described are counted."""
-        for name in tqdm(_pictures(self.root), desc="reading captions", delay=2, leave=False, disable=None):
+        """Descriptions of the images that are there; those that cannot be described are counted."""
+        for name in tqdm(_images(self.root), desc="reading captions", delay=2, leave=False, disable=None):
             try:
                 check_file(self.root, name)
                 yield describe(name)
@@ -106,8 +106,8 @@ class ImageFolder(StoredPairs):
 _READERS = {"txt": ImageFolder._beside, "metadata": ImageFolder._listed, "folders": ImageFolder._by_folder}
 
 
-def _pictures(root: Path) -> list[str]:
-    """Relative paths of all pictures, sorted."""
+def _images(root: Path) -> list[str]:
+    """Relative paths of all images, sorted."""
     found = []
     for folder, folders, files in os.walk(root):
         folders[:] = [name for name in folders if not name.startswith(".")]
@@ -117,9 +117,9 @@ def _pictures(root: Path) -> list[str]:
     return sorted(found)
 
 
-def _lines(picture: Path) -> list[str]:
-    """The captions in the text file beside a picture."""
-    path = picture.with_suffix(".txt")
+def _lines(image: Path) -> list[str]:
+    """The captions in the text file beside an image."""
+    path = image.with_suffix(".txt")
     if not path.is_file():
         raise BadContent(f"there is no {path.name} beside it", kind="no_caption")
     if path.stat().st_size > MAX_BYTES:

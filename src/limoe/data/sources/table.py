@@ -1,6 +1,6 @@
 """Image-text pairs in parquet, CSV or JSON lines files.
 
-The pictures are bytes in a column, a struct of bytes and path as Hugging Face writes it, or paths of files. The first
+The images are bytes in a column, a struct of bytes and path as Hugging Face writes it, or paths of files. The first
 use copies the usable rows into one Arrow file in the cache place (`cache.py`), which is read by position from then on.
 It is written again when a file or a setting changes, and may be deleted at any time.
 """
@@ -17,7 +17,7 @@ from typing import Any
 
 from limoe.data.bad_samples import BadSample, BadSamples
 from limoe.data.cache import cache_path, stamp
-from limoe.data.images.image_files import read_picture
+from limoe.data.images.image_files import read_image
 from limoe.data.pairs import Description, StoredPairs
 from limoe.data.sources.arrow_copy import open_copy, write_copy
 from limoe.data.sources.table_rows import Columns, usable_rows
@@ -36,7 +36,7 @@ class Table(StoredPairs):
     `{split: [train, extra]}`. `allow_outside`: let paths lead out of `image_root`; only for tables you trust.
     `cache_dir`: where the Arrow copy lies; null: see `cache_path`.
 
-    Rows without a usable picture cell, caption or key, or with a key that occurred before, are left out and counted in
+    Rows without a usable image cell, caption or key, or with a key that occurred before, are left out and counted in
     `bad`. Raises `DataError` for a file that cannot be read, a missing column, and if no row is left.
     """
 
@@ -83,12 +83,12 @@ class Table(StoredPairs):
         captions, labels, key = (self._cell(index, name) for name in ("captions", "labels", "key"))
         return Description(captions, dict(labels), key)
 
-    def picture(self, index: int) -> bytes:
+    def image(self, index: int) -> bytes:
         image = self._cell(index, "image")
         if image is not None:
             return image
         root = self.base if self.image_root is None else self.image_root
-        return read_picture(root, self._cell(index, "path"), allow_outside=self.allow_outside)
+        return read_image(root, self._cell(index, "path"), allow_outside=self.allow_outside)
 
     def _cell(self, index: int, name: str) -> Any:
         return self._copied.rows.column(name)[range(len(self))[index]].as_py()

@@ -41,7 +41,7 @@ def usable_rows(
 ) -> Iterator[dict[str, Any]]:
     """The usable rows of `files`, which lie below the folder `base`, as the Arrow copy holds them; others go to `bad`.
 
-    Rows without a key column are called by their file and number. Paths of pictures are relative to `image_root`, or
+    Rows without a key column are called by their file and number. Paths of images are relative to `image_root`, or
     where there is none to the folder of their own file; then they come out relative to `base`.
     """
     keys: set[str] = set()
@@ -60,15 +60,16 @@ def usable_rows(
                     continue
                 key = key_of(row, columns, otherwise=key)
                 text = describe_row(row, columns, key=key)
-                picture, path = picture_cell(row, columns), None
-                if isinstance(picture, str):
-                    path = (prefix / (picture if allow_outside else inside(root, picture))).as_posix()
+                cell = image_cell(row, columns)
+                path = None
+                if isinstance(cell, str):
+                    path = (prefix / (cell if allow_outside else inside(root, cell))).as_posix()
                 if columns.key is not None:
                     add_key(keys, key)
             except BadContent as error:
                 bad.add(error.at(str(file), key))
                 continue
-            image = picture if isinstance(picture, bytes) else None
+            image = cell if isinstance(cell, bytes) else None
             labels = list(text.labels.items())
             yield {"key": key, "image": image, "path": path, "captions": text.captions, "labels": labels}
     bar.close()
@@ -101,8 +102,8 @@ def describe_row(row: Row, columns: Columns, *, key: str) -> Description:
     return Description(captions, labels, key)
 
 
-def picture_cell(row: Row, columns: Columns) -> bytes | str:
-    """The bytes or the path of the picture.
+def image_cell(row: Row, columns: Columns) -> bytes | str:
+    """The bytes or the path of the image.
 
     Bytes go before a path, which Hugging Face keeps beside them as a mere memory of where they came from.
     """
@@ -112,7 +113,7 @@ def picture_cell(row: Row, columns: Columns) -> bytes | str:
         return image
     if not isinstance(path, str) or not path.strip():
         rule = "must be bytes, a path, or a struct of bytes and path"
-        raise BadContent(f"its picture (column {columns.image}) {rule}, got {value!r:.60}", kind="no_picture")
+        raise BadContent(f"its image (column {columns.image}) {rule}, got {value!r:.60}", kind="no_image")
     return _whole(path)
 
 

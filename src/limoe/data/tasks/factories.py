@@ -1,4 +1,4 @@
-"""Evaluation tasks from class lists, retrieval lists and datasets, built without reading a picture."""
+"""Evaluation tasks from class lists, retrieval lists and datasets, built without reading an image."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -8,13 +8,13 @@ from limoe.data.pairs import DescribedPairs, PairSubset
 from limoe.data.scenes.shapes import HELD_OUT_COMBOS, TRAIN_COMBOS
 from limoe.data.tasks.kinds import (
     FewShotTask,
-    LabelledPictures,
+    LabelledImages,
     LinearProbeTask,
     PromptSource,
     RetrievalTask,
     ZeroShotTask,
 )
-from limoe.data.tasks.task_files import ListedPicture, read_karpathy, read_retrieval
+from limoe.data.tasks.task_files import ListedImage, read_karpathy, read_retrieval
 from limoe.data.text.prompts import ClassList, read_classes
 from limoe.errors import DataError, require_argument
 
@@ -24,17 +24,17 @@ log = logging.getLogger(__name__)
 SCENE_TEMPLATES = ["{}", "just one {}", "the {}"]
 
 
-def zero_shot(pictures: DescribedPairs, *, classes: ClassList) -> ZeroShotTask:
-    """All pictures whose label is one of the classes; the others are left out, and the log says how many.
+def zero_shot(images: DescribedPairs, *, classes: ClassList) -> ZeroShotTask:
+    """All images whose label is one of the classes; the others are left out, and the log says how many.
 
     Raises `DataError` if none is left.
     """
-    found = labelled(pictures, classes=classes)
-    return ZeroShotTask(found.pictures, found.labels, classes.names, classes.templates, classes.source)
+    found = labelled(images, classes=classes)
+    return ZeroShotTask(found.images, found.labels, classes.names, classes.templates, classes.source)
 
 
 def zero_shot_from_file(
-    pictures: DescribedPairs,
+    images: DescribedPairs,
     *,
     path: str,
     label_space: str,
@@ -48,7 +48,7 @@ def zero_shot_from_file(
     """Classes and templates from a file; `prompts.read_classes` says which layouts there are and what the others do.
 
     `ids="file"`: a label is the id of a class (in plain lists its position, counted from 0). `ids="sorted"`: the
-    distinct labels of the pictures in sorted order are the classes, as with folders of pictures named by WordNet id.
+    distinct labels of the images in sorted order are the classes, as with folders of images named by WordNet id.
     """
     require_argument(ids in ("file", "sorted"), "ids", "file or sorted", ids)
     classes = read_classes(
@@ -60,23 +60,23 @@ def zero_shot_from_file(
         clean=clean,
         first_name=first_name,
     )
-    return zero_shot(pictures, classes=_by_sorted_labels(pictures, classes) if ids == "sorted" else classes)
+    return zero_shot(images, classes=_by_sorted_labels(images, classes) if ids == "sorted" else classes)
 
 
-def labelled(pictures: DescribedPairs, *, classes: ClassList) -> LabelledPictures:
-    """All pictures of the classes, and the position of the class of each."""
+def labelled(images: DescribedPairs, *, classes: ClassList) -> LabelledImages:
+    """All images of the classes, and the position of the class of each."""
     position = {class_id: number for number, class_id in enumerate(classes.ids)}
-    found = [position.get(pictures.describe(i).labels.get(classes.label_field, "")) for i in range(len(pictures))]
+    found = [position.get(images.describe(i).labels.get(classes.label_field, "")) for i in range(len(images))]
     kept = [i for i, label in enumerate(found) if label is not None]
     if not kept:
         raise DataError(
-            f"evaluation task: none of {len(pictures)} pictures has a {classes.label_field!r} "
+            f"evaluation task: none of {len(images)} images has a {classes.label_field!r} "
             f"among the {len(position)} classes"
         )
-    if len(kept) < len(pictures):
-        outside = len(pictures) - len(kept)
-        log.info("evaluation task: %d of %d pictures are of no class and left out", outside, len(pictures))
-    return LabelledPictures(PairSubset(pictures, indices=kept), [label for label in found if label is not None])
+    if len(kept) < len(images):
+        outside = len(images) - len(kept)
+        log.info("evaluation task: %d of %d images are of no class and left out", outside, len(images))
+    return LabelledImages(PairSubset(images, indices=kept), [label for label in found if label is not None])
 
 
 def few_shot(
@@ -89,9 +89,9 @@ def few_shot(
     seeds: int,
     l2: float = 2.0**10,
 ) -> FewShotTask:
-    """Ridge regression on `shots` pictures per class out of `train`, for the seeds 0 to seeds - 1."""
+    """Ridge regression on `shots` images per class out of `train`, for the seeds 0 to seeds - 1."""
     classes = read_classes(path, label_space=label_space)
-    learn, measure = (labelled(pictures, classes=classes) for pictures in (train, test))
+    learn, measure = (labelled(images, classes=classes) for images in (train, test))
     return FewShotTask(learn, measure, classes.names, list(shots), range(seeds), l2)
 
 
@@ -100,67 +100,67 @@ def linear_probe(
 ) -> LinearProbeTask:
     """Logistic regression on all of `train`; `strengths` of its penalty are tried."""
     classes = read_classes(path, label_space=label_space)
-    learn, measure = (labelled(pictures, classes=classes) for pictures in (train, test))
+    learn, measure = (labelled(images, classes=classes) for images in (train, test))
     return LinearProbeTask(learn, measure, classes.names, list(strengths))
 
 
-def synthetic_zero_shot(pictures: DescribedPairs, *, combos: str) -> ZeroShotTask:
+def synthetic_zero_shot(images: DescribedPairs, *, combos: str) -> ZeroShotTask:
     """The main shape of each scene among the `heldout` colour-shape combinations, or among `all` 100."""
     require_argument(combos in ("heldout", "all"), "combos", "heldout or all", combos)
     chosen = HELD_OUT_COMBOS if combos == "heldout" else [*HELD_OUT_COMBOS, *TRAIN_COMBOS]
     names = [" ".join(combo) for combo in chosen]
     return zero_shot(
-        pictures, classes=ClassList("combo", names, names, SCENE_TEMPLATES, PromptSource(f"synthetic scenes: {combos}"))
+        images, classes=ClassList("combo", names, names, SCENE_TEMPLATES, PromptSource(f"synthetic scenes: {combos}"))
     )
 
 
-def first_caption_retrieval(pictures: DescribedPairs) -> RetrievalTask:
-    """Each picture with its first caption. Pictures with equal captions share one text and are all right for it."""
-    return _retrieval(pictures, [pictures.describe(i).captions[:1] for i in range(len(pictures))])
+def first_caption_retrieval(images: DescribedPairs) -> RetrievalTask:
+    """Each image with its first caption. Images with equal captions share one text and are all right for it."""
+    return _retrieval(images, [images.describe(i).captions[:1] for i in range(len(images))])
 
 
-def all_captions_retrieval(pictures: DescribedPairs) -> RetrievalTask:
-    """Each picture with all its captions; all of them are right for it."""
-    return _retrieval(pictures, [pictures.describe(i).captions for i in range(len(pictures))])
+def all_captions_retrieval(images: DescribedPairs) -> RetrievalTask:
+    """Each image with all its captions; all of them are right for it."""
+    return _retrieval(images, [images.describe(i).captions for i in range(len(images))])
 
 
-def retrieval_from_file(pictures: DescribedPairs, *, path: str, name: str) -> RetrievalTask:
-    """A list of a `retrieval.json` (form: `task_files.read_retrieval`); pictures not on it are left out.
+def retrieval_from_file(images: DescribedPairs, *, path: str, name: str) -> RetrievalTask:
+    """A list of a `retrieval.json` (form: `task_files.read_retrieval`); images not on it are left out.
 
-    All captions listed for a picture are right for it, and all pictures listed for a text.
+    All captions listed for an image are right for it, and all images listed for a text.
     """
-    position = {pictures.describe(i).key: i for i in range(len(pictures))}
-    return _listed(pictures, position, read_retrieval(path, name=name), place=f"{path}: {name}")
+    position = {images.describe(i).key: i for i in range(len(images))}
+    return _listed(images, position, read_retrieval(path, name=name), place=f"{path}: {name}")
 
 
-def retrieval_from_karpathy(pictures: DescribedPairs, *, path: str, split: str) -> RetrievalTask:
-    """A split of a `dataset_coco.json` (form: `task_files.read_karpathy`). Pictures are found by their file name."""
-    position = {PurePosixPath(pictures.describe(i).key).stem: i for i in range(len(pictures))}
-    return _listed(pictures, position, read_karpathy(path, split=split), place=f"{path}: {split}")
+def retrieval_from_karpathy(images: DescribedPairs, *, path: str, split: str) -> RetrievalTask:
+    """A split of a `dataset_coco.json` (form: `task_files.read_karpathy`). Images are found by their file name."""
+    position = {PurePosixPath(images.describe(i).key).stem: i for i in range(len(images))}
+    return _listed(images, position, read_karpathy(path, split=split), place=f"{path}: {split}")
 
 
 def _listed(
-    pictures: DescribedPairs, position: Mapping[str, int], listed: Sequence[ListedPicture], *, place: str
+    images: DescribedPairs, position: Mapping[str, int], listed: Sequence[ListedImage], *, place: str
 ) -> RetrievalTask:
-    missing = [picture.key for picture in listed if picture.key not in position]
+    missing = [image.key for image in listed if image.key not in position]
     if missing:
-        raise DataError(f"{place} lists {len(missing)} pictures that are not in the split, first {missing[0]!r}")
-    subset = PairSubset(pictures, indices=[position[picture.key] for picture in listed])
-    return _retrieval(subset, [picture.captions for picture in listed])
+        raise DataError(f"{place} lists {len(missing)} images that are not in the split, first {missing[0]!r}")
+    subset = PairSubset(images, indices=[position[image.key] for image in listed])
+    return _retrieval(subset, [image.captions for image in listed])
 
 
-def _retrieval(pictures: DescribedPairs, captions: Sequence[Sequence[str]]) -> RetrievalTask:
+def _retrieval(images: DescribedPairs, captions: Sequence[Sequence[str]]) -> RetrievalTask:
     texts: dict[str, int] = {}
     positives = {(i, texts.setdefault(text, len(texts))): None for i, own in enumerate(captions) for text in own}
-    return RetrievalTask(pictures, list(texts), list(positives))
+    return RetrievalTask(images, list(texts), list(positives))
 
 
-def _by_sorted_labels(pictures: DescribedPairs, classes: ClassList) -> ClassList:
-    labels = (pictures.describe(i).labels.get(classes.label_field) for i in range(len(pictures)))
+def _by_sorted_labels(images: DescribedPairs, classes: ClassList) -> ClassList:
+    labels = (images.describe(i).labels.get(classes.label_field) for i in range(len(images)))
     ids = sorted({label for label in labels if label is not None})
     if len(ids) != len(classes.names):
         raise DataError(
-            f"evaluation task: {len(pictures)} pictures have {len(ids)} distinct {classes.label_field!r} labels, "
+            f"evaluation task: {len(images)} images have {len(ids)} distinct {classes.label_field!r} labels, "
             f"the list has {len(classes.names)} classes; all must occur where ids=sorted"
         )
     return classes._replace(ids=ids)

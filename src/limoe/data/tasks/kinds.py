@@ -19,12 +19,12 @@ INLINE = PromptSource()
 
 @dataclass(frozen=True)
 class ZeroShotTask:
-    """Pictures, the class of each (`labels[i]` indexes `class_names`), and prompt templates with one `{}`.
+    """Images, the class of each (`labels[i]` indexes `class_names`), and prompt templates with one `{}`.
 
     Two classes may have one name; no model can tell them apart, and ties count against it.
     """
 
-    pictures: PairDataset
+    images: PairDataset
     labels: Sequence[int]
     class_names: Sequence[str]
     templates: Sequence[str]
@@ -33,30 +33,30 @@ class ZeroShotTask:
 
 @dataclass(frozen=True)
 class RetrievalTask:
-    """Pictures, texts, and every pair (picture, text) that counts as a hit."""
+    """Images, texts, and every pair (image, text) that counts as a hit."""
 
-    pictures: PairDataset
+    images: PairDataset
     texts: Sequence[str]
     positives: Sequence[tuple[int, int]]
 
 
 @dataclass(frozen=True)
-class LabelledPictures:
-    """Pictures and the class of each, a position in the list of classes of its task."""
+class LabelledImages:
+    """Images and the class of each, a position in the list of classes of its task."""
 
-    pictures: PairDataset
+    images: PairDataset
     labels: Sequence[int]
 
 
 @dataclass(frozen=True)
 class FewShotTask:
-    """Learn a ridge regression on frozen features of `shots` pictures per class, once per seed; measure it on `test`.
+    """Learn a ridge regression on frozen features of `shots` images per class, once per seed; measure it on `test`.
 
     `l2` is the weight of its penalty.
     """
 
-    train: LabelledPictures
-    test: LabelledPictures
+    train: LabelledImages
+    test: LabelledImages
     class_names: Sequence[str]
     shots: Sequence[int] = (5, 10)
     seeds: Sequence[int] = (0, 1, 2)
@@ -70,8 +70,8 @@ class LinearProbeTask:
     `strengths` of the L2 penalty are tried on a split of `train`.
     """
 
-    train: LabelledPictures
-    test: LabelledPictures
+    train: LabelledImages
+    test: LabelledImages
     class_names: Sequence[str]
     strengths: Sequence[float] = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 

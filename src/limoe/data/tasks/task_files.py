@@ -8,21 +8,21 @@ from typing import Any, NamedTuple
 from limoe.errors import DataError
 
 
-class ListedPicture(NamedTuple):
-    """The key of a picture and all captions that are right for it."""
+class ListedImage(NamedTuple):
+    """The key of an image and all captions that are right for it."""
 
     key: str
     captions: list[str]
 
 
-def read_retrieval(path: str, *, name: str) -> list[ListedPicture]:
-    """The list `name` of a `retrieval.json`, written from the side of the pictures or of the texts:
+def read_retrieval(path: str, *, name: str) -> list[ListedImage]:
+    """The list `name` of a `retrieval.json`, written from the side of the images or of the texts:
 
     `{"<name>": {"images": [{"key", "captions": [...]}]}}` or `{"<name>": {"texts": [{"text", "image_keys": [...]}]}}`.
     """
     listed = read_object(path).get(name)
     if isinstance(listed, dict) and _all(listed.get("images"), "key", "captions"):
-        return [ListedPicture(image["key"], image["captions"]) for image in listed["images"]]
+        return [ListedImage(image["key"], image["captions"]) for image in listed["images"]]
     if isinstance(listed, dict) and _all(listed.get("texts"), "text", "image_keys"):
         return _turned(listed["texts"])
     forms = (
@@ -31,7 +31,7 @@ def read_retrieval(path: str, *, name: str) -> list[ListedPicture]:
     raise DataError(f"{path}: {name} must have the form {forms}, got {short(listed)}")
 
 
-def read_karpathy(path: str, *, split: str) -> list[ListedPicture]:
+def read_karpathy(path: str, *, split: str) -> list[ListedImage]:
     """One split of a `dataset_coco.json` of Karpathy's form; keys are file names without folder and ending.
 
     `{"images": [{"filename", "split", "sentences": [{"raw"}, ...]}, ...]}`.
@@ -45,12 +45,12 @@ def read_karpathy(path: str, *, split: str) -> list[ListedPicture]:
         if image.get("split") == split:
             try:
                 captions = [sentence["raw"].strip() for sentence in image["sentences"]]
-                found.append(ListedPicture(PurePosixPath(image["filename"]).stem, captions))
+                found.append(ListedImage(PurePosixPath(image["filename"]).stem, captions))
             except (KeyError, TypeError, AttributeError) as error:
                 raise DataError(f"{path}: images[{number}] must have the form {form}, got {short(image)}") from error
     if not found:
         there = ", ".join(sorted({str(image.get("split")) for image in images})) or "none"
-        raise DataError(f"{path} has no picture of split {split!r}; there: {there}")
+        raise DataError(f"{path} has no image of split {split!r}; there: {there}")
     return found
 
 
@@ -74,13 +74,13 @@ def short(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def _turned(texts: list[dict[str, Any]]) -> list[ListedPicture]:
-    """Pictures in the order in which the texts name them first."""
+def _turned(texts: list[dict[str, Any]]) -> list[ListedImage]:
+    """Images in the order in which the texts name them first."""
     captions: dict[str, list[str]] = {}
     for entry in texts:
         for key in entry["image_keys"]:
             captions.setdefault(key, []).append(entry["text"])
-    return [ListedPicture(key, own) for key, own in captions.items()]
+    return [ListedImage(key, own) for key, own in captions.items()]
 
 
 def _all(entries: Any, one: str, several: str) -> bool:

@@ -150,7 +150,7 @@ def _warn_of_repeats(path: str, names: Sequence[str]) -> None:
     repeated = [name for name, count in Counter(names).items() if count > 1]
     if repeated:
         log.warning(
-            "%s: %d names belong to several classes (%s); no model can tell those apart: their pictures count as wrong",
+            "%s: %d names belong to several classes (%s); no model can tell those apart: their images count as wrong",
             path,
             len(repeated),
             ", ".join(repr(name) for name in repeated[:5]),

@@ -1,4 +1,4 @@
-"""Losses on the router alone. One family per file; every atom maps a `RouterOutput` to a scalar to minimise.
+"""Losses on the router alone. One family per file; every term maps a `RouterOutput` to a scalar to minimise.
 
 Of one layer, over the real tokens x of the batch, or of one modality: clean logits z(x), clean gates p(x) = softmax z,
 mean gate P = mean_x p(x), entropy H(q) = -sum_e q_e ln q_e in nats, CV^2 = population variance / squared mean over the
@@ -18,5 +18,5 @@ experts. "Balanced" uses all E (or the S wanted) experts equally, "collapsed" se
 Sources: Importance, Load: V-MoE, certain (vmoe). Balance: GShard, Switch, certain (vmoe). ZLoss: ST-MoE, second-hand.
 Both entropies: LIMoE, second-hand. MutualInformation: Mod-Squad, second-hand. Normalised values are ours; 1 = balanced.
 
-total = aux_total.weight * mean over active atoms (weight * layer mean) + sum of (absolute_weight * layer mean).
+total = aux_total.weight * mean over active terms (weight * layer mean) + sum of (absolute_weight * layer mean).
 """

@@ -1,6 +1,6 @@
 """An auxiliary loss, and the set of those that are active in a run."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -13,11 +13,11 @@ from limoe.types import MODALITIES, RouterOutput
 
 
 class AuxLoss:
-    """One atom: a scalar to minimise, computed from what one router decided. Subclasses define `__call__`.
+    """One aux loss term: a scalar to minimise, a function of one RouterOutput. Subclasses define `__call__`.
 
     Args:
-        modality: tokens it looks at, "image" or "text"; None = all.
-        weight: relative weight in the mean over atoms; 0 = computed and logged, but adds nothing.
+        modality: tokens that the term reads, "image" or "text"; None = all.
+        weight: relative weight in the mean over terms; 0 = computed and logged, but adds nothing.
         absolute_weight: if given, the loss times this is added as it is, outside the mean and `aux_total.weight`, and
             `weight` does not count. For losses whose papers name a weight of their own (Switch 0.01, ST-MoE 0.001).
 
@@ -35,7 +35,8 @@ class AuxLoss:
         is_weight = absolute_weight is None or (is_number(absolute_weight) and absolute_weight >= 0)
         require_argument(is_weight, "absolute_weight", "a number >= 0 or null", absolute_weight)
         self.modality = None if modality is None else modality_id(modality)
-        self.weight, self.absolute_weight = weight, absolute_weight
+        self.weight = weight
+        self.absolute_weight = absolute_weight
 
     def __call__(self, routed: RouterOutput) -> Float[Tensor, ""]:
         raise NotImplementedError
@@ -45,22 +46,25 @@ class AuxLoss:
         return None
 
     def sees(self, routed: RouterOutput) -> bool:
-        """Whether the atom's tokens pass this router at all. In two towers a router has one modality."""
+        """Whether the term's tokens pass this router at all. In two towers a router has one modality."""
         return self.modality is None or self.modality in routed.modalities
 
     def token_mean(
         self, routed: RouterOutput, values: Float[Tensor, "T n"]
     ) -> tuple[Float[Tensor, "n"], Bool[Tensor, ""]]:
-        """Mean over the real tokens of the atom's modality, 0 without any, and whether there are any.
+        """Mean over the real tokens of the term's modality, 0 without any, and whether there are any.
 
-        Every atom reads its tokens through this mean alone. So with `is_global` each rank has the same loss, and DDP's
+        Every term reads its tokens through this mean alone. So with `is_global` each rank has the same loss, and DDP's
         average of the gradients is the gradient of one process with the joint batch.
         """
+        # [n + 1] sums of the values, and the number of tokens
         weight = routed.weight_of(self.modality)
         sums = torch.cat([weight @ values, weight.sum()[None]])
         if self.is_global:
             sums = all_reduce_sum(sums)
-        return sums[:-1] / sums[-1].clamp_min(1), sums[-1] > 0
+        count = sums[-1]
+        mean = sums[:-1] / count.clamp_min(1)
+        return mean, count > 0
 
 
 def modality_id(name: str) -> int:
@@ -78,35 +82,35 @@ def is_number(value: Any) -> bool:
 
 
 class AuxTotal(NamedTuple):
-    """What a set says about one batch, layers reduced. `total` is the sum of `weighted`."""
+    """The losses of one batch, layers reduced. `total` is the sum of `weighted`."""
 
     total: Float[Tensor, ""]
     raw: dict[str, Float[Tensor, ""]]  # before any weight
-    weighted: dict[str, Float[Tensor, ""]]  # what each active atom adds to the training loss, with gradient
+    weighted: dict[str, Float[Tensor, ""]]  # what each active term adds to the training loss, with gradient
     normalised: dict[str, Float[Tensor, ""]]  # 1 = balanced; mean over layers, no gradient; only where defined
 
 
 class AuxLossSet:
-    """total = weight * mean over atoms of (atom weight * factor * mean over layers) + sum of the absolute ones.
+    """total = weight * mean over terms of (term weight * factor * mean over layers) + sum of the absolute ones.
 
-    The mean runs over the atoms whose own weight is not 0 (paper App. B.1, second-hand: the active losses are averaged
-    and multiplied by 0.04). An atom with `absolute_weight` stays outside of it and adds absolute_weight * factor * mean
+    The mean runs over the terms whose own weight is not 0 (paper App. B.1, second-hand: the active losses are averaged
+    and multiplied by 0.04). A term with `absolute_weight` stays outside of it and adds absolute_weight * factor * mean
     over layers. `factor[name]` is 1 unless a schedule changes it, `boost[name]` is 1 unless an alarm raises it; both
     multiply, and neither changes the number averaged over, so a loss that fades in does not make the others jump.
 
     Args:
-        atoms: losses by name; the names become `train/aux/<name>`. Their `is_global` is set to what `stats_sync` says.
+        terms: losses by name; the names become `train/aux/<name>`. Their `is_global` is set to what `stats_sync` says.
         weight: what multiplies the reduced losses.
-        over_losses: "mean" or "sum" over atoms.
+        over_losses: "mean" or "sum" over terms.
         over_layers: "mean" or "sum" over sparse layers (the reference sums).
         stats_sync: "local", statistics over the tokens of a process, or "global", over those of all ranks, so that N
-            ranks equal one process with the joint batch; costs one small all-reduce per atom and layer, and one more in
+            ranks equal one process with the joint batch; costs one small all-reduce per term and layer, and one more in
             the backward.
     """
 
     def __init__(
         self,
-        atoms: Mapping[str, AuxLoss],
+        terms: Mapping[str, AuxLoss],
         *,
         weight: float = 0.04,
         over_losses: str = "mean",
@@ -117,18 +121,20 @@ class AuxLossSet:
         for name, value in (("over_losses", over_losses), ("over_layers", over_layers)):
             require_argument(value in ("mean", "sum"), name, "'mean' or 'sum'", value)
         require_argument(stats_sync in ("local", "global"), "stats_sync", "'local' or 'global'", stats_sync)
-        self.atoms = dict(atoms)
-        for atom in self.atoms.values():
-            atom.is_global = stats_sync == "global"
-        self.weight, self.over_losses, self.over_layers = weight, over_losses, over_layers
-        self.factor = dict.fromkeys(self.atoms, 1.0)
-        self.boost = dict.fromkeys(self.atoms, 1.0)
+        self.terms = dict(terms)
+        for term in self.terms.values():
+            term.is_global = stats_sync == "global"
+        self.weight = weight
+        self.over_losses = over_losses
+        self.over_layers = over_layers
+        self.factor = dict.fromkeys(self.terms, 1.0)
+        self.boost = dict.fromkeys(self.terms, 1.0)
 
     def set_factor(self, name: str, factor: float) -> None:
-        """Multiply an atom's weight from now on.
+        """Multiply a term's weight from now on.
 
         Raises:
-            LimoeError: the run has no such atom.
+            LimoeError: the run has no such term.
         """
         if name not in self.factor:
             have = ", ".join(self.factor) or "none"
@@ -136,44 +142,66 @@ class AuxLossSet:
         self.factor[name] = factor
 
     def is_active(self, name: str) -> bool:
-        """Whether the run has this atom with a weight that is not 0."""
-        atom = self.atoms.get(name)
-        return atom is not None and (atom.weight if atom.absolute_weight is None else atom.absolute_weight) != 0
+        """Whether the run has this term with a weight that is not 0."""
+        term = self.terms.get(name)
+        if term is None:
+            return False
+        weight = term.weight if term.absolute_weight is None else term.absolute_weight
+        return weight != 0
 
     def __call__(self, routing: Mapping[int, RouterOutput]) -> AuxTotal:
-        """Layers are those that the atom's modality passes.
+        """Layers are those that the term's modality passes.
 
         Raises:
             LimoeError: a loss has no sparse layer to be computed on.
         """
-        if self.atoms and not routing:
+        if self.terms and not routing:
             raise LimoeError("auxiliary losses need sparse layers, and this model has none; leave them out")
-        raw, normalised = {}, {}
-        for name, atom in self.atoms.items():
-            layers = [routed for routed in routing.values() if atom.sees(routed)]
+        raw = {}
+        normalised = {}
+        for name, term in self.terms.items():
+            layers = [routed for routed in routing.values() if term.sees(routed)]
             if not layers:
                 raise LimoeError(f"the auxiliary loss {name}: no sparse layer sees its modality; leave it out")
-            per_layer = torch.stack([_in_full_precision(atom, routed) for routed in layers])
+            per_layer = torch.stack([_in_full_precision(term, routed) for routed in layers])
             raw[name] = per_layer.sum() if self.over_layers == "sum" else per_layer.mean()
-            scaled = [
-                atom.normalised(value, routed.num_experts)
-                for value, routed in zip(per_layer.detach(), layers, strict=True)
-            ]
-            if known := [value for value in scaled if value is not None]:
-                normalised[name] = torch.stack(known).mean()
-        weighted = {name: self._scale(name) * raw[name] for name in self.atoms if self.is_active(name)}
-        total = torch.stack(list(weighted.values())).sum() if weighted else torch.zeros(())
+            on_scale = _normalised(term, per_layer.detach(), layers)
+            if on_scale is not None:
+                normalised[name] = on_scale
+
+        weighted = {name: self._scale(name) * raw[name] for name in self.terms if self.is_active(name)}
+        total = torch.zeros(())
+        if weighted:
+            total = torch.stack(list(weighted.values())).sum()
         return AuxTotal(total, raw, weighted, normalised)
 
     def _scale(self, name: str) -> float:
-        """What an active atom's reduced loss is multiplied with on its way into the total."""
-        atom, changes = self.atoms[name], self.factor[name] * self.boost[name]
-        if atom.absolute_weight is not None:
-            return atom.absolute_weight * changes
-        averaged = sum(self.is_active(other) and a.absolute_weight is None for other, a in self.atoms.items())
-        return self.weight * atom.weight * changes / (averaged if self.over_losses == "mean" else 1)
+        """What the reduced loss of an active term is multiplied by in the total."""
+        term = self.terms[name]
+        changes = self.factor[name] * self.boost[name]
+        if term.absolute_weight is not None:
+            return term.absolute_weight * changes
+        divisor = self._num_averaged() if self.over_losses == "mean" else 1
+        return self.weight * term.weight * changes / divisor
+
+    def _num_averaged(self) -> int:
+        """Active terms without a weight of their own."""
+        relative = [name for name, term in self.terms.items() if term.absolute_weight is None]
+        return sum(self.is_active(name) for name in relative)
 
 
-def _in_full_precision(atom: AuxLoss, routed: RouterOutput) -> Float[Tensor, ""]:
+def _normalised(
+    term: AuxLoss, per_layer: Float[Tensor, "layers"], layers: Sequence[RouterOutput]
+) -> Float[Tensor, ""] | None:
+    """Mean over the layers for which the term defines a normalised value."""
+    found = []
+    for value, routed in zip(per_layer, layers, strict=True):
+        on_scale = term.normalised(value, routed.num_experts)
+        if on_scale is not None:
+            found.append(on_scale)
+    return torch.stack(found).mean() if found else None
+
+
+def _in_full_precision(term: AuxLoss, routed: RouterOutput) -> Float[Tensor, ""]:
     with torch.autocast(routed.logits.device.type, enabled=False):
-        return atom(routed)
+        return term(routed)

@@ -1,7 +1,7 @@
 """The balance losses of V-MoE (arXiv 2106.05974) and the z-loss of ST-MoE (arXiv 2202.08906).
 
-As published they look at all tokens alike; `modality` restricts each to one modality (the paper's ablation of
-per-modality importance and load, from memory).
+As published they look at all tokens alike; `modality` restricts each to one modality (an ablation of the paper,
+*unverified*).
 CV^2(v) = population variance / mean^2 (not std / mean squared after the fact: the root has an infinite slope at 0).
 """
 
@@ -17,7 +17,9 @@ from limoe.types import RouterOutput
 def squared_cv(x: Float[Tensor, "E"]) -> Float[Tensor, ""]:
     """Squared coefficient of variation with the population variance; 0 where x sums to 0."""
     mean = x.mean()
-    return torch.where(mean > 0, x.var(unbiased=False) / mean.square().clamp_min(1e-30), 0.0)
+    variance = x.var(unbiased=False)
+    ratio = variance / mean.square().clamp_min(1e-30)
+    return torch.where(mean > 0, ratio, 0.0)
 
 
 class Importance(AuxLoss):
@@ -28,7 +30,8 @@ class Importance(AuxLoss):
     """
 
     def __call__(self, routed: RouterOutput) -> Float[Tensor, ""]:
-        return squared_cv(self.token_mean(routed, routed.log_probs.exp())[0])
+        mean_gate, _ = self.token_mean(routed, routed.log_probs.exp())
+        return squared_cv(mean_gate)
 
     def normalised(self, value: Float[Tensor, ""], num_experts: int) -> Float[Tensor, ""]:
         return 1 + value
@@ -49,9 +52,12 @@ class Load(AuxLoss):
     def __call__(self, routed: RouterOutput) -> Float[Tensor, ""]:
         if routed.noise_std <= 0:
             raise LimoeError("the load loss is undefined without router noise: set noise_std > 0, or leave it out")
+        # [T, 1] the K-th largest noisy logit, and [T, E] how far above it each clean logit is, in standard deviations
         threshold = routed.noisy_logits.gather(-1, routed.expert_index[:, -1:])
-        probability = torch.special.ndtr((routed.logits - threshold) / routed.noise_std)
-        return squared_cv(self.token_mean(routed, probability)[0])
+        distance = (routed.logits - threshold) / routed.noise_std
+        probability = torch.special.ndtr(distance)
+        mean, _ = self.token_mean(routed, probability)
+        return squared_cv(mean)
 
     def normalised(self, value: Float[Tensor, ""], num_experts: int) -> Float[Tensor, ""]:
         return 1 + value
@@ -60,9 +66,10 @@ class Load(AuxLoss):
 class ZLoss(AuxLoss):
     """Mean over tokens of (ln sum_e exp logit_e)^2 (ST-MoE; paper App. B.1, second-hand), in squared nats.
 
-    Keeps logits small; says nothing about balance: (ln E)^2 for logits of 0, 0 is no special state of a router.
+    Keeps logits small and says nothing about balance; (ln E)^2 where all logits are 0.
     """
 
     def __call__(self, routed: RouterOutput) -> Float[Tensor, ""]:
-        mean, _ = self.token_mean(routed, routed.logits.logsumexp(-1, keepdim=True).square())
+        log_z = routed.logits.logsumexp(-1, keepdim=True)  # T, 1
+        mean, _ = self.token_mean(routed, log_z.square())
         return mean[0]

@@ -15,19 +15,22 @@ MIN_FRACTION = {"image": 0.63, "text": 0.28}  # S / E: 20 and 9 of 32 in the pap
 
 def token_entropy(routed: RouterOutput) -> Float[Tensor, "T 1"]:
     """H(p(. | x)) of every token."""
-    return -(routed.log_probs.exp() * routed.log_probs).sum(-1, keepdim=True)
+    gates = routed.log_probs.exp()
+    return -(gates * routed.log_probs).sum(-1, keepdim=True)
 
 
 def negative_entropy(mean_gate: Float[Tensor, "E"]) -> Float[Tensor, ""]:
     """-H(p). An expert whose mean gate underflows to 0 adds 0 and must not make the gradient infinite."""
-    return (mean_gate * mean_gate.clamp_min(torch.finfo(mean_gate.dtype).tiny).log()).sum()
+    smallest = torch.finfo(mean_gate.dtype).tiny
+    log_gate = mean_gate.clamp_min(smallest).log()
+    return (mean_gate * log_gate).sum()
 
 
 class LocalEntropy(AuxLoss):
-    """Mean over the modality's tokens of H(p(. | x)), in nats: each token should be sure of its expert.
+    """Mean over the modality's tokens of H(p(. | x)), in nats: a low value means confident tokens.
 
-    From 0 (every token sure, also when all are sure of the same expert) to ln E (undecided). No normalised value, since
-    it is no measure of balance. 0 where the modality is absent. Source: the paper (second-hand, memory 98 %).
+    From 0 (every token confident, also when all choose the same expert) to ln E (undecided). No normalised value, since
+    it is no measure of balance. 0 where the modality is absent. Source: the paper, section 3.
 
     Args:
         modality: "image" or "text"; None = all tokens.
@@ -37,7 +40,8 @@ class LocalEntropy(AuxLoss):
         super().__init__(modality=modality, weight=weight, absolute_weight=absolute_weight)
 
     def __call__(self, routed: RouterOutput) -> Float[Tensor, ""]:
-        return self.token_mean(routed, token_entropy(routed))[0][0]
+        mean, _ = self.token_mean(routed, token_entropy(routed))
+        return mean[0]
 
 
 class GlobalEntropy(AuxLoss):
@@ -69,7 +73,8 @@ class GlobalEntropy(AuxLoss):
         require_argument(enough, "min_experts", "a number >= 1 or null", min_experts)
         in_range = min_fraction is None or (is_number(min_fraction) and 0 < min_fraction <= 1)
         require_argument(in_range, "min_fraction", "a number in (0, 1] or null", min_fraction)
-        self.min_experts, self.min_fraction = min_experts, min_fraction
+        self.min_experts = min_experts
+        self.min_fraction = min_fraction
 
     def threshold(self, num_experts: int) -> float | None:
         """tau in nats for E experts, or None.
@@ -82,7 +87,8 @@ class GlobalEntropy(AuxLoss):
             require_argument(self.min_experts <= num_experts, "min_experts", rule, self.min_experts)
             return math.log(self.min_experts)
         if self.min_fraction is not None:
-            return math.log(min(num_experts, max(2, round(self.min_fraction * num_experts))))
+            wanted = max(2, round(self.min_fraction * num_experts))
+            return math.log(min(num_experts, wanted))
         return None
 
     def __call__(self, routed: RouterOutput) -> Float[Tensor, ""]:
@@ -94,20 +100,24 @@ class GlobalEntropy(AuxLoss):
         return torch.where(is_present, loss, 0.0)
 
     def normalised(self, value: Float[Tensor, ""], num_experts: int) -> Float[Tensor, ""]:
-        has_threshold = self.threshold(num_experts) is not None
-        return (-value).exp() if has_threshold else (-value).exp() / num_experts
+        ratio = (-value).exp()  # exp(H) / S with a threshold, exp(H) without
+        if self.threshold(num_experts) is None:
+            return ratio / num_experts
+        return ratio
 
 
 class MutualInformation(AuxLoss):
-    """-I(token; expert) = mean H(p(. | x)) - H(mean gate), in nats: sure tokens, spread over all experts (Mod-Squad).
+    """-I(token; expert) = mean H(p(. | x)) - H(mean gate), in nats (Mod-Squad).
 
     Local plus global entropy without threshold, which is how Mod-Squad (arXiv 2212.08066) and ModuleFormer train; there
-    the weight is 0.001 (second-hand). Balanced and sure -ln E; 0 when collapsed on one expert, also when every token is
-    undecided. Normalised: I / ln E, from 0 to 1. 0 where the modality is absent.
+    the weight is 0.001 (*unverified*). -ln E with confident tokens spread over all experts; 0 when collapsed on one
+    expert, also when every token is undecided. Normalised: I / ln E, from 0 to 1. 0 where the modality is absent.
     """
 
     def __call__(self, routed: RouterOutput) -> Float[Tensor, ""]:
-        mean, _ = self.token_mean(routed, torch.cat([routed.log_probs.exp(), token_entropy(routed)], dim=-1))
+        # [T, E + 1] gates and their entropy, so that both means are one sum over ranks
+        values = torch.cat([routed.log_probs.exp(), token_entropy(routed)], dim=-1)
+        mean, _ = self.token_mean(routed, values)
         return mean[-1] + negative_entropy(mean[:-1])
 
     def normalised(self, value: Float[Tensor, ""], num_experts: int) -> Float[Tensor, ""] | None:

@@ -1,7 +1,7 @@
 import pytest
 
 from limoe.data.bad_samples import BadContent
-from limoe.data.images.image_files import inside, read_picture
+from limoe.data.images.image_files import inside, read_image
 
 
 @pytest.mark.parametrize(
@@ -36,11 +36,11 @@ def test_links_are_followed_inside_only(tmp_path):
     (root / "inside.png").symlink_to(root / "sub" / "a.png")
     (root / "outside.png").symlink_to(tmp_path / "secret.png")
     (root / "up").symlink_to(tmp_path, target_is_directory=True)
-    assert read_picture(root, "sub/a.png") == read_picture(root, "inside.png") == b"a"
+    assert read_image(root, "sub/a.png") == read_image(root, "inside.png") == b"a"
     for name in ("outside.png", "up/secret.png", "../secret.png", str(tmp_path / "secret.png")):
         with pytest.raises(BadContent, match="lies outside"):
-            read_picture(root, name)
-        assert read_picture(root, name, allow_outside=True) == b"secret"
+            read_image(root, name)
+        assert read_image(root, name, allow_outside=True) == b"secret"
 
 
 def test_files_that_cannot_be_read_are_named(tmp_path, monkeypatch):
@@ -53,5 +53,5 @@ def test_files_that_cannot_be_read_are_named(tmp_path, monkeypatch):
         ("n" * 300, "missing_file"),
     ):
         with pytest.raises(BadContent) as error:
-            read_picture(tmp_path, name)
+            read_image(tmp_path, name)
         assert error.value.kind == kind

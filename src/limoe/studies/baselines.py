@@ -6,7 +6,7 @@ from typing import Any
 from hydra import compose
 from omegaconf import OmegaConf
 
-from limoe.config.model_settings import sparse_towers, two_tower_twin
+from limoe.config.model_settings import sparse_towers, two_tower_baseline
 from limoe.config.trees import leaves
 from limoe.errors import ConfigError
 from limoe.studies.study import Metric, Published, Study
@@ -47,7 +47,7 @@ def comparison(
     own = {
         SPARSE: sizes,
         DENSE: (*sizes, "model.moe_layers=[]", "aux_loss=none"),
-        TWO_TOWER: ("model=two_tower_tiny", "aux_loss=none", *_numbers(two_tower_twin(model))),
+        TWO_TOWER: ("model=two_tower_tiny", "aux_loss=none", *_numbers(two_tower_baseline(model))),
     }
     return Study(
         name=name,

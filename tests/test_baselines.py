@@ -9,9 +9,9 @@ from hydra import initialize_config_dir
 
 from limoe.config.compose import config_dir, register_resolvers
 from limoe.errors import ConfigError
+from limoe.studies.baselines import VARIANTS, comparison
 from limoe.studies.plan import plan_study
 from limoe.studies.study import Study
-from limoe.studies.twins import VARIANTS, comparison
 
 SIZES = ("model.depth=3", "model.moe_layers=[1]")
 
@@ -28,7 +28,7 @@ def compared(*words: str, variants: tuple[str, ...] = VARIANTS) -> Study:
     return comparison(overrides, name="c", seeds=[0, 1], variants=variants, metrics=["val/loss"])
 
 
-def test_twins_have_the_sizes_of_the_sparse_run(tmp_path: Path) -> None:
+def test_baselines_have_the_sizes_of_the_sparse_run(tmp_path: Path) -> None:
     study = compared(*SIZES)
     assert (study.base, study.baseline, study.seeds) == (("experiment=demo", "paths.output_dir=out"), "sparse", (0, 1))
     assert study.variants["sparse"] == SIZES

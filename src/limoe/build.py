@@ -40,12 +40,13 @@ def build_data(cfg: DictConfig) -> PairDataModule:
 
 
 def check_tokenizer(tokenizer: TextTokenizer, *, model: DictConfig) -> None:
-    """A row of the embedding for every token, and a position for every place.
+    """Check that the text embedding has a row for every token and a position for every place.
 
     Raises:
         ConfigError: the model's config does not fit the tokenizer.
     """
-    tokens, length = tokenizer.vocab_size, tokenizer.length
+    tokens = tokenizer.vocab_size
+    length = tokenizer.length
     require(
         tokens <= model.vocab_size, "model.vocab_size", f">= {tokens}, the tokens of the tokenizer", model.vocab_size
     )
@@ -92,7 +93,7 @@ def build_trained(
 
 
 def initialise(cfg: DictConfig, model: nn.Module, *, tokenizer: TextTokenizer) -> Start | None:
-    """Weights from elsewhere, where `init_from` asks for them; a run that goes on from a checkpoint has its own."""
+    """Fill in weights of another model where `init_from` asks for it; a resumed run has its own."""
     if cfg.get("init_from") is None or cfg.ckpt_path is not None:
         return None
     fill = instantiate(cfg.init_from)

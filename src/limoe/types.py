@@ -1,4 +1,4 @@
-"""The words every part of limoe shares.
+"""The types that all parts of limoe share.
 
 Legend of shapes, used in every public signature:
 B pairs in the batch, T tokens routed together (both modalities), D width, E experts, K experts per token,
@@ -33,7 +33,7 @@ class Pair(NamedTuple):
 
 @runtime_checkable
 class PairDataset(Protocol):
-    """What a data source must offer. `captions` must not touch the images (a tokenizer is trained on it)."""
+    """The contract of a data source. `captions` must not touch the images (a tokenizer is trained on it)."""
 
     def __len__(self) -> int: ...
     def __getitem__(self, index: int) -> Pair: ...
@@ -69,7 +69,7 @@ class Segment:
 
 @dataclass(frozen=True)
 class PackedTokens:
-    """How the T tokens of both modalities lie one after the other: all that is known about them beside their values."""
+    """The layout of the T tokens of both modalities: all that is known about them beside their values."""
 
     segments: tuple[Segment, ...]
     modality: Int[Tensor, "T"]
@@ -119,7 +119,7 @@ BUFFERS, SORTED = "buffers", "sorted"  # layouts of the tokens at their experts,
 
 
 class ExpertTokens(NamedTuple):
-    """The tokens at their experts, as the experts take them and give them back, in one of two layouts.
+    """Tokens at their experts, before or after the experts compute them, in one of two layouts.
 
     BUFFERS: `tokens` is [E, S, D], S slots per expert (G groups of C), and `offsets` is None.
     SORTED: `tokens` is [N, D] in the order of their experts; those of expert e end before `offsets[e]` (int32, as
@@ -149,12 +149,12 @@ class Dispatcher(ABC):
 
     @abstractmethod
     def combine(self, expert_tokens: ExpertTokens) -> Float[Tensor, "T D"]:
-        """What the experts made of each token, times its gate; 0 for a dropped token. Takes any layout of `rows`."""
+        """The gated sum of the outputs of each token's experts, 0 for dropped tokens; from any layout of `rows`."""
 
 
 @dataclass(frozen=True)
 class RouterOutput:
-    """All that one router decided about T tokens: what losses, statistics, plots and callbacks read.
+    """The decisions of one router about T tokens: data that losses, statistics, plots and callbacks read.
 
     `logits` are clean and at least float32; `noisy_logits` select and weigh (equal to `logits` without noise);
     `gates` is their softmax. `expert_index[t, k]` is the k-th choice of a token, `gate[t, k]` its weight, `kept[t, k]`
@@ -182,7 +182,7 @@ class RouterOutput:
     def log_probs(self) -> Float[Tensor, "T E"]:
         """Clean log-softmax over the experts, computed once for all losses that read it.
 
-        Whoever asks first may do so under `no_grad` (statistics); the cached value must still carry the graph.
+        The first access may be under `no_grad` (statistics); the cached value must still carry the graph.
         """
         with torch.enable_grad():
             return self.logits.log_softmax(-1)

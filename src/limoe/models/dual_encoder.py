@@ -1,4 +1,4 @@
-"""What every model offers: features of images and of texts in one joint space, and a temperature."""
+"""The contract of every model: features of images and of texts in one joint space, and a temperature."""
 
 import math
 
@@ -13,10 +13,10 @@ from limoe.types import ModelOutput, RouterOutput
 
 
 class DualEncoder(nn.Module):
-    """Trunk, head, unit length; each for images and for texts.
+    """A trunk, a head and unit length for images, and the same for texts.
 
     Subclasses define `forward`, `image_trunk` and `text_trunk`, and call `add_heads` when their trunks are built. Those
-    with transformer blocks or trained weights to start from say so in `transformer_blocks` and `load_starting_weights`.
+    with transformer blocks or trained weights to start from override `transformer_blocks` and `load_starting_weights`.
     """
 
     image_head: nn.Module
@@ -31,7 +31,7 @@ class DualEncoder(nn.Module):
         init_logit_scale: float,
         max_logit_scale: float,
     ) -> None:
-        """A linear head per modality, and the temperature, stored as a logarithm."""
+        """Add a linear head per modality, and the temperature, stored as a logarithm."""
         in_range = 0 < init_logit_scale <= max_logit_scale
         require_argument(in_range, "init_logit_scale", f"in (0, {max_logit_scale}]", init_logit_scale)
         self.image_head = linear_head(image_width, out_dim)
@@ -40,7 +40,7 @@ class DualEncoder(nn.Module):
         self.max_logit_scale = max_logit_scale
 
     def image_trunk(self, images: Float[Tensor, "B 3 h w"]) -> Float[Tensor, "B D"]:
-        """Pooled tokens of images alone, before the head: what few-shot probes read."""
+        """Pooled tokens of images alone, before the head (the input of few-shot and linear probes)."""
         raise NotImplementedError
 
     def text_trunk(self, text_ids: Int[Tensor, "B n_t"], text_mask: Bool[Tensor, "B n_t"]) -> Float[Tensor, "B D"]:
@@ -54,21 +54,23 @@ class DualEncoder(nn.Module):
     def load_starting_weights(self) -> None:
         """Replace drawn weights by trained ones, where the config of the model asks for them.
 
-        Called once by whoever starts a training, never to evaluate or to load a checkpoint, which need no such files.
+        Called once at the start of a training, never to evaluate or to load a checkpoint, which need no such files.
         """
 
     def encode_image(self, images: Float[Tensor, "B 3 h w"]) -> Float[Tensor, "B d_out"]:
         """Unit-length features of images alone."""
-        return unit_length(self.image_head(self.image_trunk(images)))
+        pooled = self.image_trunk(images)
+        return unit_length(self.image_head(pooled))
 
     def encode_text(self, text_ids: Int[Tensor, "B n_t"], text_mask: Bool[Tensor, "B n_t"]) -> Float[Tensor, "B d_out"]:
         """Unit-length features of texts alone."""
-        return unit_length(self.text_head(self.text_trunk(text_ids, text_mask)))
+        pooled = self.text_trunk(text_ids, text_mask)
+        return unit_length(self.text_head(pooled))
 
     def output(
         self, image: Float[Tensor, "B D"], text: Float[Tensor, "B D2"], *, routing: dict[int, RouterOutput]
     ) -> ModelOutput:
-        """From pooled tokens of both modalities to what the losses read."""
+        """The output of the model from the pooled tokens of both modalities."""
         return ModelOutput(
             image_features=unit_length(self.image_head(image)),
             text_features=unit_length(self.text_head(text)),
@@ -83,5 +85,6 @@ class DualEncoder(nn.Module):
 
 
 def unit_length(x: Float[Tensor, "B d_out"]) -> Float[Tensor, "B d_out"]:
-    """In at least float32: bfloat16 features would be off by up to 0.4 in a logit at temperature 100."""
-    return F.normalize(x.to(torch.promote_types(x.dtype, torch.float32)), dim=-1)
+    """x / |x| in at least float32: bfloat16 features would be off by up to 0.4 in a logit at temperature 100."""
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    return F.normalize(x.to(dtype), dim=-1)

@@ -56,10 +56,11 @@ class ImageEncoder(TowerEncoder):
         super().__init__()
         self.embed = ImageEmbed(width, image_size=image_size, patch_size=patch_size)
         self.tower = Tower(width, **tower)
-        self.width, self.depth = width, len(self.tower.blocks)
+        self.width = width
+        self.depth = len(self.tower.blocks)
 
     def forward(self, images: Float[Tensor, "B 3 h w"]) -> tuple[Float[Tensor, "B D"], dict[int, RouterOutput]]:
-        embedded = self.embed(images)
+        embedded = self.embed(images)  # B, n_i, D
         segment = Segment(IMAGE, size=embedded.shape[0], length=embedded.shape[1])
         tokens = PackedTokens.of([segment], device=embedded.device)
         x, routing = self.tower(embedded.flatten(0, 1), tokens)
@@ -80,12 +81,13 @@ class TextEncoder(TowerEncoder):
         super().__init__()
         self.embed = TextEmbed(width, vocab_size=vocab_size, length=text_length)
         self.tower = Tower(width, **tower)
-        self.width, self.depth = width, len(self.tower.blocks)
+        self.width = width
+        self.depth = len(self.tower.blocks)
 
     def forward(
         self, text_ids: Int[Tensor, "B n_t"], text_mask: Bool[Tensor, "B n_t"]
     ) -> tuple[Float[Tensor, "B D"], dict[int, RouterOutput]]:
-        embedded = self.embed(text_ids)
+        embedded = self.embed(text_ids)  # B, n_t, D
         segment = Segment(TEXT, size=embedded.shape[0], length=embedded.shape[1], mask=text_mask)
         tokens = PackedTokens.of([segment], device=embedded.device)
         x, routing = self.tower(embedded.flatten(0, 1), tokens)

@@ -60,6 +60,8 @@ def run_experts(buffers: ExpertTokens, *, weights: ExpertWeights, backend: str) 
     rows, offsets = buffers
     if offsets is None:
         return ExpertTokens(_padded(rows, weights))
+
+    # sorted rows
     backend = _select_sorted_backend(backend, weights.weight_in)
     if backend == "grouped":
         return ExpertTokens(_grouped(rows, offsets, weights), offsets)
@@ -86,7 +88,7 @@ def _has_grouped_kernel(dtype: torch.dtype, device: torch.device) -> bool:
 
 
 def _torch_can_group(weight: Float[Tensor, "E D H"]) -> bool:
-    """torch groups no float64, and wants rows that are a multiple of 16 bytes."""
+    """torch groups no float64, and requires rows of a multiple of 16 bytes."""
     aligned = all(size * weight.element_size() % 16 == 0 for size in weight.shape[1:])
     return aligned and weight.dtype in (torch.float32, torch.bfloat16, torch.float16)
 
@@ -99,9 +101,13 @@ def _padded(rows: Float[Tensor, "E S D"], weights: ExpertWeights) -> Float[Tenso
 
 def _pad_sorted(rows: Float[Tensor, "N D"], counts: list[int], weights: ExpertWeights) -> Float[Tensor, "N D"]:
     """No capacity limits the slots, so S is the size of the fullest expert."""
+    # [E, S, D] the rows of each expert, filled up with zeros; rows after the last expert's stay as they are
     unused = len(rows) - sum(counts)
     *parts, rest = rows.split([*counts, unused])
-    out = _padded(pad_sequence(parts, batch_first=True), weights)
+    padded = pad_sequence(parts, batch_first=True)
+    out = _padded(padded, weights)
+
+    # [N, D] without the filling
     unpadded = [of_expert[:count] for of_expert, count in zip(out, counts, strict=True)]
     return torch.cat([*unpadded, rest])
 

@@ -52,7 +52,7 @@ class Experts(nn.Module):
         return run_experts(buffers, weights=self.weights(self.compute_dtype()), backend=self.expert_backend)
 
     def select_layout(self, dispatcher: Dispatcher) -> str:
-        """In which layout these experts want the tokens of this dispatcher."""
+        """The layout of the dispatcher that suits these experts best."""
         return select_layout(
             self.expert_backend,
             dispatcher,

@@ -72,11 +72,13 @@ def attend(
 ) -> Float[Tensor, "B h n d"]:
     """Softmax attention to the keys that `mask` allows (None: to all).
 
-    PyTorch's fused product; of short sequences on a CPU plain ones in float32, which there are up to twice as fast, and
-    in bfloat16 two to seven times (docs/performance.md).
+    By PyTorch's fused kernel; for short sequences on a CPU by plain products in float32, which are up to twice as fast
+    there, and two to seven times in bfloat16 (docs/performance.md).
     """
     if query.device.type != "cpu" or key.shape[-2] > _SHORT:
         return F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+
+    # the plain products, in float32 whatever autocast asks for
     dtype = torch.promote_types(value.dtype, torch.float32)
     with torch.autocast("cpu", enabled=False):
         scores = query.to(dtype) @ key.to(dtype).mT  # B, h, n, n
@@ -88,7 +90,8 @@ def attend(
 
 def attention_mask(valid: Bool[Tensor, "B n"]) -> Bool[Tensor, "B 1 1 n"]:
     """Keys that may be attended; a sequence without any real token attends to all, so that no softmax is empty."""
-    return (valid | ~valid.any(-1, keepdim=True))[:, None, None, :]
+    is_empty = ~valid.any(-1, keepdim=True)
+    return (valid | is_empty)[:, None, None, :]
 
 
 class Block(nn.Module):
@@ -110,7 +113,7 @@ class Block(nn.Module):
 
 
 class PatchEmbed(nn.Module):
-    """A convolution whose stride is its size. (timm's own would import torchvision, two seconds for every command.)"""
+    """A convolution whose stride is its size (without timm's own, which imports torchvision: two seconds at start)."""
 
     def __init__(self, dim: int, *, patch_size: int) -> None:
         super().__init__()
@@ -160,15 +163,18 @@ class TextEmbed(nn.Module):
         nn.init.normal_(self.pos_embed, std=0.02)
 
     def forward(self, text_ids: Int[Tensor, "B n_t"]) -> Float[Tensor, "B n_t D"]:
-        return self.token_embed(text_ids) + self.pos_embed[: text_ids.shape[1]]
+        length = text_ids.shape[1]
+        return self.token_embed(text_ids) + self.pos_embed[:length]
 
 
 def masked_mean(x: Float[Tensor, "B n D"], mask: Bool[Tensor, "B n"] | None) -> Float[Tensor, "B D"]:
     """Mean over the real tokens of each sequence; 0 for a sequence without any."""
     if mask is None:
         return x.mean(1)
-    weight = mask.to(x.dtype)[..., None]
-    return (x * weight).sum(1) / weight.sum(1).clamp_min(1)
+    weight = mask.to(x.dtype)[..., None]  # B, n, 1
+    total = (x * weight).sum(1)
+    count = weight.sum(1).clamp_min(1)
+    return total / count
 
 
 def linear_head(dim: int, out_dim: int) -> nn.Linear:

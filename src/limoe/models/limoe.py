@@ -34,7 +34,7 @@ class LIMoE(DualEncoder):
         expert_backend: how experts multiply: "auto", "padded", "grouped" or "loop".
         activation_checkpointing: keep only the inputs of each block in training and compute the rest twice.
         out_dim: width of the joint space; None = D.
-        init_logit_scale: what cosines are multiplied with at the start.
+        init_logit_scale: factor on the cosines at the start.
         max_logit_scale: upper clamp of that factor, applied by `clamp_logit_scale`.
 
     Raises:

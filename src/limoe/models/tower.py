@@ -15,7 +15,7 @@ from limoe.types import PackedTokens, RouterOutput
 class Tower(nn.Module):
     """`depth` pre-LN blocks; block l is sparse where l is in `moe_layers` (numbered from 0).
 
-    With `activation_checkpointing` a training step keeps what goes into each block and computes the rest again.
+    With `activation_checkpointing` a training step keeps the input of each block and computes the rest again.
 
     Raises:
         ArgumentError: a size breaks its rule.

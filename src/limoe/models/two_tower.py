@@ -12,7 +12,7 @@ from limoe.types import ModelOutput
 
 
 class TwoTower(DualEncoder):
-    """The modalities meet in the loss alone; each sparse layer has a router and experts of one modality.
+    """An encoder per modality, which meet in the loss alone; each sparse layer routes tokens of one modality.
 
     Layers are numbered through: those of the text encoder come after those of the image encoder.
 
@@ -25,7 +25,7 @@ class TwoTower(DualEncoder):
         out_dim: width of the joint space; None = that of the image encoder.
         image_head: "linear", or "none": the joint space is the image encoder's own, only the text has a head (so does
             big_vision for LiT).
-        init_logit_scale: what cosines are multiplied with at the start.
+        init_logit_scale: factor on the cosines at the start.
         max_logit_scale: upper clamp of that factor, applied by `clamp_logit_scale`.
     """
 
@@ -73,6 +73,7 @@ class TwoTower(DualEncoder):
     ) -> ModelOutput:
         image, image_routing = self.image(images)
         text, text_routing = self.text(text_ids, text_mask)
+        # layers of the text encoder are numbered after those of the image encoder
         numbered = {self.image.depth + layer: routed for layer, routed in text_routing.items()}
         return self.output(image, text, routing=image_routing | numbered)
 
@@ -86,7 +87,9 @@ class TwoTower(DualEncoder):
             self.text.load_starting_weights()
 
     def image_trunk(self, images: Float[Tensor, "B 3 h w"]) -> Float[Tensor, "B D"]:
-        return self.image(images)[0]
+        features, _ = self.image(images)
+        return features
 
     def text_trunk(self, text_ids: Int[Tensor, "B n_t"], text_mask: Bool[Tensor, "B n_t"]) -> Float[Tensor, "B D"]:
-        return self.text(text_ids, text_mask)[0]
+        features, _ = self.text(text_ids, text_mask)
+        return features

@@ -1,4 +1,4 @@
-"""Keep only the inputs of a part of the model, and compute the rest again when the backward gets there."""
+"""Activation recomputation: keep the inputs of a part of the model and compute the rest again in the backward."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 def recomputed(function: Callable[..., T], *inputs: Any) -> T:
-    """`function(*inputs)` without its activations; they live again while the backward passes through.
+    """`function(*inputs)` without keeping its activations, which the backward computes again.
 
     The second time random numbers are those of the first, so routers choose the same experts, and `counting` of each
     `StepUpdated` module is False, since it has counted these tokens already.

@@ -79,7 +79,7 @@ class Capacity:
         return min(slots, tokens)
 
     def groups(self, tokens: PackedTokens, *, num_experts: int, k: int = 1, training: bool) -> Groups:
-        """Groups and slots of a batch whose tokens have `k` assignments each."""
+        """Groups and slots of a batch in which each token has `k` assignments."""
         pairs = self.group_size(tokens.num_pairs)
         capacity = None
         if tokens.num_pairs > 0:
@@ -110,10 +110,10 @@ class Usage(NamedTuple):
 
 
 class Router(nn.Module, ABC):
-    """Sends tokens to experts. A new kind of router derives from this class and is complete with its abstract methods.
+    """The contract of a router. A new kind derives from this class and is complete with its abstract methods.
 
-    What others must know about a kind of router they read here, never from its class: the class attributes, the
-    attributes `capacity` and `priority`, and the methods below.
+    `limoe info`, the atlas, the checks of a config, callbacks and evaluation read the class attributes and methods
+    below, and never ask for the class of a router.
 
     Args:
         num_experts: E.
@@ -123,13 +123,18 @@ class Router(nn.Module, ABC):
         ArgumentError: `num_experts` is not positive.
     """
 
-    learns = True  # False: no parameter, so losses on the router have nothing to move
-    has_threshold = True  # False: no K-th largest logit decides, so losses that need noise are undefined
-    tokens_choose = True  # each token names its experts: `expert_index` holds all that compute it
+    # False: no parameter, so losses on the router have nothing to move.
+    learns = True
+    # False: no K-th largest logit decides, so losses that need noise are undefined.
+    has_threshold = True
+    # True: each token chooses its experts, and `expert_index` holds all that compute it.
+    tokens_choose = True
 
-    capacity: Capacity | None = None  # None: slots are not limited in the sense of a capacity factor
-    priority: Priority | None = None  # which tokens get a slot first; None: slots are not assigned by priority
-    eval_priority: Priority | None = None  # the same in evaluation; None = as in training
+    # Slots and groups; None: no capacity factor limits the slots.
+    capacity: Capacity | None = None
+    # Which tokens get a slot first; None: slots are not assigned by priority. In evaluation None = as in training.
+    priority: Priority | None = None
+    eval_priority: Priority | None = None
 
     def __init__(self, *, num_experts: int, count_pad: bool = False) -> None:
         super().__init__()
@@ -139,7 +144,7 @@ class Router(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, x: Float[Tensor, "T D"], tokens: PackedTokens) -> tuple[Dispatcher, RouterOutput]:
-        """How the tokens travel, and what was decided about them."""
+        """A dispatcher for these tokens, and the decisions about them as data."""
 
     @property
     @abstractmethod
@@ -148,7 +153,7 @@ class Router(nn.Module, ABC):
 
     @abstractmethod
     def usage(self, lengths: Mapping[str, int], *, pairs: int) -> Usage:
-        """In training with a batch of `pairs`, whose sequences have `lengths` tokens by modality."""
+        """The usage in training, with `pairs` pairs per batch and sequences of `lengths` tokens by modality."""
 
     def macs_per_token(self) -> int:
         """Multiply-accumulates of the router itself per token: by default each weight matrix is applied once."""
@@ -166,7 +171,7 @@ class Router(nn.Module, ABC):
 def capacity_usage(
     capacity: Capacity, lengths: Mapping[str, int], *, num_experts: int, k: int, pairs: int, filled: bool = False
 ) -> Usage:
-    """Usage of a router with limited slots, whose tokens have `k` assignments each.
+    """Usage of a router with a capacity and `k` assignments per token.
 
     `filled`: experts fill every slot (expert choice), so the slots say how many experts compute a token.
     """

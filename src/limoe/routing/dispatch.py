@@ -24,6 +24,7 @@ def expert_capacity(
     `num_assignments` counts tokens of a group times K. The order of the float operations is the reference's (vmoe), and
     so is "round" (half to even); only that the reference raises where it gives 0.
     """
+    # in this order, as in the reference: the rounding below depends on the last digit
     fair_share = num_assignments * capacity_factor / num_experts
     rounded = round(fair_share) if rounding == "round" else math.ceil(fair_share)
     slots = max(1, rounded)
@@ -36,7 +37,8 @@ def descending_key(score: Float[Tensor, "T"]) -> Int[Tensor, "T"]:
     The bits of a positive float, read as an integer, grow with the float. Those of a negative one grow as it falls, so
     all but its sign bit are inverted.
     """
-    score = score.detach().float() + 0.0  # + 0.0 makes -0.0 and 0.0 equal
+    # + 0.0 makes -0.0 and 0.0 equal
+    score = score.detach().float() + 0.0
     bits = score.view(torch.int32).long()
     ascending = torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits)
     return 0x7FFFFFFF - ascending
@@ -49,7 +51,7 @@ class SlotAssignment(NamedTuple):
     group: Int[Tensor, "T"]
     slot: Int[Tensor, "T K"]  # number of assignments to the same expert and group that come before this one
     kept: Bool[Tensor, "T K"]  # False: dropped, since the slot is not below the capacity, or padding
-    demand: Int[Tensor, "E G"]  # assignments that want a slot, before drops; padding left out
+    demand: Int[Tensor, "E G"]  # assignments before drops, padding left out
 
 
 def assign_slots(
@@ -121,7 +123,8 @@ class SlotDispatcher(Dispatcher):
             self.rows = {SORTED: num_assignments}
             return
         self.capacity = trimmed_capacity(assignment.demand, capacity)
-        slots = self.capacity if num_assignments > 0 else 0  # an empty row repeats some token, so there must be one
+        # an empty row repeats some token, so without tokens there can be no rows
+        slots = self.capacity if num_assignments > 0 else 0
         num_buffer_rows = self.num_experts * self.num_groups * slots
         self.rows = {BUFFERS: num_buffer_rows, SORTED: min(num_assignments, num_buffer_rows)}
 

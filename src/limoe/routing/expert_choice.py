@@ -36,7 +36,7 @@ class ExpertChoiceRouter(Router):
         eval_capacity_factor: in evaluation.
         capacity_rounding: "ceil" or "round".
         capacity_multiple_of: slots are rounded up to a multiple.
-        pairs_per_group: pairs whose tokens compete; None = all of the process.
+        pairs_per_group: pairs with tokens that compete; None = all of the process.
         count_pad: take padding like text.
 
     Raises:

@@ -71,6 +71,7 @@ class FixedRouter(TokenChoiceRouter):
         raise NotImplementedError
 
     def choose(self, x: Float[Tensor, "T D"], tokens: PackedTokens) -> Choice:
+        # [T, E] one-hot gates of the given expert
         expert_index = self.expert_of(tokens)[:, None]
         dtype = torch.promote_types(x.dtype, torch.float32)
         gates = torch.zeros(len(x), self.num_experts, device=x.device, dtype=dtype)
@@ -114,7 +115,8 @@ class HashRouter(FixedRouter):
         position = torch.arange(segment.length, device=device)
         start = (self.hash_seed * 0x85EBCA6B + (segment.modality + 1) * 0x9E3779B9) & _MASK
         # the rank of each position in the order of the hashes
-        rank = _scramble(position + start).argsort(stable=True).argsort(stable=True)
+        order = _scramble(position + start).argsort(stable=True)
+        rank = order.argsort(stable=True)
         return (rank % self.num_experts).repeat(segment.size)
 
 

@@ -53,7 +53,7 @@ def entropy(log_probs: Float[Tensor, "... E"]) -> Float[Tensor, "..."]:
 
 @torch.no_grad()
 def routing_sums(routed: RouterOutput) -> Float64[Tensor, "2 F"]:
-    """All that the statistics of a layer follow from: sums over the real tokens of each modality.
+    """Sums over the real tokens of each modality, from which all statistics of a layer follow.
 
     They add up over batches and ranks. A row holds F = 3 E + 1028 of them: tokens, entropy of their clean gates, [E]
     assignments before drops, [E] after drops, [E] clean gates, and the number of tokens whose largest gate is i / 1024,
@@ -80,12 +80,12 @@ def routing_sums(routed: RouterOutput) -> Float64[Tensor, "2 F"]:
 
 
 def _sizes(num_experts: int) -> list[int]:
-    """Of the parts of a row of `routing_sums`."""
+    """Lengths of the parts of a row of `routing_sums`."""
     return [1, 1, num_experts, num_experts, num_experts, GATE_STEPS + 2]
 
 
 def statistics(sums: Float64[Tensor, "2 F"], modality: int, *, num_experts: int) -> ModalityStatistics:
-    """Of one layer, from its `routing_sums`."""
+    """Statistics of one layer from its `routing_sums`."""
     parts = sums.split(_sizes(num_experts), dim=1)
     count, entropies, chosen, kept, gates, top_gates = (part[modality] for part in parts)
     chosen_by_all = parts[2].sum(0)  # E, over both modalities
@@ -109,7 +109,7 @@ def statistics(sums: Float64[Tensor, "2 F"], modality: int, *, num_experts: int)
 
 
 def modality_statistics(routed: RouterOutput, modality: int) -> ModalityStatistics:
-    """Of one layer and the tokens of this process."""
+    """Statistics of one layer, of the tokens of this process."""
     return statistics(routing_sums(routed), modality, num_experts=routed.num_experts)
 
 
@@ -147,7 +147,7 @@ def _histogram(index: Int[Tensor, "*n"], weight: Float64[Tensor, "*n"], *, size:
 
 
 def _quantiles(counts: Float64[Tensor, "steps"]) -> Float64[Tensor, "3"]:
-    """Of as many gates in each step; NaN without any."""
+    """Quantiles of the gates counted by step; NaN without any."""
     total = counts.sum()
     gates = torch.arange(len(counts), dtype=counts.dtype, device=counts.device) / GATE_STEPS
     gates[-1] = math.nan

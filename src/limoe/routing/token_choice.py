@@ -1,4 +1,4 @@
-"""Token choice: every token names its K experts, then priority and capacity decide which assignments are kept."""
+"""Token choice: each token chooses K experts, then priority and capacity decide which assignments are kept."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -19,7 +19,7 @@ NEVER = -1e9  # logit of an expert out of reach: its gate is exactly 0, and unli
 
 
 class Choice(NamedTuple):
-    """What the tokens want, before any slot is assigned."""
+    """The choices of the tokens, before slots are assigned."""
 
     logits: Float[Tensor, "T E"]
     noisy_logits: Float[Tensor, "T E"]
@@ -31,7 +31,7 @@ class Choice(NamedTuple):
 
 
 class TokenChoiceRouter(Router):
-    """Gives slots to what `choose` wants. Subclasses define `choose(x, tokens) -> Choice`.
+    """Slots by priority for the choices of the tokens. Subclasses define `choose(x, tokens) -> Choice`.
 
     Args:
         num_experts: E.
@@ -67,6 +67,8 @@ class TokenChoiceRouter(Router):
 
     def forward(self, x: Float[Tensor, "T D"], tokens: PackedTokens) -> tuple[Dispatcher, RouterOutput]:
         choice = self.choose(x, tokens)
+
+        # the slots of the chosen experts, by group and priority
         valid = self.counted(tokens)
         groups = self.capacity.groups(tokens, num_experts=self.num_experts, k=self.k, training=self.training)
         priority = self.priority
@@ -82,6 +84,7 @@ class TokenChoiceRouter(Router):
             capacity=groups.capacity,
         )
         dispatcher = SlotDispatcher(assignment, gate=choice.gate, capacity=groups.capacity)
+
         routing = RouterOutput(
             logits=choice.logits,
             noisy_logits=choice.noisy_logits,

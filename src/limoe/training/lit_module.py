@@ -1,4 +1,4 @@
-"""One training step, shared by every model: contrastive loss plus what the routers should do."""
+"""The training step of every model: contrastive loss plus auxiliary losses."""
 
 from collections.abc import Callable
 from typing import Any
@@ -19,7 +19,7 @@ from limoe.types import Batch, ModelOutput
 
 
 class LIMoEModule(L.LightningModule):
-    """Total loss = contrastive + auxiliary. Receives its parts, builds nothing.
+    """Total loss = contrastive + auxiliary. It receives its parts and builds nothing.
 
     Args:
         model: (images, text_ids, text_mask) -> ModelOutput, with `clamp_logit_scale`.
@@ -30,7 +30,7 @@ class LIMoEModule(L.LightningModule):
         config: the resolved run config as plain containers; saved as the checkpoint's hyper-parameters.
         micro_batch_size: pairs per forward pass, see `limoe.training.micro_batches`; None = the whole batch.
 
-    Between `training_step` and the end of its backward `loss_parts` holds what the loss is the sum of, by name, with
+    Between `training_step` and the end of its backward `loss_parts` holds the summands of the loss by name, with
     gradient: "contrastive" and each active auxiliary loss with its weight.
     """
 
@@ -49,8 +49,10 @@ class LIMoEModule(L.LightningModule):
         is_size = micro_batch_size is None or micro_batch_size >= 1
         require_argument(is_size, "micro_batch_size", ">= 1 or null", micro_batch_size)
         self.model: Any = model
-        self.contrastive, self.aux_losses = contrastive, aux_losses
-        self._optimizer, self._scheduler = optimizer, scheduler
+        self.contrastive = contrastive
+        self.aux_losses = aux_losses
+        self._optimizer = optimizer
+        self._scheduler = scheduler
         self.micro_batch_size = micro_batch_size
         self.loss_parts: dict[str, Tensor] = {}
         self.save_hyperparameters(config)
@@ -89,7 +91,8 @@ class LIMoEModule(L.LightningModule):
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)
-        self.model.clamp_logit_scale()  # here, so that no checkpoint holds a value beyond the clamp
+        # here, so that no checkpoint holds a value beyond the clamp
+        self.model.clamp_logit_scale()
         for module in self.model.modules():
             if isinstance(module, StepUpdated):
                 module.after_step()

@@ -1,4 +1,4 @@
-"""A large batch through the model in parts, as if it went at once: every pair stays a negative of every other.
+"""A large batch through the model in parts, with the loss of the whole: every pair stays a negative of every other.
 
 The cached-gradient method (GradCache, arXiv 2101.06983) by recomputation: each part is encoded without keeping its
 activations, the losses see the features and routers of all parts, and one backward computes part after part again.
@@ -29,20 +29,26 @@ def encode(model: nn.Module, batch: Batch, *, micro_batch_size: int | None = Non
     outputs = []
     for part in zip(*(x.split(micro_batch_size) for x in inputs), strict=True):
         outputs.append(recomputed(model, *part))
-        torch.clear_autocast_cache()  # or parts would share weights cast to bfloat16, and add up gradients in it
+        # otherwise parts would share weights cast to bfloat16, and add up their gradients in that type
+        torch.clear_autocast_cache()
     return merge_outputs(outputs)
 
 
 def merge_outputs(parts: Sequence[ModelOutput]) -> ModelOutput:
     """One output for all pairs, in order."""
+    routing = {}
+    for layer in parts[0].routing:
+        routing[layer] = _merge_routers([part.routing[layer] for part in parts])
     return ModelOutput(
         image_features=torch.cat([part.image_features for part in parts]),
         text_features=torch.cat([part.text_features for part in parts]),
         logit_scale=parts[0].logit_scale,
-        routing={layer: _merge_routers([part.routing[layer] for part in parts]) for layer in parts[0].routing},
+        routing=routing,
     )
 
 
 def _merge_routers(parts: Sequence[RouterOutput]) -> RouterOutput:
-    tensors: dict[str, Any] = {name: torch.cat([getattr(part, name) for part in parts]) for name in _PER_TOKEN}
+    tensors: dict[str, Any] = {}
+    for name in _PER_TOKEN:
+        tensors[name] = torch.cat([getattr(part, name) for part in parts])
     return dataclasses.replace(parts[0], **tensors)

@@ -27,7 +27,8 @@ def _trapezoid(step: int, *, total_steps: int, warmup_steps: int, cooldown_steps
 def rsqrt(*, total_steps: int, warmup: int | float, cooldown: int | float, timescale: int = 10_000) -> Schedule:
     """Warmup, 1 / sqrt(1 + (step - warmup) / timescale), and a linear cooldown to 0 that multiplies it (big_vision)."""
     require_argument(timescale > 0, "timescale", "> 0", timescale)
-    warmup_steps, cooldown_steps = _steps("warmup", warmup, total_steps), _steps("cooldown", cooldown, total_steps)
+    warmup_steps = _steps("warmup", warmup, total_steps)
+    cooldown_steps = _steps("cooldown", cooldown, total_steps)
 
     def factor(step: int) -> float:
         decay = 1 / math.sqrt(1 + max(0, step - warmup_steps) / timescale)
@@ -52,7 +53,8 @@ def cosine(*, total_steps: int, warmup: int | float, final_factor: float = 0.0) 
 
 def warmup_stable_decay(*, total_steps: int, warmup: int | float, cooldown: int | float) -> Schedule:
     """Warmup, constant, and a linear cooldown to 0."""
-    warmup_steps, cooldown_steps = _steps("warmup", warmup, total_steps), _steps("cooldown", cooldown, total_steps)
+    warmup_steps = _steps("warmup", warmup, total_steps)
+    cooldown_steps = _steps("cooldown", cooldown, total_steps)
 
     def factor(step: int) -> float:
         return _trapezoid(step, total_steps=total_steps, warmup_steps=warmup_steps, cooldown_steps=cooldown_steps)

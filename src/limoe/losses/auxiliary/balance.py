@@ -12,7 +12,7 @@ from limoe.types import RouterOutput
 class Balance(AuxLoss):
     """E * sum_e f_e P_e (GShard, Switch; vmoe). No unit.
 
-    f_e: share of tokens whose first choice is e, before slots run out, without gradient, also for K > 1 (GShard, vmoe).
+    f_e: share of tokens whose first choice is e, before drops, without gradient, also for K > 1 (GShard, vmoe).
     P_e: mean gate of e. As in vmoe it is the gate used for dispatch, with noise, unlike importance and the entropies.
     Balanced 1, collapsed on one expert E. 1 is no lower bound: f and P may disagree. Normalised: the loss itself.
     """

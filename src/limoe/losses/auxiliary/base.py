@@ -93,7 +93,7 @@ class AuxTotal(NamedTuple):
 class AuxLossSet:
     """total = weight * mean over terms of (term weight * factor * mean over layers) + sum of the absolute ones.
 
-    The mean runs over the terms whose own weight is not 0 (paper App. B.1, second-hand: the active losses are averaged
+    The mean runs over the terms whose own weight is not 0 (paper App. B.1, *unverified*: the active losses are averaged
     and multiplied by 0.04). A term with `absolute_weight` stays outside of it and adds absolute_weight * factor * mean
     over layers. `factor[name]` is 1 unless a schedule changes it, `boost[name]` is 1 unless an alarm raises it; both
     multiply, and neither changes the number averaged over, so a loss that fades in does not make the others jump.

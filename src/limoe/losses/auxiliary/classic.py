@@ -64,7 +64,7 @@ class Load(AuxLoss):
 
 
 class ZLoss(AuxLoss):
-    """Mean over tokens of (ln sum_e exp logit_e)^2 (ST-MoE; paper App. B.1, second-hand), in squared nats.
+    """Mean over tokens of (ln sum_e exp logit_e)^2 (ST-MoE; paper App. B.1, *unverified*), in squared nats.
 
     Keeps logits small and says nothing about balance; (ln E)^2 where all logits are 0.
     """

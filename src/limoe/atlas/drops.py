@@ -10,14 +10,14 @@ from torch import nn
 
 from limoe.atlas.collect import Tokens, in_rows, route
 from limoe.atlas.settings import RUN
-from limoe.routing.base import Router
+from limoe.routing.base import Router, routers_of
 from limoe.routing.priority import Priority, get_priority
 from limoe.types import IMAGE, MODALITIES, Batch
 
 
 def limited_routers(model: nn.Module) -> list[Router]:
     """The routers whose experts have a capacity."""
-    return [module for module in model.modules() if isinstance(module, Router) and module.capacity is not None]
+    return [router for router in routers_of(model) if router.capacity is not None]
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import lightning as L
 from torch import nn
 
 from limoe.errors import LimoeError, require_argument
-from limoe.routing.base import Router
+from limoe.routing.base import Router, routers_of
 from limoe.routing.priority import Priority, get_priority
 
 
@@ -55,7 +55,7 @@ class PriorityToggle(L.Callback):
 
 def routers_with_priority(model: nn.Module) -> list[Router]:
     """The routers that assign slots by a priority."""
-    return [module for module in model.modules() if isinstance(module, Router) and module.priority is not None]
+    return [router for router in routers_of(model) if router.priority is not None]
 
 
 def _current(phases: list[tuple[int, Priority]], position: int, *, otherwise: Priority | None) -> Priority | None:

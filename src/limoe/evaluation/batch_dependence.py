@@ -12,13 +12,13 @@ from torch import Tensor, nn
 from limoe.data.tasks.kinds import RetrievalTask, ZeroShotTask
 from limoe.evaluation.encode import EvaluationData, encode_texts, evaluating
 from limoe.evaluation.zero_shot import prompts_of
-from limoe.routing.base import Router
+from limoe.routing.base import routers_of
 from limoe.types import PairDataset
 
 
 def depends_on_batch(model: nn.Module) -> bool:
     """Whether any router of the model says that samples change each other's features in evaluation."""
-    return any(isinstance(module, Router) and module.depends_on_batch for module in model.modules())
+    return any(router.depends_on_batch for router in routers_of(model))
 
 
 def batch_gap(

@@ -168,6 +168,11 @@ class Router(nn.Module, ABC):
         return torch.ones_like(tokens.valid) if self.count_pad else tokens.valid
 
 
+def routers_of(model: nn.Module) -> list[Router]:
+    """The routers of all sparse layers."""
+    return [module for module in model.modules() if isinstance(module, Router)]
+
+
 def capacity_usage(
     capacity: Capacity, lengths: Mapping[str, int], *, num_experts: int, k: int, pairs: int, filled: bool = False
 ) -> Usage:

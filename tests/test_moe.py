@@ -12,11 +12,12 @@ from builders import packed_groups, packed_pairs
 from torch import Tensor, nn
 
 from limoe.errors import ArgumentError
+from limoe.models.experts import Experts
 from limoe.models.layers import Block, Mlp
-from limoe.models.moe import Experts, MoE
+from limoe.models.moe import MoE
 from limoe.routing.priority import bpr, first_come
 from limoe.routing.token_choice import TopKRouter
-from limoe.types import PackedTokens
+from limoe.types import BUFFERS, Dispatcher, ExpertTokens, PackedTokens
 
 PACKED = packed_pairs(pairs=3, image_tokens=4, text_tokens=2)
 
@@ -268,3 +269,41 @@ def gradient_of(layer: MoE, x: Tensor) -> Tensor:
 def test_same_input_gives_the_same_bits() -> None:
     layer, x = moe(k=2), torch.randn(18, 8)
     assert torch.equal(gradient_of(layer, x), gradient_of(layer, x))
+
+
+class Reversed(Dispatcher):
+    """Wraps another dispatcher: its experts lie in reverse order, as if an exchange had moved them."""
+
+    def __init__(self, inner: Dispatcher) -> None:
+        self.inner = inner
+        self.rows = {BUFFERS: inner.rows[BUFFERS]}
+
+    def dispatch(self, x: Tensor, layout: str) -> ExpertTokens:
+        return ExpertTokens(self.inner.dispatch(x, layout).tokens.flip(0))
+
+    def combine(self, expert_tokens: ExpertTokens) -> Tensor:
+        return self.inner.combine(ExpertTokens(expert_tokens.tokens.flip(0)))
+
+
+def test_a_dispatcher_can_be_wrapped_without_a_change_in_the_layer() -> None:
+    """The router returns the wrapper instead, by a hook; the experts are reversed too, so the layer is the same."""
+    plain, wrapped = moe(capacity_factor=0.8).double(), moe(capacity_factor=0.8).double()
+    wrapped.load_state_dict(plain.state_dict())
+    for parameter in wrapped.experts.parameters():
+        parameter.data = parameter.data.flip(0)
+    wrapped.router.register_forward_hook(lambda module, inputs, found: (Reversed(found[0]), found[1]))
+    x = torch.randn(18, 8, dtype=torch.float64)
+    expected, routed = plain(x, PACKED)
+    found, _ = wrapped(x, PACKED)
+    assert not routed.kept.all()
+    torch.testing.assert_close(found, expected)
+
+
+def test_with_several_processes_the_capacity_follows_from_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One process may leave out slots that even the fullest expert leaves empty; buffers that meet must not differ."""
+    layer, x = moe(capacity_factor=4.0), torch.randn(18, 8)
+    dispatcher, routed = layer.router(x, PACKED)
+    assert dispatcher.capacity < routed.capacity
+    monkeypatch.setattr("limoe.routing.dispatch.world_size", lambda: 2)
+    dispatcher, routed = layer.router(x, PACKED)
+    assert dispatcher.capacity == routed.capacity

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from limoe.errors import require_argument
+from limoe.routing.base import routers_of
 from limoe.training.lit_module import LIMoEModule
 
 
@@ -44,8 +45,8 @@ class GradientShare(L.Callback):
 
 
 def router_weights(model: nn.Module) -> list[nn.Parameter]:
-    """Every trainable parameter below a module named `router`."""
-    return [p for name, p in model.named_parameters() if ".router." in f".{name}" and p.requires_grad]
+    """Every trainable parameter of the routers."""
+    return [p for router in routers_of(model) for p in router.parameters() if p.requires_grad]
 
 
 def gradient_shares(

@@ -16,7 +16,7 @@ from limoe.atlas.settings import Settings
 from limoe.data.tasks.kinds import ZeroShotTask
 from limoe.errors import ConfigError
 from limoe.evaluation.bootstrap import bootstrap_interval
-from limoe.evaluation.encode import Encoder
+from limoe.evaluation.encode import FeatureExtractor
 from limoe.evaluation.tasks import evaluate_zero_shot
 from limoe.models.encoders import ImageEncoder, TextEncoder
 from limoe.models.limoe import LIMoE
@@ -162,7 +162,7 @@ def test_accuracy_without_an_expert_is_that_of_the_evaluation() -> None:
 
 
 def top1(model: Any) -> float:
-    return evaluate_zero_shot(Encoder(model, planted.data()), task()).compute()["zeroshot_top1"]
+    return evaluate_zero_shot(FeatureExtractor(model, planted.data()), task()).compute()["zeroshot_top1"]
 
 
 def test_the_interval_is_paired_over_images(monkeypatch: pytest.MonkeyPatch) -> None:

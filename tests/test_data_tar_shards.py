@@ -160,7 +160,7 @@ def test_a_split_without_samples_is_refused_with_the_first_reason(tmp_path):
 def test_an_unreadable_image_is_named_when_it_is_read(tmp_path):
     data = one_shard(tmp_path, [("k.png", b"not an image"), ("k.txt", b"text")])
     assert data.describe(0).captions == ["text"]
-    with pytest.raises(BadSampleError, match=r"train-0\.tar: 'k': its image \(13 bytes\) cannot be read") as error:
+    with pytest.raises(BadSampleError, match=r"train-0\.tar: 'k': its image \(12 bytes\) cannot be read") as error:
         data[0]
     assert error.value.sample[1:3] == ("k", "unknown_format")
 

@@ -22,7 +22,7 @@ FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 BLANK = re.compile(r"\.\.\.|[<$]|=\[?(?:NAME|option|value|limoe_mine|mine)\b|\bnew\b")  # for the reader to fill in
 
 
-def commands(text: str) -> Iterator[str]:
+def written_commands(text: str) -> Iterator[str]:
     """`limoe ...` in fenced and indented blocks, and in backticks; without comments, continued lines joined."""
     plain = FENCE.sub("", text)
     blocks = [found[2] for found in FENCE.finditer(text) if found[1] in ("", "sh", "bash")]
@@ -84,10 +84,10 @@ def test_commands_compose(name: str) -> None:
     register_resolvers()
     commands = all_commands()
     with initialize_config_dir(str(REPO / "configs"), version_base="1.3"):
-        for command in dict.fromkeys(commands((REPO / name).read_text())):
-            if BLANK.search(command):
+        for line in dict.fromkeys(written_commands((REPO / name).read_text())):
+            if BLANK.search(line):
                 continue
-            _, command, *words = shlex.split(command)
+            _, command, *words = shlex.split(line)
             assert command in commands, command
             options, others = arguments.split(words, flags=commands[command].flags)
             found = arguments.overrides(others, positional=commands[command].positional)
@@ -97,11 +97,11 @@ def test_commands_compose(name: str) -> None:
             try:
                 compose(command, overrides=[*found, "paths.output_dir=out"])
             except Exception as error:
-                pytest.fail(f"{command}\n{error}")
+                pytest.fail(f"{line}\n{error}")
 
 
 def test_commands_are_found() -> None:
     fenced = "```\nA=b limoe train x=1 \\\n  y=2   # why\nls\n```\n"
     text = f"Run `limoe info model=a` or\n\n{fenced}\n    limoe study new DIR     writes\n"
-    assert list(commands(text)) == ["limoe train x=1 y=2", "limoe study new DIR", "limoe info model=a"]
-    assert sum(len(list(commands(page.read_text()))) for page in PAGES) > 70
+    assert list(written_commands(text)) == ["limoe train x=1 y=2", "limoe study new DIR", "limoe info model=a"]
+    assert sum(len(list(written_commands(page.read_text()))) for page in PAGES) > 70

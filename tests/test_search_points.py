@@ -125,7 +125,7 @@ def searched(root: Path, search: Search, *behaviours: str) -> Iterator[optuna.St
         yield study
 
 
-class Faked(Command):
+class Faked(Worker):
     """Trains nothing: the value of a point is its `x`."""
 
     def _train(self, trial: optuna.Trial, plan: Plan) -> float:
@@ -141,7 +141,7 @@ SPACE = {
 }
 
 
-def command(study: optuna.Study, search: Search, root: Path, *, kind: type[Worker] = Command) -> Worker:
+def command(study: optuna.Study, search: Search, root: Path, *, kind: type[Worker] = Worker) -> Worker:
     return kind(search, study, root=root, say=lambda study, trial: say(search, study, trial))
 
 

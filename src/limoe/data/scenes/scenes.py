@@ -66,7 +66,7 @@ def _one_item(scene: Scene, rng: Random) -> list[str]:
     plain = _noun(item, rng)
     return [
         f"{_a(_noun(item, rng, sized=True))} {_place(item, rng)}",
-        rng.choice((plain, f"just one {plain}", f"the {plain}", f"an image of {_a(plain)}")),
+        rng.choice((plain, f"just one {plain}", f"the {plain}", f"a picture of {_a(plain)}")),
         f"{_a(_noun(item, rng))} on {_background(scene, rng)}",
         f"one {_noun(item, rng, sized=True)} {_place(item, rng)}",
     ]

@@ -1,5 +1,6 @@
 """Routers without parameters: the expert follows from where a token stands, or from chance."""
 
+from abc import abstractmethod
 from typing import Any
 
 import torch
@@ -67,8 +68,9 @@ class FixedRouter(TokenChoiceRouter):
             count_pad=count_pad,
         )
 
+    @abstractmethod
     def expert_of(self, tokens: PackedTokens) -> Int[Tensor, "T"]:
-        raise NotImplementedError
+        """The expert of each token."""
 
     def choose(self, x: Float[Tensor, "T D"], tokens: PackedTokens) -> Choice:
         # [T, E] one-hot gates of the given expert

@@ -1,5 +1,6 @@
 """Token choice: each token chooses K experts, then priority and capacity decide which assignments are kept."""
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -62,8 +63,9 @@ class TokenChoiceRouter(Router):
         self.eval_priority = eval_priority
         self.capacity = capacity
 
+    @abstractmethod
     def choose(self, x: Float[Tensor, "T D"], tokens: PackedTokens) -> Choice:
-        raise NotImplementedError
+        """The experts that each token chooses, and their gates."""
 
     def forward(self, x: Float[Tensor, "T D"], tokens: PackedTokens) -> tuple[Dispatcher, RouterOutput]:
         choice = self.choose(x, tokens)

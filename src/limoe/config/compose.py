@@ -183,7 +183,10 @@ def _check_parts(cfg: dict[str, Any]) -> None:
 
 
 def _check_pixels(cfg: dict[str, Any]) -> None:
-    """An image tower that is not ours brings images in [-1, 1] to its own mean and deviation."""
+    """Images have the size that the model expects; a timm tower brings [-1, 1] to its own mean and deviation."""
+    size = cfg["model"]["image_size"]
+    given = cfg["data"].get("image_size", size)
+    require(given == size, "data.image_size", f"model.image_size={size}", given)
     image = cfg["model"].get("image", {"depth": 0})
     normalization = cfg.get("eval_transform", {}).get("normalization", "unit")
     rule = f"unit: {image.get('name')} brings images to its own mean and deviation"

@@ -36,9 +36,11 @@ class ContrastiveLoss(nn.Module):
         text_features: Float[Tensor, "B d_out"],
         logit_scale: Float[Tensor, ""],
     ) -> Float[Tensor, ""]:
+        dtype = torch.promote_types(image_features.dtype, torch.float32)
+        image = image_features.to(dtype)
+        text = text_features.to(dtype)
         with torch.autocast(image_features.device.type, enabled=False):
-            dtype = torch.promote_types(image_features.dtype, torch.float32)
-            return self.mean_loss(image_features.to(dtype), text_features.to(dtype), logit_scale)
+            return self.mean_loss(image, text, logit_scale)
 
     def mean_loss(
         self, image: Float[Tensor, "B d_out"], text: Float[Tensor, "B d_out"], logit_scale: Float[Tensor, ""]
@@ -57,7 +59,8 @@ class ContrastiveLoss(nn.Module):
             columns: features of the other modality on this rank.
         """
         all_columns = all_gather(columns)
-        labels = torch.arange(len(rows), device=rows.device) + rank() * len(rows)
+        first = rank() * len(rows)
+        labels = torch.arange(len(rows), device=rows.device) + first
         if self.chunk_size is None or self.chunk_size >= len(rows):
             return loss(rows, all_columns, labels) / len(rows)
         sums = []
@@ -104,8 +107,11 @@ class SigmoidContrastive(ContrastiveLoss):
         def loss(
             rows: Float[Tensor, "b d_out"], columns: Float[Tensor, "BW d_out"], labels: Int[Tensor, "b"]
         ) -> Tensor:
-            logits = logit_scale * rows @ columns.T + self.bias.to(rows.dtype)  # b, BW
-            sign = torch.full_like(logits, -1)  # 1 for positives, -1 for negatives
+            logits = logit_scale * rows @ columns.T  # b, BW
+            logits = logits + self.bias.to(rows.dtype)
+
+            # 1 for positives, -1 for negatives
+            sign = torch.full_like(logits, -1)
             sign = sign.scatter_(1, labels[:, None], 1.0)
             return -F.logsigmoid(sign * logits).sum()
 

@@ -60,8 +60,11 @@ class ImageEncoder(TowerEncoder):
         self.depth = len(self.tower.blocks)
 
     def forward(self, images: Float[Tensor, "B 3 h w"]) -> tuple[Float[Tensor, "B D"], dict[int, RouterOutput]]:
-        embedded = self.embed(images)  # B, n_i, D
-        segment = Segment(IMAGE, size=embedded.shape[0], length=embedded.shape[1])
+        embedded = self.embed(images)
+        batch_size, length, _ = embedded.shape
+        segment = Segment(IMAGE, size=batch_size, length=length)
+
+        # [B * n_i, D] through the tower, and back to sequences
         tokens = PackedTokens.of([segment], device=embedded.device)
         x, routing = self.tower(embedded.flatten(0, 1), tokens)
         return x.view_as(embedded).mean(1), routing
@@ -87,8 +90,11 @@ class TextEncoder(TowerEncoder):
     def forward(
         self, text_ids: Int[Tensor, "B n_t"], text_mask: Bool[Tensor, "B n_t"]
     ) -> tuple[Float[Tensor, "B D"], dict[int, RouterOutput]]:
-        embedded = self.embed(text_ids)  # B, n_t, D
-        segment = Segment(TEXT, size=embedded.shape[0], length=embedded.shape[1], mask=text_mask)
+        embedded = self.embed(text_ids)
+        batch_size, length, _ = embedded.shape
+        segment = Segment(TEXT, size=batch_size, length=length, mask=text_mask)
+
+        # [B * n_t, D] through the tower, and back to sequences
         tokens = PackedTokens.of([segment], device=embedded.device)
         x, routing = self.tower(embedded.flatten(0, 1), tokens)
         return masked_mean(x.view_as(embedded), text_mask), routing

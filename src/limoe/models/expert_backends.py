@@ -89,14 +89,20 @@ def _has_grouped_kernel(dtype: torch.dtype, device: torch.device) -> bool:
 
 def _torch_can_group(weight: Float[Tensor, "E D H"]) -> bool:
     """torch groups no float64, and requires rows of a multiple of 16 bytes."""
-    aligned = all(size * weight.element_size() % 16 == 0 for size in weight.shape[1:])
-    return aligned and weight.dtype in (torch.float32, torch.bfloat16, torch.float16)
+    _, dim, hidden_dim = weight.shape
+    bytes_per_number = weight.element_size()
+    is_aligned = dim * bytes_per_number % 16 == 0 and hidden_dim * bytes_per_number % 16 == 0
+    return is_aligned and weight.dtype in (torch.float32, torch.bfloat16, torch.float16)
 
 
 def _padded(rows: Float[Tensor, "E S D"], weights: ExpertWeights) -> Float[Tensor, "E S D"]:
-    hidden = torch.baddbmm(weights.bias_in[:, None], rows, weights.weight_in)  # E, S, H
+    bias_in = weights.bias_in[:, None]  # E, 1, H
+    bias_out = weights.bias_out[:, None]  # E, 1, D
+
+    # [E, S, H], then [E, S, D]
+    hidden = torch.baddbmm(bias_in, rows, weights.weight_in)
     hidden = F.gelu(hidden, approximate="tanh")
-    return torch.baddbmm(weights.bias_out[:, None], hidden, weights.weight_out)
+    return torch.baddbmm(bias_out, hidden, weights.weight_out)
 
 
 def _pad_sorted(rows: Float[Tensor, "N D"], counts: list[int], weights: ExpertWeights) -> Float[Tensor, "N D"]:
@@ -115,12 +121,16 @@ def _pad_sorted(rows: Float[Tensor, "N D"], counts: list[int], weights: ExpertWe
 def _grouped(rows: Float[Tensor, "N D"], offsets: Int[Tensor, "E"], weights: ExpertWeights) -> Float[Tensor, "N D"]:
     # [N] the expert of each row; rows that belong to no expert read the bias of the last one
     position = torch.arange(len(rows), device=rows.device, dtype=offsets.dtype)
-    expert = torch.searchsorted(offsets, position, right=True).clamp_max(len(offsets) - 1)
+    expert = torch.searchsorted(offsets, position, right=True)
+    expert = expert.clamp_max(len(offsets) - 1)
 
-    hidden = F.grouped_mm(rows, weights.weight_in, offs=offsets)  # N, H
+    # [N, H]
+    hidden = F.grouped_mm(rows, weights.weight_in, offs=offsets)
     hidden = _AddBias.apply(hidden, weights.bias_in, expert, offsets)
     hidden = F.gelu(hidden, approximate="tanh")
-    out = F.grouped_mm(hidden, weights.weight_out, offs=offsets)  # N, D
+
+    # [N, D]
+    out = F.grouped_mm(hidden, weights.weight_out, offs=offsets)
     return _AddBias.apply(out, weights.bias_out, expert, offsets)
 
 

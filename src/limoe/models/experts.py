@@ -68,12 +68,16 @@ class Experts(nn.Module):
         use instead of once per pass.
         """
         device = self.weight_in.device.type
-        return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else self.weight_in.dtype
+        if torch.is_autocast_enabled(device):
+            return torch.get_autocast_dtype(device)
+        return self.weight_in.dtype
 
     def weights(self, dtype: torch.dtype | None = None) -> ExpertWeights:
         """All parameters, cast to `dtype`; None = as they are."""
-        parameters = (self.weight_in, self.bias_in, self.weight_out, self.bias_out)
-        return ExpertWeights(*(p.to(p.dtype if dtype is None else dtype) for p in parameters))
+        stored = ExpertWeights(self.weight_in, self.bias_in, self.weight_out, self.bias_out)
+        if dtype is None:
+            return stored
+        return ExpertWeights(*(parameter.to(dtype) for parameter in stored))
 
 
 Fill = Callable[[Tensor], Tensor]

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from limoe.errors import require, require_argument
+from limoe.errors import require_argument
 from limoe.nn.initialisation import lecun_normal_
 from limoe.types import PackedTokens, RouterOutput
 
@@ -107,8 +107,13 @@ class Block(nn.Module):
     def forward(
         self, x: Float[Tensor, "T D"], tokens: PackedTokens
     ) -> tuple[Float[Tensor, "T D"], RouterOutput | None]:
-        x = x + self.attn(self.norm1(x), tokens)
-        y, routing = self.mlp(self.norm2(x), tokens)
+        # attention, inside each sequence
+        normed = self.norm1(x)
+        x = x + self.attn(normed, tokens)
+
+        # the MLP, for all tokens at once
+        normed = self.norm2(x)
+        y, routing = self.mlp(normed, tokens)
         return x + y, routing
 
 
@@ -131,8 +136,7 @@ class ImageEmbed(nn.Module):
     """Patches of `patch_size` pixels plus learned positions; no class token.
 
     Raises:
-        ArgumentError: `patch_size` does not divide `image_size`.
-        ConfigError: an image has another size.
+        ArgumentError: `patch_size` does not divide `image_size`, or an image has another size.
     """
 
     def __init__(self, dim: int, *, image_size: int, patch_size: int) -> None:
@@ -148,7 +152,7 @@ class ImageEmbed(nn.Module):
     def forward(self, images: Float[Tensor, "B 3 h w"]) -> Float[Tensor, "B n_i D"]:
         height, width = images.shape[-2:]
         fits = height == width == self.image_size
-        require(fits, "data.image_size", f"model.image_size={self.image_size}", f"{height} x {width}")
+        require_argument(fits, "images", f"{self.image_size} x {self.image_size} pixels", f"{height} x {width}")
         return self.patch_embed(images) + self.pos_embed
 
 

@@ -100,8 +100,11 @@ class LIMoE(DualEncoder):
         tokens = PackedTokens.of(segments, device=x.device)
         x, routing = self.tower(x, tokens)
 
+        # [B, D] the mean token of each sequence
         image_tokens, text_tokens = tokens.split(x)
-        return self.output(image_tokens.mean(1), masked_mean(text_tokens, text_mask), routing=routing)
+        pooled_images = image_tokens.mean(1)
+        pooled_texts = masked_mean(text_tokens, text_mask)
+        return self.output(pooled_images, pooled_texts, routing=routing)
 
     def transformer_blocks(self) -> list[nn.Module]:
         return list(self.tower.blocks)
@@ -120,4 +123,5 @@ class LIMoE(DualEncoder):
 
 
 def _segment(modality: int, tokens: Float[Tensor, "B n D"], mask: Bool[Tensor, "B n"] | None = None) -> Segment:
-    return Segment(modality, size=tokens.shape[0], length=tokens.shape[1], mask=mask)
+    batch_size, length, _ = tokens.shape
+    return Segment(modality, size=batch_size, length=length, mask=mask)

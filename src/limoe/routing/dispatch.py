@@ -177,8 +177,10 @@ class SlotDispatcher(Dispatcher):
 
         Row 0 always belongs to an expert, even where no token has a slot, since dropped tokens read it with weight 0.
         """
-        ends = self._kept_per_bucket().sum(1).cumsum(0)
-        last = ends[-1:].clamp_min(min(1, self.rows[SORTED]))
+        kept_per_expert = self._kept_per_bucket().sum(1)
+        ends = kept_per_expert.cumsum(0)
+        at_least = min(1, self.rows[SORTED])
+        last = ends[-1:].clamp_min(at_least)
         return torch.cat([ends[:-1], last]).int()
 
 
@@ -187,9 +189,12 @@ def trimmed_capacity(demand: Int[Tensor, "E G"], capacity: int) -> int:
 
     With several processes the capacity stays a pure function of shapes, since their buffers may meet.
     """
-    if demand.device.type != "cpu" or torch.compiler.is_compiling() or demand.numel() == 0 or world_size() > 1:
+    if demand.device.type != "cpu" or torch.compiler.is_compiling() or world_size() > 1:
         return capacity
-    return max(1, min(capacity, int(demand.max())))
+    if demand.numel() == 0:
+        return capacity
+    fullest = int(demand.max())
+    return max(1, min(capacity, fullest))
 
 
 class RowIndex(NamedTuple):

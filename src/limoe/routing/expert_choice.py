@@ -171,10 +171,15 @@ class ExpertChoiceDispatcher(Dispatcher):
         self.rows = {BUFFERS: token.numel()}
 
     def dispatch(self, x: Float[Tensor, "T D"], layout: str) -> ExpertTokens:
+        num_experts, slots = self.token.shape
         rows = x.index_select(0, self.token.view(-1))
-        return ExpertTokens(rows.view(*self.token.shape, x.shape[-1]))
+        return ExpertTokens(rows.view(num_experts, slots, x.shape[-1]))
 
     def combine(self, expert_tokens: ExpertTokens) -> Float[Tensor, "T D"]:
-        weighted = (expert_tokens.tokens * self.weight[..., None]).flatten(0, 1)  # E * S, D
+        # [E * S, D] every row times its gate
+        weighted = expert_tokens.tokens * self.weight[..., None]
+        weighted = weighted.flatten(0, 1)
+
+        # [T, D] the sum of the rows of each token
         total = weighted.new_zeros(self.num_tokens, weighted.shape[-1])
         return total.index_add(0, self.token.view(-1), weighted)

@@ -78,6 +78,8 @@ class FixedRouter(TokenChoiceRouter):
         dtype = torch.promote_types(x.dtype, torch.float32)
         gates = torch.zeros(len(x), self.num_experts, device=x.device, dtype=dtype)
         gates = gates.scatter(1, expert_index, 1.0)
+
+        # logits with this softmax: 0 at the given expert, out of reach elsewhere
         logits = (1 - gates) * NEVER
         gate = gates.gather(1, expert_index)
         return Choice(logits, logits, gates, expert_index, gate, top_gate=gate[:, 0])

@@ -84,7 +84,12 @@ class _TokensOfRows(torch.autograd.Function):
 def _weighted_gather(rows: Tensor, index: Tensor, weight: Tensor) -> Tensor:
     """sum_k weight[t, k] * rows[index[t, k]] in the wider of both types, choice by choice."""
     num_choices = index.shape[1]
-    total = rows.index_select(0, index[:, 0]) * weight[:, 0, None]
+    total = _of_choice(rows, index, weight, 0)
     for choice in range(1, num_choices):
-        total += rows.index_select(0, index[:, choice]) * weight[:, choice, None]
+        total += _of_choice(rows, index, weight, choice)
     return total
+
+
+def _of_choice(rows: Tensor, index: Tensor, weight: Tensor, choice: int) -> Tensor:
+    chosen = rows.index_select(0, index[:, choice])
+    return chosen * weight[:, choice, None]

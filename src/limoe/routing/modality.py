@@ -28,9 +28,11 @@ class PerModalityRouter(TopKRouter):
         return nn.Parameter(weight)
 
     def logits(self, x: Float[Tensor, "T D"], tokens: PackedTokens) -> Float[Tensor, "T E"]:
-        both = float32_linear(x, self.weight.flatten(0, 1))  # T, 2 * E
+        # [T, 2 * E] the logits of both maps, then [T, E] those of the token's modality
+        both = float32_linear(x, self.weight.flatten(0, 1))
         by_image, by_text = both.chunk(len(MODALITIES), dim=-1)
-        return torch.where((tokens.modality == IMAGE)[:, None], by_image, by_text)
+        is_image = tokens.modality == IMAGE
+        return torch.where(is_image[:, None], by_image, by_text)
 
 
 class ModalityExpertsRouter(TopKRouter):

@@ -100,7 +100,8 @@ class SoftRouter(Router):
 def unit_vectors(x: Float[Tensor, "N D"]) -> Float[Tensor, "N D"]:
     """x / sqrt(|x|^2 + 1e-6), in at least float32."""
     x = x.to(torch.promote_types(x.dtype, torch.float32))
-    return x * (x.square().sum(-1, keepdim=True) + 1e-6).rsqrt()
+    squared_length = x.square().sum(-1, keepdim=True)
+    return x * (squared_length + 1e-6).rsqrt()
 
 
 class SoftDispatcher(Dispatcher):
@@ -131,8 +132,12 @@ class SoftDispatcher(Dispatcher):
     def dispatch(self, x: Float[Tensor, "T D"], layout: str) -> ExpertTokens:
         parts = []
         for mix, sequences in zip(self.mix, self.tokens.split(x), strict=True):
-            slots = mix.to(x.dtype).transpose(1, 2) @ sequences  # B, E * P, D
-            by_expert = slots.unflatten(1, (self.num_experts, -1)).transpose(0, 1)  # E, B, P, D
+            # [B, E * P, D] the mixture in each slot
+            mix = mix.to(x.dtype).transpose(1, 2)
+            slots = mix @ sequences
+
+            # [E, B * P, D] the slots of each expert
+            by_expert = slots.unflatten(1, (self.num_experts, -1)).transpose(0, 1)
             parts.append(by_expert.flatten(1, 2))
         return ExpertTokens(torch.cat(parts, dim=1))
 
@@ -142,13 +147,19 @@ class SoftDispatcher(Dispatcher):
         of_segment = rows.split([segment.size * self.slots_per_expert for segment in segments], dim=1)
         parts = []
         for segment, share, own in zip(segments, self.tokens.split(self.share), of_segment, strict=True):
-            by_sequence = own.unflatten(1, (segment.size, self.slots_per_expert)).transpose(0, 1)  # B, E, P, D
-            slots = by_sequence.flatten(1, 2)  # B, E * P, D
-            parts.append((share.to(rows.dtype) @ slots).flatten(0, 1))
+            # [B, E * P, D] the slots of each sequence
+            by_sequence = own.unflatten(1, (segment.size, self.slots_per_expert)).transpose(0, 1)
+            slots = by_sequence.flatten(1, 2)
+
+            # [B * n, D] their mixture in each token
+            mixed = share.to(rows.dtype) @ slots
+            parts.append(mixed.flatten(0, 1))
         return torch.cat(parts)
 
 
 def softmax_over_tokens(logits: Float[Tensor, "B n EP"], valid: Bool[Tensor, "B n"]) -> Float[Tensor, "B n EP"]:
     """Softmax over the real tokens of each sequence; over all where there is none, so that nothing is NaN."""
-    usable = valid | ~valid.any(-1, keepdim=True)
-    return logits.masked_fill(~usable[..., None], -float("inf")).softmax(1)
+    is_empty = ~valid.any(-1, keepdim=True)
+    usable = valid | is_empty
+    logits = logits.masked_fill(~usable[..., None], -float("inf"))
+    return logits.softmax(1)

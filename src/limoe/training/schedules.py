@@ -19,8 +19,12 @@ def _steps(name: str, value: int | float, total_steps: int) -> int:
 
 def _trapezoid(step: int, *, total_steps: int, warmup_steps: int, cooldown_steps: int) -> float:
     """0 to 1 over the warmup, 1, and 1 to 0 over the cooldown."""
-    up = min(1.0, step / warmup_steps) if warmup_steps > 0 else 1.0
-    down = min(1.0, (total_steps - step) / cooldown_steps) if cooldown_steps > 0 else 1.0
+    up = 1.0
+    if warmup_steps > 0:
+        up = min(1.0, step / warmup_steps)
+    down = 1.0
+    if cooldown_steps > 0:
+        down = min(1.0, (total_steps - step) / cooldown_steps)
     return up * max(0.0, down)
 
 
@@ -44,9 +48,11 @@ def cosine(*, total_steps: int, warmup: int | float, final_factor: float = 0.0) 
     warmup_steps = _steps("warmup", warmup, total_steps)
 
     def factor(step: int) -> float:
-        progress = min(1.0, max(0, step - warmup_steps) / max(1, total_steps - warmup_steps))
+        decay_steps = max(1, total_steps - warmup_steps)
+        progress = min(1.0, max(0, step - warmup_steps) / decay_steps)
+        half_cosine = 0.5 * (1 + math.cos(math.pi * progress))
         ramp = _trapezoid(step, total_steps=total_steps, warmup_steps=warmup_steps, cooldown_steps=0)
-        return ramp * (final_factor + (1 - final_factor) * 0.5 * (1 + math.cos(math.pi * progress)))
+        return ramp * (final_factor + (1 - final_factor) * half_cosine)
 
     return factor
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import lightning as L
 import torch
+from lightning.pytorch.callbacks import LearningRateMonitor
 from omegaconf import DictConfig
 from torch import nn
 
@@ -143,6 +144,8 @@ def build_trainer(cfg: DictConfig, *, tasks: Tasks) -> L.Trainer:
     """The trainer with its loggers and callbacks; each `TaskCallback` has received `tasks`."""
     loggers = [instantiate(node) for node in (cfg.logger or {}).values()]
     callbacks = build_callbacks(cfg)
+    if not loggers:  # `logger=none`: the learning rate is not logged either, and Lightning's callback would raise
+        callbacks = [callback for callback in callbacks if not isinstance(callback, LearningRateMonitor)]
     for callback in callbacks:
         if isinstance(callback, TaskCallback):
             callback.use_tasks(tasks)

@@ -33,10 +33,6 @@ class ExpertChoiceRouter(Router):
         noise_std: in units of 1/E logits, training only; 0 = none.
         capacity_factor: see `Capacity`, as the next four; the reference's defaults differ from ours in rounding
             ("round") and multiple (1).
-        eval_capacity_factor: in evaluation.
-        capacity_rounding: "ceil" or "round".
-        capacity_multiple_of: slots are rounded up to a multiple.
-        pairs_per_group: pairs with tokens that compete; None = all of the process.
         count_pad: take padding like text.
 
     Raises:

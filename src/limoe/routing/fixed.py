@@ -22,17 +22,7 @@ class FixedRouter(TokenChoiceRouter):
     All gates are equal, so `priority=bpr` is the order of the tokens. The logits are those of a one-hot softmax and
     carry no gradient: statistics work, losses on the router are constants.
 
-    Args:
-        dim: not used.
-        num_experts: E.
-        priority: which tokens get a slot first, see `limoe.routing.priority`.
-        eval_priority: the same in evaluation; None = as in training.
-        capacity_factor: see `Capacity`, as the next four.
-        eval_capacity_factor: in evaluation.
-        capacity_rounding: "ceil" or "round".
-        capacity_multiple_of: slots are rounded up to a multiple.
-        pairs_per_group: pairs that share slots; None = all of the process.
-        count_pad: route padding like text.
+    Arguments: those of `TopKRouter` on slots; `dim` is not used.
     """
 
     learns = False

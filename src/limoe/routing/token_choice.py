@@ -139,10 +139,6 @@ class TopKRouter(TokenChoiceRouter):
         priority: which tokens get a slot first, see `limoe.routing.priority`.
         eval_priority: the same in evaluation; None = as in training.
         capacity_factor: see `Capacity`, as the next four.
-        eval_capacity_factor: in evaluation.
-        capacity_rounding: "ceil" or "round".
-        capacity_multiple_of: slots are rounded up to a multiple.
-        pairs_per_group: pairs that share slots; None = all of the process.
         count_pad: route padding like text.
 
     Raises:

@@ -114,7 +114,7 @@ def slot_dispatcher(
 
 def layouts(dispatcher: Dispatcher, x: Tensor) -> dict[str, ExpertTokens]:
     """What `dispatch` gives in each layout that it offers."""
-    return {layout: dispatcher.dispatch(x, layout) for layout in dispatcher.rows}
+    return {layout: dispatcher.dispatch(x, layout) for layout in dispatcher.num_rows}
 
 
 def top_k_router(dim: int, *, num_experts: int, **settings: Any) -> TopKRouter:

@@ -14,7 +14,7 @@ from test_moe import run_without_type_checks
 from torch import nn
 
 from limoe.build import build_module
-from limoe.models.compilation import as_written, compile_blocks
+from limoe.models.compilation import compile_blocks, uncompiled
 from limoe.models.dual_encoder import DualEncoder
 
 STEP = """
@@ -22,7 +22,7 @@ import sys
 sys.path.insert(0, "tests")
 from builders import tiny_batch, tiny_model
 import torch
-from limoe.models.compilation import as_written, compile_blocks
+from limoe.models.compilation import uncompiled, compile_blocks
 from limoe.losses.contrastive import SoftmaxContrastive
 from limoe.training.micro_batches import encode
 
@@ -53,7 +53,7 @@ graphs = torch._dynamo.utils.counters["stats"]["unique_graphs"]
 assert graphs == {graphs}, graphs
 assert not torch._dynamo.utils.counters["graph_break"]
 model.eval()
-with torch.no_grad(), as_written():
+with torch.no_grad(), uncompiled():
     model.encode_image(batch.images[:3])
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == graphs
 """
@@ -82,7 +82,7 @@ def test_false_leaves_everything_as_it_is() -> None:
     model = tiny_model()
     compile_blocks(model.transformer_blocks(), False)
     assert all(module._compiled_call_impl is None for module in model.modules())
-    code = "import limoe.models.compilation as c, sys; c.as_written(); print('torch._dynamo' in sys.modules)"
+    code = "import limoe.models.compilation as c, sys; c.uncompiled(); print('torch._dynamo' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"  # nobody pays for what is not used
 
@@ -124,7 +124,7 @@ def test_as_written_runs_without_the_compiler() -> None:
         return graph
 
     double.compile(backend=backend)
-    with as_written():
+    with uncompiled():
         double(torch.ones(2))
     assert not seen
     double(torch.ones(2))

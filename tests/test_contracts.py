@@ -138,7 +138,7 @@ class Copies(Dispatcher):
 
     def __init__(self, weight):
         self.weight = weight  # T, E
-        self.rows = {BUFFERS: weight.numel()}
+        self.num_rows = {BUFFERS: weight.numel()}
 
     def dispatch(self, x, layout):
         return ExpertTokens(x.expand(self.weight.shape[1], *x.shape))

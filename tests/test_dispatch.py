@@ -154,7 +154,7 @@ def test_packed_rows_are_the_kept_tokens_by_expert_group_and_slot(case: Case) ->
     assert offsets.tolist() == [*ends[:-1], max(ends[-1], 1)]  # row 0 belongs to an expert even if no token is kept
     fullest = max(Counter(p[:2] for p in places).values(), default=1)
     assert dispatcher.capacity == fullest  # on a CPU no slots are computed that even the fullest expert leaves empty
-    assert dispatcher.rows[SORTED] == len(rows) == min(index.numel(), case.num_experts * case.num_groups * fullest)
+    assert dispatcher.num_rows[SORTED] == len(rows) == min(index.numel(), case.num_experts * case.num_groups * fullest)
 
 
 @FAST
@@ -241,7 +241,7 @@ def test_without_limit_experts_compute_exactly_the_wanted_rows() -> None:
         num_groups=1,
         capacity=None,
     )
-    assert dispatcher.rows == {SORTED: 6}
+    assert dispatcher.num_rows == {SORTED: 6}
     rows, offsets = dispatcher.dispatch(torch.arange(6.0)[:, None], SORTED)
     assert offsets is not None and offsets.tolist() == [2, 2, 5]
     assert rows[:5, 0].tolist() == [4, 1, 5, 0, 2]

@@ -79,8 +79,8 @@ def test_soft_router(name: str, precision: str) -> None:
     dispatcher, routed = router(x.flatten(0, 1), packed_groups(groups=groups, length=length))
 
     dispatch, combine = (
-        dispatcher.mix[0].view(groups, length, experts, slots),
-        dispatcher.share.view(groups, length, experts, slots),
+        dispatcher.dispatch_weights[0].view(groups, length, experts, slots),
+        dispatcher.combine_weights.view(groups, length, experts, slots),
     )
     close(dispatch, golden[f"{name}/dispatch"], tolerance)
     close(combine, golden[f"{name}/combine"], tolerance)

@@ -276,7 +276,7 @@ class Reversed(Dispatcher):
 
     def __init__(self, inner: Dispatcher) -> None:
         self.inner = inner
-        self.rows = {BUFFERS: inner.rows[BUFFERS]}
+        self.num_rows = {BUFFERS: inner.num_rows[BUFFERS]}
 
     def dispatch(self, x: Tensor, layout: str) -> ExpertTokens:
         return ExpertTokens(self.inner.dispatch(x, layout).tokens.flip(0))

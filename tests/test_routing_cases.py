@@ -97,7 +97,7 @@ def check_travel(drawn: Drawn) -> None:
     for layout, buffers in layouts(dispatcher, torch.eye(tokens)).items():
         rows, offsets = buffers
         num_rows = rows.shape[:-1].numel()
-        assert dispatcher.rows[layout] == num_rows
+        assert dispatcher.num_rows[layout] == num_rows
         torch.testing.assert_close(dispatcher.combine(buffers).detach(), weight.sum(1).diag())
         number = torch.arange(num_rows)
         expert = number // max(rows.shape[1], 1) if offsets is None else (number[:, None] >= offsets).sum(1)

@@ -64,7 +64,7 @@ def test_nothing_passes_from_one_sequence_to_another() -> None:
 
 def test_gates_are_the_shares_of_the_experts() -> None:
     dispatcher, routed = soft()(torch.randn(27, 3), PACKED)
-    shares = dispatcher.share.view(27, 2, 2).sum(-1)
+    shares = dispatcher.combine_weights.view(27, 2, 2).sum(-1)
     torch.testing.assert_close(routed.gates[PACKED.valid], shares[PACKED.valid])
     assert torch.equal(routed.expert_index[:, 0], routed.gates.argmax(-1))
     assert torch.equal(routed.kept[:, 0], PACKED.valid) and routed.capacity == 2

@@ -3,7 +3,7 @@
 Legend of shapes, used in every public signature:
 B pairs in the batch, T tokens routed together (both modalities), D width, E experts, K experts per token,
 C capacity (slots per expert and group), G routing groups, H hidden width of an MLP, S slots of one expert (G * C),
-N rows in expert order, n_i / n_t tokens of one image / text.
+N rows in expert order, n_i / n_t tokens of one image / text, M modalities, P slots per expert of Soft MoE, W ranks.
 Shapes are jaxtyping annotations: checked in the tests, inert in production.
 """
 
@@ -137,19 +137,19 @@ class Dispatcher(ABC):
     between processes calls the methods of the inner one before and after its exchange.
 
     Attributes:
-        rows: by layout that `dispatch` offers, how many rows the experts compute in it. Where tokens of several
+        num_rows: by layout that `dispatch` offers, how many rows the experts compute in it. Where tokens of several
             processes meet these numbers are pure functions of shapes.
     """
 
-    rows: Mapping[str, int]
+    num_rows: Mapping[str, int]
 
     @abstractmethod
     def dispatch(self, x: Float[Tensor, "T D"], layout: str) -> ExpertTokens:
-        """The rows of `x` at their experts, in a layout that `rows` names."""
+        """The rows of `x` at their experts, in a layout that `num_rows` names."""
 
     @abstractmethod
     def combine(self, expert_tokens: ExpertTokens) -> Float[Tensor, "T D"]:
-        """The gated sum of the outputs of each token's experts, 0 for dropped tokens; from any layout of `rows`."""
+        """The gated sum of the outputs of each token's experts, 0 for dropped tokens; from any layout of `num_rows`."""
 
 
 @dataclass(frozen=True)
@@ -187,14 +187,14 @@ class RouterOutput:
         with torch.enable_grad():
             return self.logits.log_softmax(-1)
 
-    def weight_of(self, modality: int | None) -> Float[Tensor, "T"]:
+    def token_mask(self, modality: int | None) -> Float[Tensor, "T"]:
         """1 for each real token of the modality (None: of any), else 0."""
         mask = self.valid if modality is None else self.valid & (self.modality == modality)
         return mask.to(self.logits.dtype)
 
 
 class ModelOutput:
-    """Unit-length features [B, d_out], the temperature factor exp(logit_scale), and each sparse layer's RouterOutput.
+    """Unit-length features [B, d_out], the factor exp(logit_scale) on cosines, and each sparse layer's RouterOutput.
 
     A plain class on purpose: Lightning rebuilds dataclasses and tuples on their way to callbacks, which would break
     the frozen RouterOutput.

@@ -55,9 +55,6 @@ class CollapseAlarm(RunCallback):
         max_share: share of tokens, 1 = never.
         boost: what a weight is multiplied with each time.
         max_boost: how often the configured weight at most.
-
-    Raises:
-        ArgumentError: a value breaks its rule.
     """
 
     def __init__(

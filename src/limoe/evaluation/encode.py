@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from limoe.errors import DataError, require_argument
 from limoe.evaluation.zero_shot import class_embeddings, prompts_sha256
-from limoe.models.compilation import as_written
+from limoe.models.compilation import uncompiled
 from limoe.parallel.collectives import all_gather, rank, world_size
 from limoe.types import Pair, PairDataset
 
@@ -126,7 +126,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
-        with torch.no_grad(), as_written():
+        with torch.no_grad(), uncompiled():
             yield
     finally:
         for module, training in modes:

@@ -45,6 +45,7 @@ class ContrastiveLoss(nn.Module):
     def mean_loss(
         self, image: Float[Tensor, "B d_out"], text: Float[Tensor, "B d_out"], logit_scale: Float[Tensor, ""]
     ) -> Float[Tensor, ""]:
+        """The loss of this rank. Features are at least float32, and autocast is off."""
         raise NotImplementedError
 
     def mean_over_rows(
@@ -90,7 +91,7 @@ class SigmoidContrastive(ContrastiveLoss):
     """SigLIP (arXiv 2303.15343): a binary loss on every image-text combination of the global batch.
 
     -ln sigmoid(z (t cos + b)) with z = 1 for positives and -1 for negatives, summed over texts, mean over images. t is
-    the model's temperature factor (`model.init_logit_scale: 10` as in the paper), b is learned here and not decayed.
+    the model's logit scale (`model.init_logit_scale: 10` as in the paper), b is learned here and not decayed.
 
     Args:
         init_bias: b at the start; -10 starts every combination as a negative, as nearly all are.

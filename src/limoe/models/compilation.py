@@ -38,7 +38,7 @@ def compile_blocks(blocks: Iterable[nn.Module], compile: bool | Mapping[str, Any
         block.compile(**arguments)
 
 
-def as_written() -> AbstractContextManager[Any]:
+def uncompiled() -> AbstractContextManager[Any]:
     """Runs compiled modules uncompiled: evaluation has other shapes, and slots without limit depend on the data."""
     is_in_use = "torch._dynamo" in sys.modules  # else nothing is compiled, and importing it takes seconds
     return torch.compiler.set_stance("force_eager") if is_in_use else nullcontext()

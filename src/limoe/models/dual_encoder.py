@@ -1,4 +1,4 @@
-"""The contract of every model: features of images and of texts in one joint space, and a temperature."""
+"""The contract of every model: features of images and of texts in one joint space, and a logit scale."""
 
 import math
 
@@ -31,7 +31,7 @@ class DualEncoder(nn.Module):
         init_logit_scale: float,
         max_logit_scale: float,
     ) -> None:
-        """Add a linear head per modality, and the temperature, stored as a logarithm."""
+        """Add a linear head per modality, and the logit scale, stored as a logarithm."""
         in_range = 0 < init_logit_scale <= max_logit_scale
         require_argument(in_range, "init_logit_scale", f"in (0, {max_logit_scale}]", init_logit_scale)
         self.image_head = linear_head(image_width, out_dim)
@@ -85,6 +85,6 @@ class DualEncoder(nn.Module):
 
 
 def unit_length(x: Float[Tensor, "B d_out"]) -> Float[Tensor, "B d_out"]:
-    """x / |x| in at least float32: bfloat16 features would be off by up to 0.4 in a logit at temperature 100."""
+    """x / |x| in at least float32: bfloat16 features would be off by up to 0.4 in a logit at logit scale 100."""
     dtype = torch.promote_types(x.dtype, torch.float32)
     return F.normalize(x.to(dtype), dim=-1)

@@ -1,9 +1,10 @@
 """Three ways to multiply the rows of each expert with its weights, equal in value and gradient, and which one to take.
 
 `padded`   one batched product over buffers [E, S, D]: nothing depends on the data, so nothing waits for the device and
-           it compiles into one graph; empty slots are computed too.
+           it compiles into one graph; empty slots are computed too. Without a capacity it pads the sorted rows first,
+           which waits for the device once.
 `grouped`  torch's grouped product over sorted rows: no empty rows, and nothing waits for the device where torch has a
-           kernel (bfloat16 on NVIDIA Hopper and Blackwell); elsewhere torch itself loops over the experts.
+           kernel (bfloat16 on NVIDIA Hopper and data-center Blackwell); elsewhere torch itself loops over the experts.
 `loop`     one product per expert over its slice of the sorted rows: any device and type, waits for the device once.
 
 Buffers are always multiplied by `padded`: no row could be saved.
@@ -22,7 +23,8 @@ from limoe.models.expert_loop import expert_loop
 from limoe.types import BUFFERS, SORTED, Dispatcher, ExpertTokens
 
 BACKENDS = ("auto", "padded", "grouped", "loop")
-# Where on a CPU `loop` beats `padded`: with so many times as many rows as needed, where experts have many rows or few.
+# On a CPU `loop` is faster where `padded` computes more than this many times the sorted rows. The limit is lower for
+# experts with at least MANY_ROWS rows.
 MANY_ROWS = 400
 WASTE_AT_MANY = 1.06
 WASTE_AT_FEW = 1.25
@@ -41,8 +43,8 @@ def select_layout(
     backend: str, dispatcher: Dispatcher, *, num_experts: int, dtype: torch.dtype, device: torch.device
 ) -> str:
     """The layout that suits the backend best, of those that the dispatcher offers."""
-    if len(dispatcher.rows) == 1:
-        (only,) = dispatcher.rows
+    if len(dispatcher.num_rows) == 1:
+        (only,) = dispatcher.num_rows
         return only
     if backend == "padded":
         return BUFFERS
@@ -50,14 +52,14 @@ def select_layout(
         return SORTED
     if device.type != "cpu" or torch.compiler.is_compiling():
         return BUFFERS  # sorted rows would wait for the device, or break the graph
-    has_many_rows = dispatcher.rows[SORTED] >= MANY_ROWS * num_experts
+    has_many_rows = dispatcher.num_rows[SORTED] >= MANY_ROWS * num_experts
     allowed_waste = WASTE_AT_MANY if has_many_rows else WASTE_AT_FEW
-    return SORTED if dispatcher.rows[BUFFERS] > allowed_waste * dispatcher.rows[SORTED] else BUFFERS
+    return SORTED if dispatcher.num_rows[BUFFERS] > allowed_waste * dispatcher.num_rows[SORTED] else BUFFERS
 
 
-def run_experts(buffers: ExpertTokens, *, weights: ExpertWeights, backend: str) -> ExpertTokens:
+def run_experts(expert_tokens: ExpertTokens, *, weights: ExpertWeights, backend: str) -> ExpertTokens:
     """Every row through its expert; sorted rows after the last expert's come back with anything in them."""
-    rows, offsets = buffers
+    rows, offsets = expert_tokens
     if offsets is None:
         return ExpertTokens(_padded(rows, weights))
 
@@ -73,11 +75,12 @@ def run_experts(buffers: ExpertTokens, *, weights: ExpertWeights, backend: str) 
 
 def _select_sorted_backend(backend: str, weight: Float[Tensor, "E D H"]) -> str:
     """How sorted rows are multiplied: as asked for, unless torch cannot."""
-    if backend == "auto" and _has_grouped_kernel(weight.dtype, weight.device):
-        backend = "grouped"
-    if backend == "grouped" and _torch_can_group(weight):
+    if backend == "padded":
+        return "padded"
+    is_fast = backend == "auto" and _has_grouped_kernel(weight.dtype, weight.device)
+    if (backend == "grouped" or is_fast) and _torch_can_group(weight):
         return "grouped"
-    return "padded" if backend == "padded" else "loop"
+    return "loop"
 
 
 def _has_grouped_kernel(dtype: torch.dtype, device: torch.device) -> bool:
@@ -106,7 +109,7 @@ def _padded(rows: Float[Tensor, "E S D"], weights: ExpertWeights) -> Float[Tenso
 
 
 def _pad_sorted(rows: Float[Tensor, "N D"], counts: list[int], weights: ExpertWeights) -> Float[Tensor, "N D"]:
-    """No capacity limits the slots, so S is the size of the fullest expert."""
+    """Pad sorted rows to [E, S, D], S = rows of the fullest expert, and multiply."""
     # [E, S, D] the rows of each expert, filled up with zeros; rows after the last expert's stay as they are
     unused = len(rows) - sum(counts)
     *parts, rest = rows.split([*counts, unused])

@@ -18,8 +18,8 @@ def expert_loop(
 ) -> Float[Tensor, "N D"]:
     """`counts[e]` rows through expert e; rows after the last of them stay uninitialised, here and in the gradient.
 
-    Every result is written into its place, so there is no gradient of a stack per expert, and what only lives between
-    two products is as large as one slice.
+    Results are written in place, so there is no gradient of a whole stack per expert. The backward holds the hidden
+    gradient of one expert at a time.
     """
     return _ExpertLoop.apply(rows, counts, weight_in, bias_in, weight_out, bias_out)
 
@@ -36,7 +36,8 @@ class _ExpertLoop(torch.autograd.Function):
         bias_out: Tensor,
     ) -> Tensor:
         hidden_dim = weight_in.shape[2]
-        before = rows.new_empty(len(rows), hidden_dim)  # the GELU
+        # [N, H] before and after the GELU
+        before = rows.new_empty(len(rows), hidden_dim)
         hidden = rows.new_empty(len(rows), hidden_dim)
         out = torch.empty_like(rows)
         for e, own in enumerate(_slices(counts)):
@@ -53,13 +54,13 @@ class _ExpertLoop(torch.autograd.Function):
         rows, before, hidden, weight_in, weight_out = ctx.saved_tensors
         num_experts, dim, hidden_dim = weight_in.shape
         grad_rows = torch.empty_like(rows)
-        grad_in = torch.empty_like(weight_in)
-        grad_out = torch.empty_like(weight_out)
+        grad_weight_in = torch.empty_like(weight_in)
+        grad_weight_out = torch.empty_like(weight_out)
         grad_bias_in = grad.new_empty(num_experts, hidden_dim)
         grad_bias_out = grad.new_empty(num_experts, dim)
         for e, own in enumerate(_slices(ctx.counts)):
             # the second product
-            torch.mm(hidden[own].T, grad[own], out=grad_out[e])
+            torch.mm(hidden[own].T, grad[own], out=grad_weight_out[e])
             torch.sum(grad[own], 0, out=grad_bias_out[e])
             grad_hidden = grad[own] @ weight_out[e].T
             # the GELU, in place
@@ -67,10 +68,10 @@ class _ExpertLoop(torch.autograd.Function):
                 grad_hidden, before[own], approximate="tanh", grad_input=grad_hidden
             )
             # the first product
-            torch.mm(rows[own].T, grad_hidden, out=grad_in[e])
+            torch.mm(rows[own].T, grad_hidden, out=grad_weight_in[e])
             torch.sum(grad_hidden, 0, out=grad_bias_in[e])
             torch.mm(grad_hidden, weight_in[e].T, out=grad_rows[own])
-        return grad_rows, None, grad_in, grad_bias_in, grad_out, grad_bias_out
+        return grad_rows, None, grad_weight_in, grad_bias_in, grad_weight_out, grad_bias_out
 
 
 def _slices(counts: list[int]) -> list[slice]:

@@ -20,9 +20,6 @@ class Experts(nn.Module):
         num_experts: E.
         expert_init: "identical" (all experts start as the same MLP, as in vmoe's configs) or "independent".
         expert_backend: "auto", "padded", "grouped" or "loop", see `limoe.models.expert_backends`.
-
-    Raises:
-        ArgumentError: a value breaks its rule.
     """
 
     def __init__(
@@ -47,9 +44,9 @@ class Experts(nn.Module):
         self.weight_out = nn.Parameter(stack(num_experts, (hidden_dim, dim), nn.init.xavier_uniform_))
         self.bias_out = nn.Parameter(stack(num_experts, (dim,), _tiny_normal_))
 
-    def forward(self, buffers: ExpertTokens) -> ExpertTokens:
+    def forward(self, expert_tokens: ExpertTokens) -> ExpertTokens:
         """Every row through its expert, in the same layout; rows that belong to no expert hold anything."""
-        return run_experts(buffers, weights=self.weights(self.compute_dtype()), backend=self.expert_backend)
+        return run_experts(expert_tokens, weights=self.weights(self.compute_dtype()), backend=self.expert_backend)
 
     def select_layout(self, dispatcher: Dispatcher) -> str:
         """The layout of the dispatcher that suits these experts best."""

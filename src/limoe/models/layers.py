@@ -171,10 +171,8 @@ class TextEmbed(nn.Module):
         return self.token_embed(text_ids) + self.pos_embed[:length]
 
 
-def masked_mean(x: Float[Tensor, "B n D"], mask: Bool[Tensor, "B n"] | None) -> Float[Tensor, "B D"]:
+def masked_mean(x: Float[Tensor, "B n D"], mask: Bool[Tensor, "B n"]) -> Float[Tensor, "B D"]:
     """Mean over the real tokens of each sequence; 0 for a sequence without any."""
-    if mask is None:
-        return x.mean(1)
     weight = mask.to(x.dtype)[..., None]  # B, n, 1
     total = (x * weight).sum(1)
     count = weight.sum(1).clamp_min(1)

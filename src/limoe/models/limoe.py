@@ -36,9 +36,6 @@ class LIMoE(DualEncoder):
         out_dim: width of the joint space; None = D.
         init_logit_scale: factor on the cosines at the start.
         max_logit_scale: upper clamp of that factor, applied by `clamp_logit_scale`.
-
-    Raises:
-        ArgumentError: a size breaks its rule.
     """
 
     def __init__(

@@ -10,7 +10,7 @@ from limoe.types import PackedTokens, RouterOutput
 
 
 class MoE(nn.Module):
-    """Stands where a dense MLP stands. A dropped token gets zero and lives on through the residual.
+    """The sparse counterpart of the dense MLP; a dropped token gets 0, so its residual passes unchanged.
 
     Args:
         dim: width D.
@@ -21,9 +21,6 @@ class MoE(nn.Module):
         expert_init: see `Experts`.
         expert_backend: how experts multiply, see `limoe.models.expert_backends`; "auto" chooses by device, type of the
             numbers and rows per expert.
-
-    Raises:
-        ArgumentError: a value breaks its rule.
     """
 
     def __init__(
@@ -49,6 +46,6 @@ class MoE(nn.Module):
     def forward(self, x: Float[Tensor, "T D"], tokens: PackedTokens) -> tuple[Float[Tensor, "T D"], RouterOutput]:
         dispatcher, routing = self.router(x, tokens)  # route
         layout = self.experts.select_layout(dispatcher)
-        buffers = dispatcher.dispatch(x.to(self.experts.compute_dtype()), layout)  # dispatch
-        buffers = self.experts(buffers)  # experts
-        return dispatcher.combine(buffers).to(x.dtype), routing  # combine (gates are float32 even where x is not)
+        expert_tokens = dispatcher.dispatch(x.to(self.experts.compute_dtype()), layout)  # dispatch
+        expert_tokens = self.experts(expert_tokens)  # experts
+        return dispatcher.combine(expert_tokens).to(x.dtype), routing  # combine (gates are float32 even where x is not)

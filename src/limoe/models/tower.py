@@ -1,4 +1,4 @@
-"""The shared encoder: blocks over the packed tokens, some with a sparse MLP, then the final norm."""
+"""A transformer: blocks over the packed tokens, some with a sparse MLP, then the final norm."""
 
 from collections.abc import Callable, Sequence
 
@@ -16,9 +16,6 @@ class Tower(nn.Module):
     """`depth` pre-LN blocks; block l is sparse where l is in `moe_layers` (numbered from 0).
 
     With `activation_checkpointing` a training step keeps the input of each block and computes the rest again.
-
-    Raises:
-        ArgumentError: a size breaks its rule.
     """
 
     def __init__(

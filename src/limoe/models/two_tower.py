@@ -73,7 +73,6 @@ class TwoTower(DualEncoder):
     ) -> ModelOutput:
         image, image_routing = self.image(images)
         text, text_routing = self.text(text_ids, text_mask)
-        # layers of the text encoder are numbered after those of the image encoder
         numbered = {self.image.depth + layer: routed for layer, routed in text_routing.items()}
         return self.output(image, text, routing=image_routing | numbered)
 

@@ -1,1 +1,1 @@
-"""Small extensions of `torch.nn` that every room may use."""
+"""Small extensions of `torch.nn` that every package may use."""

@@ -17,7 +17,7 @@ from limoe.types import Dispatcher, PackedTokens, RouterOutput
 
 
 class Groups(NamedTuple):
-    """Routing groups of a batch: `of_token[t]` numbers the `total` groups of `pairs` pairs; the last may have fewer."""
+    """Routing groups: `of_token[t]` is the group of token t, one of `total` of `pairs` pairs each (the last may be short)."""
 
     of_token: Int[Tensor, "T"]
     total: int
@@ -35,9 +35,6 @@ class Capacity:
         capacity_rounding: "ceil", or "round" (half to even; at least one slot).
         capacity_multiple_of: slots are then rounded up to a multiple of this (vmoe: 4; its expert choice: 1).
         pairs_per_group: pairs that share slots; None = all of the process. Tokens per group follow from the batch.
-
-    Raises:
-        ArgumentError: a value breaks its rule.
     """
 
     capacity_factor: float | None
@@ -160,7 +157,7 @@ class Router(nn.Module, ABC):
         return sum(p.numel() for p in self.parameters(recurse=False) if p.ndim > 1)
 
     def notes(self) -> list[str]:
-        """Sentences that a reader of this run's routing atlas must know; none where tokens choose freely."""
+        """Sentences that a reader of this run's routing atlas must know; empty = nothing to add."""
         return []
 
     def counted(self, tokens: PackedTokens) -> Bool[Tensor, "T"]:

@@ -26,9 +26,6 @@ class BiasBalance(StepUpdated):
         rule: "sign" or "z_score".
         rate: size of a step, in gates.
         per_modality: balance each modality by itself instead of their sum.
-
-    Raises:
-        ArgumentError: a value breaks its rule.
     """
 
     bias: Float[Tensor, "M E"]

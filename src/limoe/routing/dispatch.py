@@ -1,7 +1,9 @@
 """Slots of experts: how many there are, which tokens get them, and how tokens travel to them and back.
 
 Everything is index based. One stable sort of all (token, choice) assignments by (expert, group, choice, priority)
-numbers the slots; no [T, E, C] mask is ever built. Every shape follows from shapes, so nothing waits for a device.
+numbers the slots; no [T, E, C] mask is ever built. On an accelerator, under torch.compile and with several processes
+every shape follows from shapes, so nothing waits for the device; one process on a CPU leaves out slots that no expert
+fills (`trimmed_capacity`).
 """
 
 import math
@@ -22,11 +24,10 @@ def expert_capacity(
     """Slots of one expert in one group: assignments * factor / experts, rounded, at least 1, then up to a multiple.
 
     `num_assignments` counts tokens of a group times K. The order of the float operations is the reference's (vmoe), and
-    so is "round" (half to even); only that the reference raises where it gives 0.
+    so is "round" (half to even); unlike here, the reference raises where the result is 0.
     """
-    # in this order, as in the reference: the rounding below depends on the last digit
-    fair_share = num_assignments * capacity_factor / num_experts
-    rounded = round(fair_share) if rounding == "round" else math.ceil(fair_share)
+    unrounded = num_assignments * capacity_factor / num_experts
+    rounded = round(unrounded) if rounding == "round" else math.ceil(unrounded)
     slots = max(1, rounded)
     return -(-slots // multiple_of) * multiple_of  # up to a multiple
 
@@ -104,7 +105,7 @@ class SlotDispatcher(Dispatcher):
 
     BUFFERS (where slots are limited): every expert computes S = G * C rows, also those of empty slots.
     SORTED: the rows of kept assignments alone, by expert, group and slot. There are as many rows as there could ever
-    be, so that their number never depends on the data.
+    be, so that their number depends on shapes alone (but for `trimmed_capacity`).
 
     Args:
         assignment: which token has which slot.
@@ -115,18 +116,18 @@ class SlotDispatcher(Dispatcher):
     def __init__(self, assignment: SlotAssignment, *, gate: Float[Tensor, "T K"], capacity: int | None) -> None:
         self.assignment = assignment
         self.gate = gate
-        self._row_index: dict[str, RowIndex] = {}
+        self._row_indexes: dict[str, RowIndex] = {}
         self.num_experts, self.num_groups = assignment.demand.shape
         num_assignments = assignment.expert_index.numel()
         if capacity is None:
             self.capacity = None
-            self.rows = {SORTED: num_assignments}
+            self.num_rows = {SORTED: num_assignments}
             return
         self.capacity = trimmed_capacity(assignment.demand, capacity)
         # an empty row repeats some token, so without tokens there can be no rows
         slots = self.capacity if num_assignments > 0 else 0
         num_buffer_rows = self.num_experts * self.num_groups * slots
-        self.rows = {BUFFERS: num_buffer_rows, SORTED: min(num_assignments, num_buffer_rows)}
+        self.num_rows = {BUFFERS: num_buffer_rows, SORTED: min(num_assignments, num_buffer_rows)}
 
     def dispatch(self, x: Float[Tensor, "T D"], layout: str) -> ExpertTokens:
         index = self.row_index(layout)
@@ -138,9 +139,10 @@ class SlotDispatcher(Dispatcher):
 
     def combine(self, expert_tokens: ExpertTokens) -> Float[Tensor, "T D"]:
         rows, offsets = expert_tokens
-        if offsets is None:
+        layout = BUFFERS if offsets is None else SORTED
+        if layout == BUFFERS:
             rows = rows.flatten(0, 1)
-        index = self.row_index(BUFFERS if offsets is None else SORTED)
+        index = self.row_index(layout)
         return tokens_of_rows(
             rows,
             self.gate * self.assignment.kept,
@@ -152,10 +154,12 @@ class SlotDispatcher(Dispatcher):
 
     def row_index(self, layout: str) -> "RowIndex":
         """Which row of a layout holds which assignment; computed once, when it is first asked for."""
-        if layout not in self._row_index:
+        if layout not in self._row_indexes:
             first_row = self._first_buffer_row() if layout == BUFFERS else self._first_sorted_row()
-            self._row_index[layout] = row_index(self.assignment, first_row=first_row, num_rows=self.rows[layout])
-        return self._row_index[layout]
+            self._row_indexes[layout] = build_row_index(
+                self.assignment, first_row=first_row, num_rows=self.num_rows[layout]
+            )
+        return self._row_indexes[layout]
 
     def _first_buffer_row(self) -> Int[Tensor, "E G"]:
         assert self.capacity is not None
@@ -179,7 +183,7 @@ class SlotDispatcher(Dispatcher):
         """
         kept_per_expert = self._kept_per_bucket().sum(1)
         ends = kept_per_expert.cumsum(0)
-        at_least = min(1, self.rows[SORTED])
+        at_least = min(1, self.num_rows[SORTED])
         last = ends[-1:].clamp_min(at_least)
         return torch.cat([ends[:-1], last]).int()
 
@@ -206,7 +210,7 @@ class RowIndex(NamedTuple):
     filled: Bool[Tensor, "N"]  # False: no assignment has this row
 
 
-def row_index(assignment: SlotAssignment, *, first_row: Int[Tensor, "E G"], num_rows: int) -> RowIndex:
+def build_row_index(assignment: SlotAssignment, *, first_row: Int[Tensor, "E G"], num_rows: int) -> RowIndex:
     """The layout in which the slots of each expert and group begin at `first_row`."""
     num_tokens, k = assignment.expert_index.shape
     device = assignment.slot.device

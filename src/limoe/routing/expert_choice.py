@@ -20,23 +20,19 @@ class ExpertChoiceRouter(Router):
     sum_e gate_e * expert_e(x) over those. C counts from tokens, not from tokens x K: a factor of 1 is one expert per
     token on average. With no limit every expert takes every token.
 
-    A RouterOutput has room for K = 1 here: `expert_index` is the expert with the largest gate among those that took the
-    token (among all where none did), `gate` that gate, `kept` whether any did. So the success rate is the share of
-    tokens processed at least once, and loads count each token once. Only the dispatcher knows all experts of a token.
+    The RouterOutput shows one expert per token (K = 1): `expert_index` is the expert with the largest gate among those
+    that took the token (among all where none did), `gate` that gate, `kept` whether any did. So the success rate is the
+    share of tokens processed at least once, and loads count each token once. Only the dispatcher knows all experts.
 
-    Which tokens are taken depends on the other tokens, in evaluation too, where each modality is routed alone:
-    `limoe eval` says how much. In training the two sides of a pair compete for the same slots.
+    Which tokens are taken depends on the other tokens of the group, in evaluation where `eval_capacity_factor` is set
+    (`depends_on_batch`; `limoe eval` says how much). In training the two sides of a pair compete for the same slots.
 
     Args:
         dim: width D of the tokens.
         num_experts: E.
         noise_std: in units of 1/E logits, training only; 0 = none.
-        capacity_factor: see `Capacity`, as the next four; the reference's defaults differ from ours in rounding
-            ("round") and multiple (1).
+        capacity_factor: see `Capacity`, as the next four; rounding and multiple are the reference's.
         count_pad: take padding like text.
-
-    Raises:
-        ArgumentError: a value breaks its rule.
     """
 
     has_threshold = False
@@ -49,10 +45,10 @@ class ExpertChoiceRouter(Router):
         *,
         num_experts: int,
         noise_std: float = 1.0,
-        capacity_factor: float | None = 1.05,
-        eval_capacity_factor: float | None = None,
-        capacity_rounding: str = "ceil",
-        capacity_multiple_of: int = 4,
+        capacity_factor: float | None = 1.0,
+        eval_capacity_factor: float | None = 1.0,
+        capacity_rounding: str = "round",
+        capacity_multiple_of: int = 1,
         pairs_per_group: int | None = 8,
         count_pad: bool = False,
     ) -> None:
@@ -82,7 +78,8 @@ class ExpertChoiceRouter(Router):
         dispatcher = ExpertChoiceDispatcher(token, weight=weight, num_tokens=len(x))
 
         # [T, 1] of the experts that took a token, the one with the largest gate; of all, where none took it
-        times_taken = torch.zeros_like(gates, dtype=torch.long).T.scatter_add(1, token, taken.long()).T
+        times_taken = torch.zeros_like(gates, dtype=torch.long).T
+        times_taken = times_taken.scatter_add(1, token, taken.long()).T
         is_taken = times_taken > 0
         kept = is_taken.any(-1, keepdim=True)
         expert_index = gates.masked_fill(kept & ~is_taken, -1.0).argmax(-1, keepdim=True)
@@ -130,7 +127,8 @@ def taken_tokens(
 
     # [E, T] the tokens of each group together, those with the largest gate for the expert first
     gate_key = descending_key(gates.T.reshape(-1)).view(num_experts, num_tokens)
-    group_key = groups.of_token * 2 + ~valid
+    is_padding = (~valid).long()
+    group_key = groups.of_token * 2 + is_padding
     order = ((group_key << 32) + gate_key).sort(dim=-1, stable=True).indices
 
     # [G] tokens of each group, and where the group begins in the order
@@ -164,7 +162,7 @@ class ExpertChoiceDispatcher(Dispatcher):
         self.token = token
         self.weight = weight
         self.num_tokens = num_tokens
-        self.rows = {BUFFERS: token.numel()}
+        self.num_rows = {BUFFERS: token.numel()}
 
     def dispatch(self, x: Float[Tensor, "T D"], layout: str) -> ExpertTokens:
         num_experts, slots = self.token.shape

@@ -10,7 +10,7 @@ from torch import Tensor
 from limoe.errors import require_argument
 from limoe.routing.base import Capacity
 from limoe.routing.priority import Priority
-from limoe.routing.token_choice import NEVER, Choice, TokenChoiceRouter
+from limoe.routing.token_choice import UNREACHABLE_LOGIT, Choice, TokenChoiceRouter
 from limoe.types import PackedTokens, Segment
 
 _MASK = 0xFFFFFFFF
@@ -70,7 +70,7 @@ class FixedRouter(TokenChoiceRouter):
         gates = gates.scatter(1, expert_index, 1.0)
 
         # logits with this softmax: 0 at the given expert, out of reach elsewhere
-        logits = (1 - gates) * NEVER
+        logits = (1 - gates) * UNREACHABLE_LOGIT
         gate = gates.gather(1, expert_index)
         return Choice(logits, logits, gates, expert_index, gate, top_gate=gate[:, 0])
 

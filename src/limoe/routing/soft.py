@@ -29,9 +29,6 @@ class SoftRouter(Router):
         slots_per_expert: P, per sequence. The paper's default is one slot per token: P = length / E.
         noise_std: of the slot logits, in logits (not divided by E), training only.
         count_pad: mix padding into the slots like text, instead of leaving it out.
-
-    Raises:
-        ArgumentError: a value breaks its rule.
     """
 
     has_threshold = False
@@ -70,7 +67,7 @@ class SoftRouter(Router):
             modality=tokens.modality,
             valid=valid,
             capacity=self.slots_per_expert,
-            noise_std=0.0,
+            noise_std=0.0,  # the noise is on slot logits; losses that need noise on these are refused (`has_threshold`)
             modalities=tokens.modalities,
         )
         dispatcher = SoftDispatcher(noisy_slot_logits, valid=valid, tokens=tokens, num_experts=self.num_experts)
@@ -105,7 +102,7 @@ def unit_vectors(x: Float[Tensor, "N D"]) -> Float[Tensor, "N D"]:
 
 
 class SoftDispatcher(Dispatcher):
-    """Two batched matrix products per modality: tokens to slots, slots to tokens. Buffers: expert, sequence, slot.
+    """Two batched matrix products per modality: tokens to slots, slots to tokens. Buffers are [E, sequences * P, D].
 
     Args:
         slot_logits: of every token for every slot.
@@ -121,17 +118,17 @@ class SoftDispatcher(Dispatcher):
         self.num_experts = num_experts
         self.slots_per_expert = slot_logits.shape[1] // num_experts
         # per segment [B, n, E * P]: the share of each token in each slot
-        self.mix: list[Float[Tensor, "B n EP"]] = []
+        self.dispatch_weights: list[Float[Tensor, "B n EP"]] = []
         for logits, mask in zip(tokens.split(slot_logits), tokens.split(valid), strict=True):
-            self.mix.append(softmax_over_tokens(logits, mask))
+            self.dispatch_weights.append(softmax_over_tokens(logits, mask))
         # [T, E * P] the share of each slot in each token
-        self.share: Float[Tensor, "T EP"] = slot_logits.softmax(-1) * valid[:, None]
+        self.combine_weights: Float[Tensor, "T EP"] = slot_logits.softmax(-1) * valid[:, None]
         num_sequences = sum(segment.size for segment in tokens.segments)
-        self.rows = {BUFFERS: num_sequences * slot_logits.shape[1]}
+        self.num_rows = {BUFFERS: num_sequences * slot_logits.shape[1]}
 
     def dispatch(self, x: Float[Tensor, "T D"], layout: str) -> ExpertTokens:
         parts = []
-        for mix, sequences in zip(self.mix, self.tokens.split(x), strict=True):
+        for mix, sequences in zip(self.dispatch_weights, self.tokens.split(x), strict=True):
             # [B, E * P, D] the mixture in each slot
             mix = mix.to(x.dtype).transpose(1, 2)
             slots = mix @ sequences
@@ -146,7 +143,7 @@ class SoftDispatcher(Dispatcher):
         segments = self.tokens.segments
         of_segment = rows.split([segment.size * self.slots_per_expert for segment in segments], dim=1)
         parts = []
-        for segment, share, own in zip(segments, self.tokens.split(self.share), of_segment, strict=True):
+        for segment, share, own in zip(segments, self.tokens.split(self.combine_weights), of_segment, strict=True):
             # [B, E * P, D] the slots of each sequence
             by_sequence = own.unflatten(1, (segment.size, self.slots_per_expert)).transpose(0, 1)
             slots = by_sequence.flatten(1, 2)

@@ -65,7 +65,7 @@ def routing_sums(routed: RouterOutput) -> Float64[Tensor, "2 F"]:
     clean_gates = routed.log_probs.exp().double()
     rows = []
     for modality in range(len(MODALITIES)):
-        weight = routed.weight_of(modality).double()
+        weight = routed.token_mask(modality).double()
         assignments = weight[:, None].expand_as(routed.expert_index)
         parts = [
             weight.sum()[None],

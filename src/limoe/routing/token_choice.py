@@ -16,7 +16,9 @@ from limoe.routing.dispatch import SlotDispatcher, assign_slots
 from limoe.routing.priority import Priority
 from limoe.types import Dispatcher, PackedTokens, RouterOutput
 
-NEVER = -1e9  # logit of an expert out of reach: its gate is exactly 0, and unlike -inf it gives no NaN anywhere
+UNREACHABLE_LOGIT = (
+    -1e9
+)  # logit of an expert out of reach: its gate is exactly 0, and unlike -inf it gives no NaN anywhere
 
 
 class Choice(NamedTuple):
@@ -27,7 +29,7 @@ class Choice(NamedTuple):
     gates: Float[Tensor, "T E"]
     expert_index: Int[Tensor, "T K"]
     gate: Float[Tensor, "T K"]
-    top_gate: Float[Tensor, "T"]  # what priorities see
+    top_gate: Float[Tensor, "T"]  # gate of the first choice before renormalisation, by which priorities order
     noise_std: float = 0.0  # in logits
 
 
@@ -112,7 +114,7 @@ class TokenChoiceRouter(Router):
     def notes(self) -> list[str]:
         found = []
         if self.k > 1:
-            shown = "Patches and words stand at each of them; coloured images show the first choice."
+            shown = "Patches and words are listed at each of them; coloured images show the first choice."
             found.append(f"A token has {self.k} experts. {shown}")
         factor = self.capacity.eval_capacity_factor
         if factor is not None:
@@ -140,9 +142,6 @@ class TopKRouter(TokenChoiceRouter):
         eval_priority: the same in evaluation; None = as in training.
         capacity_factor: see `Capacity`, as the next four.
         count_pad: route padding like text.
-
-    Raises:
-        ArgumentError: a value breaks its rule.
     """
 
     def __init__(
@@ -202,8 +201,8 @@ class TopKRouter(TokenChoiceRouter):
         noisy_logits = with_noise(logits, noise_std)
         reachable = self.reachable(tokens)
         if reachable is not None:
-            logits = logits.masked_fill(~reachable, NEVER)
-            noisy_logits = noisy_logits.masked_fill(~reachable, NEVER)
+            logits = logits.masked_fill(~reachable, UNREACHABLE_LOGIT)
+            noisy_logits = noisy_logits.masked_fill(~reachable, UNREACHABLE_LOGIT)
 
         # [T, K] the chosen experts and their gates
         gates = noisy_logits.softmax(-1)

@@ -11,7 +11,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from limoe.errors import require_argument
 from limoe.losses.auxiliary.base import AuxLossSet
 from limoe.losses.contrastive import ContrastiveLoss
-from limoe.models.compilation import as_written
+from limoe.models.compilation import uncompiled
 from limoe.nn.step_update import StepUpdated
 from limoe.training.micro_batches import encode
 from limoe.training.schedules import Schedule
@@ -77,12 +77,12 @@ class LIMoEModule(L.LightningModule):
         self.loss_parts = {}
 
     def on_train_batch_end(self, *_: Any) -> None:
-        """Lightning validates a run that is told to stop, so the last weights count whatever the interval."""
+        """Stop at `max_steps`: so Lightning validates the final weights whatever `val_check_interval` is."""
         if self.trainer.global_step >= self.trainer.max_steps > 0:
             self.trainer.should_stop = True
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        with as_written():
+        with uncompiled():
             output = encode(self.model, batch, micro_batch_size=self.micro_batch_size)
         self.log("val/loss", self._contrastive(output), batch_size=len(batch.images), sync_dist=True)
 

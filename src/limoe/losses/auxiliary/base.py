@@ -20,9 +20,6 @@ class AuxLoss:
         weight: relative weight in the mean over terms; 0 = computed and logged, but adds nothing.
         absolute_weight: if given, the loss times this is added as it is, outside the mean and `aux_total.weight`, and
             `weight` does not count. For losses whose papers name a weight of their own (Switch 0.01, ST-MoE 0.001).
-
-    Raises:
-        ArgumentError: a setting breaks its rule.
     """
 
     needs_noise: bool = False  # of a class: True where the loss is undefined without router noise
@@ -45,7 +42,7 @@ class AuxLoss:
         """The loss of one layer on a scale where 1 is balanced; None where no such scale makes sense."""
         return None
 
-    def sees(self, routed: RouterOutput) -> bool:
+    def applies_to(self, routed: RouterOutput) -> bool:
         """Whether the term's tokens pass this router at all. In two towers a router has one modality."""
         return self.modality is None or self.modality in routed.modalities
 
@@ -58,7 +55,7 @@ class AuxLoss:
         average of the gradients is the gradient of one process with the joint batch.
         """
         # [n + 1] sums of the values, and the number of tokens
-        weight = routed.weight_of(self.modality)
+        weight = routed.token_mask(self.modality)
         sums = torch.cat([weight @ values, weight.sum()[None]])
         if self.is_global:
             sums = all_reduce_sum(sums)
@@ -160,7 +157,7 @@ class AuxLossSet:
         raw = {}
         normalised = {}
         for name, term in self.terms.items():
-            layers = [routed for routed in routing.values() if term.sees(routed)]
+            layers = [routed for routed in routing.values() if term.applies_to(routed)]
             if not layers:
                 raise LimoeError(f"the auxiliary loss {name}: no sparse layer sees its modality; leave it out")
             per_layer = torch.stack([_in_full_precision(term, routed) for routed in layers])

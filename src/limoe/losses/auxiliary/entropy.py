@@ -1,4 +1,4 @@
-"""Losses on entropies, for one modality each (LIMoE, arXiv 2206.02770). Clean gates, nats, everything is minimised."""
+"""Losses on entropies of one modality or of all tokens (LIMoE, arXiv 2206.02770). Clean gates, nats, minimised."""
 
 import math
 
@@ -48,8 +48,8 @@ class GlobalEntropy(AuxLoss):
     """max(0, tau - H(mean gate of the modality)), tau = ln S, in nats: the modality should use at least S experts.
 
     Without threshold -H(mean gate). Beyond S experts the thresholded form does not push. 0 where the modality is
-    absent. At E = 32 the paper's ablation model has S = 9 for text and 20 for images (App. A.2, *unverified*); other E
-    take the same fractions of E, at least 2.
+    absent. At E = 32 the paper's ablation model has S = 9 for text and 20 for images (App. A.2, *unverified*); the
+    options of `configs/aux_loss` take the same fractions of E, at least 2.
     Balanced 0, collapsed on one expert ln S (without threshold -ln E and 0). Normalised: min(1, exp(H) / S), the
     effective experts over those asked for; exp(H) / E without threshold. 1 is balanced, 1 / S or 1 / E collapsed.
 

@@ -18,9 +18,9 @@ INTRO = """\
 
 Written by `python docs/make_configs.py` from the comments in `configs/`; a test fails when it is out of date.
 
-`limoe train group=option key=value` chooses an option and changes a key; `[a,b]` chooses several options of a list group; `~group.key`
-drops an entry, `+group.key=value` adds one. `limoe train --cfg job --resolve` prints the result. A default that differs
-between options is followed by the option in brackets. `<name>` is the name of the option.
+`limoe train group=option key=value` chooses an option and changes a key; `[a,b]` chooses several options of a list
+group; `~group.key` drops an entry, `+group.key=value` adds one. `limoe train --cfg job --resolve` prints the result. A
+default that differs between options is followed by the option in brackets. `<name>` is the name of the option.
 """
 
 Leaf = tuple[str, str, str]  # key, value, comment

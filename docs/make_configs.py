@@ -18,9 +18,9 @@ INTRO = """\
 
 Written by `python docs/make_configs.py` from the comments in `configs/`; a test fails when it is out of date.
 
-`limoe train group=option key=value` chooses and changes; `[a,b]` chooses several where a group is a list; `~group.key`
-drops an entry, `+group.key=value` adds one. `limoe train --cfg job --resolve` prints the result. A default that differs
-between options stands with the option in brackets. `<name>` is the name of the option.
+`limoe train group=option key=value` chooses an option and changes a key; `[a,b]` chooses several options of a list
+group; `~group.key` drops an entry, `+group.key=value` adds one. `limoe train --cfg job --resolve` prints the result. A
+default that differs between options is followed by the option in brackets. `<name>` is the name of the option.
 """
 
 Leaf = tuple[str, str, str]  # key, value, comment
@@ -38,14 +38,14 @@ def header(path: Path) -> str:
 
 
 def summary(path: Path) -> str:
-    """The first sentence of the header, and what an option needs beside itself."""
+    """The first sentence of the header, and its sentences "Needs ..." and "Add it with ..."."""
     first, *others = re.split(r"(?<=[.?])\s", header(path))
     return " ".join([first, *(sentence for sentence in others if sentence.startswith(("Needs ", "Add it with ")))])
 
 
 def leaves(path: Path, *, inherit: bool = True) -> dict[str, Leaf]:
     """Dotted key -> its key, value and comment as written; with `inherit` also those of the options it builds on,
-    whose comments stay."""
+    with their comments."""
     lines = path.read_text().splitlines()
     root = yaml.compose("\n".join(lines))
     found: dict[str, Leaf] = {}
@@ -126,16 +126,16 @@ def _cell(text: str) -> str:
 
 
 def defaults_of_train() -> dict[str, tuple[str, str]]:
-    """Group -> its default option and what the group asks, from the defaults list of train.yaml."""
+    """Group -> its default option and description, from the defaults list of train.yaml."""
     lines = (REPO / "configs" / "train.yaml").read_text().splitlines()
     found = (re.fullmatch(r"  - (?:optional )?(\w+): (\S+)(?: # (.*))?", line) for line in lines)
     return {m[1]: (m[2].strip("[]"), m[3] or "") for m in found if m and m[1] not in NOT_OPTIONS}
 
 
-def group_section(group: str, default: str, asks: str) -> list[str]:
+def group_section(group: str, default: str, description: str) -> list[str]:
     files = {path.stem: path for path in sorted((REPO / "configs" / group).glob("[!_]*.yaml"))}
     which = "follows `data`" if "${" in default else f"`{default}`" if default != "null" else "none"
-    out = [f"## {group}", "", f"{_cell(asks[:1].upper() + asks[1:])}. Default: {which}.", ""]
+    out = [f"## {group}", "", f"{_cell(description[:1].upper() + description[1:])}. Default: {which}.", ""]
     if group == "experiment":
         out += ["| option | question | cost |", "|---|---|---|"]
         out += [f"| `{name}` | {_headed(path, 'Question')} | {_headed(path, 'Cost')} |" for name, path in files.items()]
@@ -162,8 +162,8 @@ def command_section(command: str) -> list[str]:
 
 def page() -> str:
     out = [INTRO]
-    for group, (default, asks) in defaults_of_train().items():
-        out += group_section(group, default, asks)
+    for group, (default, description) in defaults_of_train().items():
+        out += group_section(group, default, description)
     out += ["## Keys of the commands", ""]
     for path in sorted((REPO / "configs").glob("*.yaml")):
         out += command_section(path.stem)

@@ -69,7 +69,7 @@ def test_the_page_shows_what_the_record_says() -> None:
     (bars,) = [a for _, a in shown.tags if a.get("class") == "bars"]
     assert "Expert 0: 75 % image, 25 % text, 20.0 % of all tokens." in str(bars["aria-label"])
     assert "cat 100 % of 3" in shown.text and "red 100 % of 1" in shown.text
-    assert "No patch came here." in shown.text and "Chosen by nobody" not in shown.text  # expert 3 gets words alone
+    assert "No patch is routed here." in shown.text and "Not chosen" not in shown.text  # expert 3 gets words alone
     knocked = next(row for row in found.record["knock_out"]["layers"][0] if row["expert"] == 2)
     assert f"{points(knocked['difference'])} ({points(knocked['low'])} to {points(knocked['high'])})" in shown.text
     assert "Zero-shot top-1 on 5 images of words (3 classes, 1 prompt template)" in shown.text
@@ -81,7 +81,7 @@ def test_patches_are_cut_out_of_their_images() -> None:
     assert [decoded(patch["src"]).size for patch in patches] == [(4, 4)] * 3
     assert [decoded(patch["src"]).getpixel((0, 0)) for patch in patches] == [*planted.COLOURS.values()]
     assert patches[2]["alt"] == f"patch at row 2, column 2 of “{caption(2)}”"
-    assert str(patches[2]["title"]).endswith("6 patches look exactly so")
+    assert str(patches[2]["title"]).endswith("6 identical patches")
 
 
 def caption(expert: int) -> str:
@@ -121,7 +121,7 @@ def test_parts_can_be_left_out() -> None:
     found = look(planted.model(), knock_out=False, capacity_factor=None, examples=0, patches=0)
     assert found.record["drops"] is None and found.record["knock_out"] is None
     shown = Page(render(found, about=ABOUT))
-    assert "Not asked for, or the run has no zero-shot task." in shown.text
+    assert "Not measured (knock_out=null, or the run has no zero-shot task)." in shown.text
     assert "No expert has a capacity" in shown.text and "coloured by expert" not in shown.text
 
 
@@ -163,7 +163,7 @@ def test_an_expert_without_any_token_is_named() -> None:
     scenes = planted.Scenes((("RRGB", "red"), ("GGBB", "dog")))
     found = survey(planted.model(), planted.data(scenes), scenes, task=None, settings=Settings(**SETTINGS))
     shown = Page(render(found, about=ABOUT))
-    assert "Chosen by nobody: 3." in shown.text
+    assert "Not chosen: 3." in shown.text
     assert len([a for _, a in shown.tags if a.get("class") == "expert"]) == 3
 
 

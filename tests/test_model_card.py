@@ -35,10 +35,10 @@ def test_facts_of_the_run() -> None:
         "git commit": "abc",
     }
     assert {f"| {key} | {value} |" for key, value in rows.items()} <= set(text.splitlines())
-    assert "`limoe train experiment=demo`" in text and "1,234,567 numbers" in text
+    assert "`limoe train experiment=demo`" in text and "1,234,567 parameters and buffers" in text
     assert "Sparse `limoe.models.limoe.LIMoE`" in text
     assert "limoe.data.scenes.synthetic.SyntheticScenes (split=train, size=20000" in text
-    assert text.endswith("in mind.\n")
+    assert text.endswith("training data.\n")
 
 
 def test_what_is_not_known_is_not_said() -> None:
@@ -49,7 +49,7 @@ def test_what_is_not_known_is_not_said() -> None:
 
 
 def test_an_earlier_step_is_marked() -> None:
-    assert "**These weights are of step 450, the run was to take 900" in card(step=450, metrics=METRICS)
+    assert "**These weights are of step 450 of 900:" in card(step=450, metrics=METRICS)
 
 
 def test_folders_of_the_trainer_stay_out() -> None:

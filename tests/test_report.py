@@ -103,7 +103,7 @@ def test_a_complete_run(tmp_path):
     # Loss, accuracy, recall; 2 layers of shares; 3 quantities x 2 modalities; 1 aux loss.
     assert len(page.figures) == 3 + 2 + 6 + 1
     assert page.count("div", **{"class": "card"}) == 2
-    assert "1 of these 2 have the right one first" in page.text
+    assert "For 1 of these 2 the correct one is first" in page.text
     assert page.count("li", **{"class": "right"}) == 2  # marked wherever it stands
     assert "abc1234" in page.text and "torch: 2.13.0" in page.text and "moe_layers: [1, 3]" in page.text
     assert page.count("div", **{"class": "problems"}) == 0

@@ -118,7 +118,7 @@ def test_importance_finds_the_parameter_that_matters(tmp_path: Path) -> None:
     search = search_of(seeds=(0,))
     conclude(search, points, out=tmp_path)
     (said,) = [line for line in (tmp_path / "report.md").read_text().splitlines() if line.startswith("Importance")]
-    assert said.startswith("Importance by PED-ANOVA, which 12 points can only hint at: optimizer.lr ")
+    assert said.startswith("Importance by PED-ANOVA, a rough estimate from 12 points: optimizer.lr ")
     shares = [int(word.rstrip("%,.")) for word in said.split() if word.rstrip(",.").endswith("%")]
     assert sum(shares) == 100 and shares[0] > 50
     assert (tmp_path / "report.html").read_text().count("data:image/svg+xml") == 3

@@ -283,7 +283,7 @@ def test_all_files_of_a_report(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {*tables, "runs.tex", "report.html", "report.md", "answer.svg"}
     assert (tmp_path / "published.csv").read_text() == "what,value,certainty\nB/16,73.7 %,second-hand\n"
     assert (tmp_path / "differences.csv").read_text().splitlines()[1] == "b,aux.w,0,1"
-    assert "Not known of a, b, c: the config builds no model here." in (tmp_path / "report.html").read_text()
+    assert "Unknown for a, b, c: the config builds no model here." in (tmp_path / "report.html").read_text()
 
 
 def test_a_report_can_be_made_again_of_its_rows_alone(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
-from limoe.evaluation.metrics import Answers
+from limoe.evaluation.metrics import Predictions
 
 MAX_CLASSES = 250  # with more of them the image shows ...
 _MOST_MISTAKEN = 100  # ... those that take part in the most mistakes
@@ -20,31 +20,31 @@ _CELL = 0.13  # side of a cell of a large image, inches
 _DPI = 100
 
 
-def confusion_matrix(answers: Answers) -> Int64[np.ndarray, "classes classes"]:
+def confusion_matrix(predictions: Predictions) -> Int64[np.ndarray, "classes classes"]:
     """Images by class (row) and by the class they were taken for (column)."""
-    return multiclass_confusion_matrix(answers.predicted, answers.labels, len(answers.class_names)).numpy()
+    return multiclass_confusion_matrix(predictions.predicted, predictions.labels, len(predictions.class_names)).numpy()
 
 
-def save_classes(answers: Answers, path: Path) -> None:
+def save_classes(predictions: Predictions, path: Path) -> None:
     """One row per class: its images, how many were right, and what the others were taken for most often."""
-    matrix = confusion_matrix(answers)
+    matrix = confusion_matrix(predictions)
     with path.open("w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file)
         rows.writerow(["class", "name", "images", "right", "accuracy", "most_taken_for", "times"])
-        for number, name in enumerate(answers.class_names):
+        for number, name in enumerate(predictions.class_names):
             images, right = int(matrix[number].sum()), int(matrix[number, number])
             wrong = matrix[number].copy()
             wrong[number] = 0
             worst = int(wrong.argmax())
-            taken_for = [answers.class_names[worst], int(wrong[worst])] if wrong[worst] else ["", 0]
+            taken_for = [predictions.class_names[worst], int(wrong[worst])] if wrong[worst] else ["", 0]
             rows.writerow([number, name, images, right, f"{right / images:.4f}" if images else "", *taken_for])
 
 
-def save_confusion(answers: Answers, path: Path, *, title: str) -> None:
+def save_confusion(predictions: Predictions, path: Path, *, title: str) -> None:
     """Rows are classes, columns what they were taken for, colours shares of a row; without classes that never occur."""
-    matrix = confusion_matrix(answers)
+    matrix = confusion_matrix(predictions)
     shown = shown_classes(matrix)
-    names = [f"{answers.class_names[number]} ({matrix[number].sum()})" for number in shown]
+    names = [f"{predictions.class_names[number]} ({matrix[number].sum()})" for number in shown]
     shares = matrix[shown] / np.maximum(matrix[shown].sum(1, keepdims=True), 1)
     if len(shown) < len(matrix):
         title += f" ({len(shown)} of {len(matrix)} classes)"

@@ -69,8 +69,8 @@ def evaluate(
     record = evaluation_record(name, task, metric) | about
     write_json(folder / f"{name}.json", record)
     if isinstance(metric, Classification):
-        save_classes(metric.answers(), folder / f"{name}_classes.csv")
-        save_confusion(metric.answers(), folder / f"{name}_confusion.png", title=name)
+        save_classes(metric.predictions(), folder / f"{name}_classes.csv")
+        save_confusion(metric.predictions(), folder / f"{name}_confusion.png", title=name)
     return record
 
 

@@ -253,7 +253,7 @@ def test_a_line_without_end_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("limoe.data.sources.table_files.MAX_BYTES", 100)
     for name, line in (("t.csv", "x.png," + "y" * 100), ("t.jsonl", '{"image": "' + "y" * 100)):
         (tmp_path / name).write_text("image,caption\n" + line)
-        with pytest.raises(DataError, match=rf"{name}: line 2 has more than 100 bytes; mend or remove it"):
+        with pytest.raises(DataError, match=rf"{name}: line 2 has more than 100 bytes; fix or remove it"):
             table(str(tmp_path / name))
 
 

@@ -158,7 +158,7 @@ def test_paths_stay_inside_the_folder(tmp_path):
             data[index]
         assert error.value.sample.kind == kind
     assert data.bad.first[0].reason == (
-        "its image '../secret.png' lies outside the folder of the images; "
+        "its image '../secret.png' is outside the folder of the images; "
         "only allow_outside of a table or a Hugging Face dataset permits that"
     )
     trusted = table(str(path), allow_outside=True)
@@ -175,7 +175,7 @@ def test_absolute_paths_below_the_folder_are_inside(tmp_path):
     assert colours(table(str(tmp_path / "*" / "t.csv"))) == [RED, BLUE]
     assert colours(table(str(tmp_path / "*" / "t.csv"), allow_outside=True)) == [RED, BLUE]
     assert colours(table(str(tmp_path / "a" / "t.csv"), image_root=str(tmp_path))) == [RED]
-    with pytest.raises(DataError, match=r"no usable pair .* 1 \(outside 1\), .*x\.png' lies outside the folder of"):
+    with pytest.raises(DataError, match=r"no usable pair .* 1 \(outside 1\), .*x\.png' is outside the folder of"):
         table(str(tmp_path / "a" / "t.csv"), image_root=str(tmp_path / "b"))
 
 

@@ -1,4 +1,4 @@
-"""Atomic replacement of files (a reader sees the old content or the new one), hashes, and locks."""
+"""Atomic replacement of files, hashes, and locks."""
 
 import fcntl
 import hashlib

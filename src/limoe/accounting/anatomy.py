@@ -1,4 +1,4 @@
-"""Towers, embeddings and heads of a model of any kind, and construction of models without values (meta device)."""
+"""Towers, embeddings and heads of a model of any kind; models on the meta device."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

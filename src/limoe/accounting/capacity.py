@@ -1,4 +1,4 @@
-"""Slots of the experts of a tower, and whether dropped tokens would reveal a collapse of text."""
+"""Slots of the experts of a tower, and whether they would reveal a collapse of text."""
 
 from typing import Any
 

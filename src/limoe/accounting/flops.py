@@ -1,4 +1,4 @@
-"""FLOPs of one image, one text and one pair, by closed formulas; encoders of timm are counted by PyTorch."""
+"""FLOPs of one image, text and pair, by closed formulas (timm encoders: counted)."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Estimated bytes of a training step on one device: stored tensors, without libraries and fragmentation."""
+"""Estimated bytes of a training step on one device, without libraries and fragmentation."""
 
 import math
 from typing import Any, NamedTuple

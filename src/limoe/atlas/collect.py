@@ -1,4 +1,4 @@
-"""One forward pass of pairs through a trained model: its inputs, and the routing of every sparse layer."""
+"""One forward pass of pairs through a trained model: inputs and routing."""
 
 import dataclasses
 import math

@@ -44,7 +44,7 @@ def training_capacity(model: nn.Module, *, capacity_factor: float | str | None, 
 
 
 def has_capacity(model: nn.Module) -> bool:
-    """Whether some router limits slots in training."""
+    """True if a router limits its slots in training."""
     capacities = [router.capacity for router in limited_routers(model)]
     return any(capacity is not None and capacity.capacity_factor is not None for capacity in capacities)
 

@@ -1,4 +1,4 @@
-"""Load of every expert of every layer: numbers, patches, words, pairs token by token, and notes."""
+"""Load of every expert of every layer: numbers, patches, words, examples."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The config of a finished run as the atlas uses it: present place of its data, its tasks, no training data."""
+"""The config of a finished run for the atlas: place of its data, tasks, no training data."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""Folder of an atlas: `atlas` in the run folder, and `atlas_<hash>` for each other choice of settings."""
+"""Folder of an atlas: `atlas` in the run folder, or `atlas_<hash of the settings>`."""
 
 import hashlib
 import json

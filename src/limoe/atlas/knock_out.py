@@ -1,4 +1,4 @@
-"""Expert knock-out: zero-shot accuracy when one expert outputs zero and its tokens pass through the residual alone."""
+"""Expert knock-out: zero-shot accuracy when one expert outputs zero for its tokens."""
 
 from collections.abc import Sequence
 from functools import partial

@@ -1,4 +1,4 @@
-"""The content of the atlas of a model: a record for JSON, and the images that it refers to."""
+"""The content of the atlas of a model: a record for JSON, and its images."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Detection of routing collapse per layer and modality, with a warning, a stop, or a larger auxiliary loss."""
+"""Detection of routing collapse per layer and modality, with an action: warn, stop, boost."""
 
 import math
 from dataclasses import asdict, dataclass

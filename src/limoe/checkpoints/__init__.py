@@ -1,1 +1,1 @@
-"""Checkpoints and exports: writing, finding, loading, and initialising other models from them."""
+"""Checkpoints and exports: writing, finding, loading, and initialisation from them."""

@@ -1,4 +1,4 @@
-"""Export of a checkpoint to a folder that `limoe.load` reads: weights, config, tokenizer and a model card."""
+"""Export of a checkpoint: weights, config, tokenizer and model card for `limoe.load`."""
 
 import shutil
 from collections.abc import Iterator

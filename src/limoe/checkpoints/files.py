@@ -1,4 +1,4 @@
-"""Weights in files: finding, reading without executing anything, and checking against a model."""
+"""Weights in files: finding, safe reading, and checking against a model."""
 
 from collections.abc import Collection
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Initialisation from trained weights; dense MLPs become experts (sparse upcycling, arXiv 2212.05055).
+"""Initialisation from trained weights; dense MLPs become experts (arXiv 2212.05055).
 
 Every expert starts as a copy of the dense MLP; routers keep their random initialisation. With renormalised gates
 (`routing.renormalize_gates=true`) and no dropped token the K gates sum to 1: the sparse model equals the dense one.

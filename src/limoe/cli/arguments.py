@@ -1,4 +1,4 @@
-"""Parsing of the arguments of a command: Hydra's options, overrides, and positional arguments."""
+"""Parsing of a command's arguments: Hydra's options, overrides, positional arguments."""
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType

@@ -1,4 +1,4 @@
-"""The program `limoe`: find the command, compose its config by Hydra, run it, and print errors in one line.
+"""The program `limoe`: find the command, compose its config, run it, print errors.
 
 Exit codes: 0 done, 1 a bug in limoe (with traceback), 2 an error that the user can fix (one line; with
 LIMOE_TRACEBACK=1 a traceback), 130 interrupted, 143 terminated.

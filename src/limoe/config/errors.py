@@ -1,4 +1,4 @@
-"""Errors of Hydra, OmegaConf and YAML as one line that names the key or file and what to do."""
+"""Errors of Hydra, OmegaConf and YAML as one line with the key or file and what to do."""
 
 import contextlib
 import difflib
@@ -154,7 +154,7 @@ def _instantiation(error: InstantiationException) -> str | None:
 
 
 def _not_found(cause: BaseException) -> str:
-    """Line for a missing name in a module; Hydra's own message tells of a missing module of that name."""
+    """Line for a missing name in a module; Hydra's own message reports a missing module of that name."""
     text = str(cause)
     names = re.search(r"that '(\w+)' is (?:importable from module|an attribute of) '([\w.]+)'", text)
     if names is None:

@@ -1,6 +1,6 @@
-"""Config keys of constructor arguments, added to the errors that constructors raise about them.
+"""Config keys of constructor arguments, added to errors about these arguments.
 
-Constructors know their own arguments only (`limoe.errors.require_argument`). The key is that of the written value:
+Constructors name their own arguments only (`limoe.errors.require_argument`). The key is that of the written value:
 for `data.module.batch_size: ${data.batch_size}` it is `data.batch_size`, and the router of a model, `${routing}`, has
 its keys in `routing`.
 """
@@ -39,7 +39,7 @@ class Place:
         """One line for an error of a constructor about its arguments; None if it is not about arguments of this node.
 
         None is returned for a bug in limoe, an error that already has its key, and, unless this place `is_outermost`,
-        an argument that this node does not hold: a parent passed it on, and the parent's place knows its key.
+        an argument that this node does not hold: a parent passed it on, and the parent's place has its key.
         """
         if isinstance(error, ArgumentError):
             argument = re.split(r"[.\[]", error.argument)[0]

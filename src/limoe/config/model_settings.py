@@ -1,4 +1,4 @@
-"""Settings of a model of any kind as plain containers: its towers, their rules, and compute-matched baselines."""
+"""Settings of a model of any kind: its towers, their rules, compute-matched baselines."""
 
 import copy
 from typing import Any

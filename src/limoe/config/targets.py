@@ -18,7 +18,7 @@ def check_targets(node: Any) -> None:
     """Check that every key is an argument of its target. Targets outside limoe and its dependencies are not checked.
 
     Raises:
-        ConfigError: a target does not exist, or does not know a key.
+        ConfigError: a target does not exist, or a key is not among its arguments.
     """
     if not isinstance(node, (DictConfig, ListConfig)):
         return

@@ -1,4 +1,4 @@
-"""Policy for bad samples: they are replaced and counted, and too large a share of them ends the run."""
+"""Policy for bad samples: replace and count them, end the run above a share."""
 
 import logging
 from collections.abc import Iterable
@@ -31,7 +31,7 @@ class BadSamplePolicy:
         self.max_bad_fraction = max_bad_fraction
         self.replaced = BadSamples()
         self.read = self._batches = 0
-        self._told: list[BadSamples] = []
+        self._warned: list[BadSamples] = []
 
     def check_left_out(self, pairs: PairDataset, *, name: str) -> None:
         """Raise `DataError` if more samples of `pairs` than allowed were left out when it was indexed."""
@@ -44,10 +44,10 @@ class BadSamplePolicy:
         self.warn_left_out(pairs, name=name)
 
     def warn_left_out(self, pairs: PairDataset, *, name: str) -> None:
-        """Warn once per source whose samples were left out."""
+        """Warn once per source with samples left out."""
         bad = bad_of(pairs)
-        if bad.total and rank() == 0 and not any(bad is told for told in self._told):
-            self._told.append(bad)
+        if bad.total and rank() == 0 and not any(bad is known for known in self._warned):
+            self._warned.append(bad)
             log.warning("%s", one_line(f"{name} data: bad samples left out: {bad.summary()}"))
 
     def count(self, bad: Iterable[tuple[str, str, str, str]], *, good: int) -> None:

@@ -1,4 +1,4 @@
-"""Paths of files derived from a data file: beside it, or in a cache folder where that is read-only."""
+"""Paths of files derived from a data file: beside it, or in a cache folder."""
 
 import hashlib
 import os

@@ -1,4 +1,4 @@
-"""The data module: sources, tokenizer and transforms to batches with a reproducible order and randomness.
+"""The data module: sources, tokenizer and transforms to reproducible batches.
 
 A training batch is a function of (seed, epoch, batch, rank, world size) alone: not of the number of workers or of
 interruptions. The position inside an epoch is part of this module's state, which Lightning restores before it requests

@@ -1,4 +1,4 @@
-"""Base classes of the data sources beside `PairDataset`: descriptions without images, reading, and subsets."""
+"""Base classes of the data sources: descriptions without images, reading, subsets."""
 
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence

@@ -1,1 +1,1 @@
-"""Evaluation of features and models: zero-shot, retrieval, few-shot and linear-probe tasks."""
+"""Evaluation of models: zero-shot, retrieval, few-shot and linear-probe tasks."""

@@ -1,4 +1,4 @@
-"""Dependence of a sample's features on its batch, which dropped tokens cause in evaluation."""
+"""Dependence of a sample's features on its batch, caused by dropped tokens."""
 
 from collections.abc import Sequence
 from itertools import islice

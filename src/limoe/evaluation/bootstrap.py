@@ -1,4 +1,4 @@
-"""Confidence intervals over images or queries: scipy's percentile bootstrap with a fixed seed."""
+"""Confidence intervals over images or queries: scipy's percentile bootstrap."""
 
 import numpy as np
 import scipy

@@ -1,4 +1,4 @@
-"""Metrics of the tasks for torchmetrics: each rank adds its own images or queries, `compute` gathers."""
+"""Metrics of the tasks for torchmetrics, gathered over ranks."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Ranks of the positives among scored candidates, with one rule for ties for all evaluations."""
+"""Ranks of the positives among scored candidates, with one rule for ties."""
 
 import torch
 from jaxtyping import Bool, Float, Int64

@@ -1,4 +1,4 @@
-"""Record of one evaluation for its JSON file: task, metrics with intervals and chance, prompts."""
+"""Record of one evaluation for its JSON file: metrics, intervals, chance, prompts."""
 
 from typing import Any
 

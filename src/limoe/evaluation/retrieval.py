@@ -1,4 +1,4 @@
-"""Image-text retrieval from features: recall@k in both directions, with several positives per query.
+"""Image-text retrieval from features: recall@k both ways, several positives per query.
 
 Rules where public code differs: a query is found at k if any of its positives is among the first k; a negative as
 similar as the best positive is ranked before it, so that duplicates and collapsed features do not count as hits;

@@ -1,4 +1,4 @@
-"""Paths of all files in a run folder, relative to it; configs/ repeats only the loggers' folders."""
+"""Paths of all files in a run folder, relative to it."""
 
 RECORD = "run.json"  # status, command, hash, versions, final metrics
 CONFIG = "config.yaml"  # the resolved config

@@ -1,4 +1,4 @@
-"""Adaptive search over config values: optuna proposes them, and trials of `limoe.studies` evaluate them."""
+"""Adaptive search over config values by optuna, with trials of `limoe.studies`."""
 
 import importlib
 

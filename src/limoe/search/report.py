@@ -1,4 +1,4 @@
-"""Report of a search: every point as a row, the best one as overrides, and a page with optuna's figures."""
+"""Report of a search: points as rows, the best one as overrides, optuna's figures."""
 
 import base64
 import io

@@ -1,4 +1,4 @@
-"""Definition of a search: `search.yaml` in its folder, and the check of all values in its space."""
+"""Definition of a search: `search.yaml` in its folder, and the check of its space."""
 
 import dataclasses
 import hashlib

@@ -1,4 +1,4 @@
-"""The paper's comparison as a study: the sparse one-tower model and its compute-matched baselines."""
+"""The paper's comparison as a study: a sparse one-tower and compute-matched baselines."""
 
 from collections.abc import Sequence
 from typing import Any

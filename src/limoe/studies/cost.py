@@ -1,4 +1,4 @@
-"""Cost of the variants of a study: parameters and FLOPs computed, seconds measured by finished trials."""
+"""Cost of the variants of a study: parameters and FLOPs computed, seconds measured."""
 
 import contextlib
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Curves of a study: mean over seeds of each variant, against steps, pairs seen, FLOPs and time."""
+"""Curves of a study: mean over seeds, against steps, pairs, FLOPs and time."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Separately trained runs as a study: runs with equal configs, apart from seed and folders, are a variant."""
+"""Separately trained runs as a study: equal configs, apart from seed, are a variant."""
 
 import json
 import re

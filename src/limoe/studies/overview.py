@@ -1,4 +1,4 @@
-"""Overview figure of a study, for its page and README: one row per variant, one dot per seed."""
+"""Overview figure of a study: one row per variant, one dot per seed."""
 
 import math
 import textwrap

@@ -1,4 +1,4 @@
-"""The trials of a study, with every config composed and checked before the first one starts."""
+"""The trials of a study, with all configs composed and checked before the first one."""
 
 import json
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Report of a study: rows, tables, a figure and one self-contained page, written after every sweep."""
+"""Report of a study: rows, tables, a figure and one self-contained page."""
 
 import sys
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Results of a study: one row per trial, as a CSV file from which the report can be made again."""
+"""Results of a study: one row per trial, as a CSV file."""
 
 import csv
 import math

@@ -1,4 +1,4 @@
-"""The main table of a study: every variant compared with the baseline, and its summary in one sentence."""
+"""The main table of a study: variants compared with the baseline, and one sentence."""
 
 import math
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from limoe.studies.study import Metric, Study
 _NUMBERS = ("seeds", "mean", "half_95", "difference", "difference_half_95")
 _CSV = ("variant", "metric", *_NUMBERS, "verdict", "finished", "successful", "trials")
 _NO_RESULT, _NO_BASE = "no result", "the baseline has no result"
-_SAID = {name: f"{{is}} {name}" for name in ("better", "worse", "higher", "lower", "within noise")} | {
+_CLAUSES = {name: f"{{is}} {name}" for name in ("better", "worse", "higher", "lower", "within noise")} | {
     _NO_RESULT: "{has} no result"
 }
 
@@ -78,11 +78,13 @@ def sentence(study: Study, lines: Sequence[VariantResult]) -> str:
     value = f"{study.baseline} ({with_interval(metric.key, base)})"
     if len(lines) == 1:
         return f"{metric.name}: {value}, {_seeds(base.n)}."
-    verdicts = dict.fromkeys([*_SAID, *(line.cells[0].verdict for line in lines[1:])])
-    said = [part for verdict in verdicts if (part := _said(verdict, metric, lines))]
+    verdicts = dict.fromkeys([*_CLAUSES, *(line.cells[0].verdict for line in lines[1:])])
+    clauses = [part for verdict in verdicts if (part := _clause(verdict, metric, lines))]
     seeds = {cell.value.n for line in lines for cell in line.cells[:1] if cell.value}
     known = _seeds(min(seeds)) if len(seeds) == 1 else f"{min(seeds)} to {max(seeds)} seeds"
-    return f"{metric.name}, against {value}: {'; '.join(said)} ({known}, 95 % intervals, differences paired by seed)."
+    return (
+        f"{metric.name}, against {value}: {'; '.join(clauses)} ({known}, 95 % intervals, differences paired by seed)."
+    )
 
 
 def number_sheet(study: Study, lines: Sequence[VariantResult]) -> Sheet:
@@ -140,15 +142,15 @@ def _cell(variant: str, metric: Metric, study: Study, rows: Sequence[Row]) -> Ce
     return Cell(value, difference, verdict(difference, higher=metric.higher) if base else _NO_BASE)
 
 
-def _said(verdict: str, metric: Metric, lines: Sequence[VariantResult]) -> str:
+def _clause(verdict: str, metric: Metric, lines: Sequence[VariantResult]) -> str:
     """Clause such as `b (+1.0 ± 0.2 pp) and c (+2.0 ± 0.3 pp) are better`; empty if no variant has this verdict."""
-    said = [(line.variant, line.cells[0].difference) for line in lines[1:] if line.cells[0].verdict == verdict]
-    names = [f"{name} ({with_interval(metric.key, by, signed=True)})" if by else name for name, by in said]
+    pairs = [(line.variant, line.cells[0].difference) for line in lines[1:] if line.cells[0].verdict == verdict]
+    names = [f"{name} ({with_interval(metric.key, by, signed=True)})" if by else name for name, by in pairs]
     if not names:
         return ""
     joined = " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
     words = {"is": "is", "has": "has"} if len(names) == 1 else {"is": "are", "has": "have"}
-    return f"{joined} {_SAID.get(verdict, '{has} ' + verdict).format(**words)}"
+    return f"{joined} {_CLAUSES.get(verdict, '{has} ' + verdict).format(**words)}"
 
 
 def _seeds(n: int) -> str:

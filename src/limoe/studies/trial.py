@@ -1,9 +1,10 @@
-"""One trial: one training in its own process, so that a failure, hang or crash does not affect other trials.
+"""One trial: one training in its own process.
 
-A trial's folder is `<study>/<variant>/seed_<n>_<config hash>/`: results of different configs are never mixed. Each
-attempt to run it has its own run folder `try_<i>` inside; a new attempt continues from the newest checkpoint of the
-last one if that was interrupted. `trial.json` holds the state. A lock, held by the watching process and by the training
-itself until both have ended, keeps two studies from running the same trial at once.
+A failure, hang or crash of one trial does not affect the others. A trial's folder is
+`<study>/<variant>/seed_<n>_<config hash>/`: results of different configs are never mixed. Each attempt to run it has
+its own run folder `try_<i>` inside; a new attempt continues from the newest checkpoint of the last one if that was
+interrupted. `trial.json` holds the state. A lock, held by the watching process and by the training itself until both
+have ended, keeps two studies from running the same trial at once.
 """
 
 import contextlib

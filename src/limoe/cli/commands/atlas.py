@@ -43,9 +43,9 @@ def run(cfg: DictConfig) -> None:
     run_folder = checkpoint.parents[1]
     run_cfg = atlas_config(state["hyper_parameters"], root=cfg.data.root, tasks=cfg.eval)
     settings = settings_of(cfg, run_cfg)
-    asked = {key: value for key, value in plain(cfg).items() if key not in _PLACES}
-    asked |= {"eval": plain(run_cfg)["eval"], "checkpoint_sha256": sha256(checkpoint)}
-    folder = folder_for(run_folder, settings=asked, out=None if cfg.out is None else Path(cfg.out))
+    chosen = {key: value for key, value in plain(cfg).items() if key not in _PLACES}
+    chosen |= {"eval": plain(run_cfg)["eval"], "checkpoint_sha256": sha256(checkpoint)}
+    folder = folder_for(run_folder, settings=chosen, out=None if cfg.out is None else Path(cfg.out))
     if cfg.source != _VALIDATION:
         run_cfg.data.module.val = None  # its data may be missing
     tokenizer = run_folder / TOKENIZER
@@ -58,20 +58,20 @@ def run(cfg: DictConfig) -> None:
         "name": f"{run_cfg.task} · {run_folder.resolve().name}",
         "step": state["global_step"],
         "source": "the validation split" if cfg.source == _VALIDATION else cfg.source,
-        "facts": _facts(checkpoint, asked),
+        "facts": _facts(checkpoint, chosen),
     }
-    page = write(folder, page=render(found, about=about), record={"settings": asked, "about": about, **found.record})
+    page = write(folder, page=render(found, about=about), record={"settings": chosen, "about": about, **found.record})
     print(headline(found.record))
     print(f"atlas: {page}")
 
 
-def _facts(checkpoint: Path, asked: dict[str, Any]) -> dict[str, str]:
+def _facts(checkpoint: Path, chosen: dict[str, Any]) -> dict[str, str]:
     """Command, checkpoint, version and settings of the page, by name."""
     return {
         "command": shlex.join(["limoe", *sys.argv[1:]]),
         "checkpoint": str(checkpoint),
-        "sha256": asked["checkpoint_sha256"],
+        "sha256": chosen["checkpoint_sha256"],
         "limoe": limoe.__version__,
-        "settings": ", ".join(f"{key}={value}" for key, value in asked.items() if not isinstance(value, dict)),
-        "tasks": ", ".join(asked["eval"]),
+        "settings": ", ".join(f"{key}={value}" for key, value in chosen.items() if not isinstance(value, dict)),
+        "tasks": ", ".join(chosen["eval"]),
     }

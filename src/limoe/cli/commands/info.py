@@ -1,4 +1,4 @@
-"""Print the cost of a model before training: parameters, FLOPs, slots, memory, and its compute-matched baselines.
+"""Print the cost of a model before training: parameters, FLOPs, slots, memory, baselines.
 
 limoe info model=limoe_h14 data.batch_size=1024
 limoe info experiment=emoji_limoe               any config that `limoe train` takes

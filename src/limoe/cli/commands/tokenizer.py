@@ -1,4 +1,4 @@
-"""Train a tokenizer on the training captions of a data set, save it, and print its statistics on them.
+"""Train a tokenizer on the captions of a data set, save it, and print its statistics.
 
 limoe tokenizer data=emoji data.root=DIR                             byte-level BPE to tokenizer.json
 limoe tokenizer data=emoji tokenizer=unigram tokenizer.vocab_size=8000 out=emoji.json

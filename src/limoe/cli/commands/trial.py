@@ -1,4 +1,4 @@
-"""Run one trial of a plan; started by `limoe study` and `limoe compare` through any Hydra launcher.
+"""Run one trial of a plan (started by `limoe study` and `limoe compare`).
 
 limoe trial -m plan=FILE index=0,1,2 hydra/launcher=joblib
 """

@@ -1,4 +1,4 @@
-"""Decoding of image bytes to RGB, with limits checked before decoding, EXIF rotation, and transparency on white.
+"""Decoding of image bytes to RGB: limits, EXIF rotation, transparency on white.
 
 A small file must not cause large costs in memory or time. Pillow limits texts and EXIF; the size of the image, the
 tiles of a TIFF (libtiff allocates a whole one first) and the scans of a JPEG (each passes over all pixels) are limited

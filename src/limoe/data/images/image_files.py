@@ -49,4 +49,4 @@ def read_image(root: Path, name: str, *, allow_outside: bool = False) -> bytes:
 
 def _outside(name: str) -> BadContent:
     hint = "only allow_outside of a table or a Hugging Face dataset permits that"
-    return BadContent(f"its image {name!r:.300} lies outside the folder of the images; {hint}", kind="outside")
+    return BadContent(f"its image {name!r:.300} is outside the folder of the images; {hint}", kind="outside")

@@ -1,4 +1,4 @@
-"""Training transforms made of parts of other libraries (torchvision v2, timm), with reproducible randomness.
+"""Training transforms of other libraries (torchvision v2, timm), made reproducible.
 
 Such parts draw from the global generators of Python, numpy and torch. These are seeded for each image from the
 argument `rng` and restored afterwards, so the result is a function of (seed, epoch, index) for any number of workers,

@@ -1,7 +1,7 @@
-"""Transforms of an RGB image to model input: float32 [3, h, w], in [-1, 1] unless another `normalization` is set.
+"""Transforms of an RGB image to model input, float32 [3, h, w].
 
-Plain Pillow and numpy: at 64 pixels they are twice as fast as `torchvision.transforms.v2`, and their randomness comes
-from the argument `rng`, never from the global generator.
+Values are in [-1, 1] unless another `normalization` is set. Plain Pillow and numpy: at 64 pixels they are twice as fast
+as `torchvision.transforms.v2`, and their randomness comes from the argument `rng`, never from the global generator.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""Scan of one shard: the position of every usable sample, and the unusable ones counted by kind."""
+"""Scan of one shard: positions of usable samples, and counts of unusable ones."""
 
 import logging
 import os

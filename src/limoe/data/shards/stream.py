@@ -1,4 +1,4 @@
-"""Image-text pairs from tar shards read sequentially, locally or over HTTP, by `webdataset`.
+"""Image-text pairs streamed from tar shards, locally or over HTTP, by `webdataset`.
 
 The parts of the library in use neither start programs nor load pickles: shards are opened here, members other than
 images, `.txt` and `.json` are skipped, and bytes are decoded by limoe. A damaged tar header ends the reading of its

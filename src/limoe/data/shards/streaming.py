@@ -1,4 +1,4 @@
-"""Training on streamed instead of indexed shards, for data sets on a server or too large to index.
+"""Training on streamed shards, for data sets on a server or too large to index.
 
 Prefer the indexed sources: here the order is that of a shuffle buffer and depends on the number of processes and loader
 processes, and a resumed run restarts its stream, so that within that epoch some pairs occur twice and others not at

@@ -1,6 +1,7 @@
-"""Pairs in one memory-mapped Arrow file, read by position, so that memory does not grow with the table.
+"""Pairs in one memory-mapped Arrow file, read by position.
 
-The last batch of the file has no rows; its metadata is a note about all rows, known only after they were read.
+Memory does not grow with the table. The last batch of the file has no rows; its metadata is a note about all rows,
+known only after they were read.
 """
 
 import json

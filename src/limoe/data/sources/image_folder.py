@@ -1,4 +1,4 @@
-"""Image-text pairs in a folder of image files, with captions in text files, a metadata table or folder names."""
+"""Image-text pairs in a folder; captions in text files, a table or folder names."""
 
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -69,7 +69,7 @@ class ImageFolder(StoredPairs):
         def describe(name: str) -> Description:
             folder, slash, _ = name.partition("/")
             if not slash:
-                raise BadContent("it lies in no class folder", kind="no_class")
+                raise BadContent("it is in no class folder", kind="no_class")
             words = clean_caption(folder.replace("_", " "))
             return Description([template.replace("{}", words) for template in self.templates], {"class": folder}, name)
 

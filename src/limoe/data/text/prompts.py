@@ -1,4 +1,4 @@
-"""Names of classes and prompt templates: hand-written JSON files in two layouts, checked entry by entry.
+"""Names of classes and prompt templates: JSON files in two layouts, checked.
 
 * A dataset's `classes.json`: `{"templates": ["a photo of {}"], "label_spaces": {"<space>": {"label_field": "<label>",
   "classes": [{"id": "<value of the label>", "name": "<name>"}]}}}`.

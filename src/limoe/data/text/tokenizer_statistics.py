@@ -1,4 +1,4 @@
-"""Statistics of a tokenizer on captions: lengths, share of captions that are cut, compression, pieces."""
+"""Statistics of a tokenizer on captions: lengths, share cut, compression, pieces."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Reproducible training of a Unigram model by the library's trainer, with whole words among its candidates."""
+"""Reproducible training of a Unigram model, with whole words among its candidates."""
 
 import json
 from collections import Counter

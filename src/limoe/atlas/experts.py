@@ -86,7 +86,7 @@ def examples(
     count: int,
 ) -> list[dict[str, Any]]:
     """Routing of the first `count` pairs: caption, real tokens, and by layer the expert of each patch (rows of the
-    grid) and of each real token: its first choice, or None where that choice was dropped.
+    grid) and of each real token: its first choice, or None if that expert does not compute it.
     """
     spell = Speller(tokenizer)
     found: list[dict[str, Any]] = []

@@ -46,7 +46,7 @@ def export(ckpt: Path, *, out: Path, weights: str = "saved", overwrite: bool = F
     file = find_checkpoint(ckpt)
     run = file.parents[1] if len(file.parents) > 1 else file.parent
     if not (run / TOKENIZER).is_file():
-        raise DataError(f"{run} has no {TOKENIZER}: a checkpoint is exported from its run folder")
+        raise DataError(f"{run} has no {TOKENIZER}: a checkpoint is exported from its run folder; give that")
     checkpoint = load_checkpoint(file)
     state = {name: value.contiguous() for name, value in model_state(checkpoint, weights=weights).items()}
     _check_finite(state, file=file)

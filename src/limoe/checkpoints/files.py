@@ -36,7 +36,7 @@ def load_checkpoint(path: Path, *, key: str = "ckpt") -> dict[str, Any]:
     except Exception as error:  # torch raises many kinds on a broken file
         raise DataError(f"{key}: {path} cannot be read as a checkpoint: {type(error).__name__}: {error}") from error
     if not isinstance(state, dict) or not {"state_dict", "hyper_parameters", "global_step"} <= state.keys():
-        raise DataError(f"{key}: {path} is no checkpoint of limoe")
+        raise DataError(f"{key}: {path} is no checkpoint of limoe; give a run folder or a .ckpt file in one")
     return state
 
 

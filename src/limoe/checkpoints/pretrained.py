@@ -101,7 +101,7 @@ def load(path: str | Path, *, device: str | torch.device = "cpu") -> ImageTextEn
     with torch.random.fork_rng(devices=[]):  # the initial weights are overwritten: keep the caller's random state
         model = rebuild(self_contained(config["model"]), key=f"{place}: model")
     if not isinstance(model, nn.Module):
-        raise DataError(f"{place}: model: {config['model']!r} is no network")
+        raise DataError(f"{place}: model: {config['model']!r} is no network; export the model again")
     check_names(state, expected=model.state_dict(), place=str(folder / WEIGHTS))
     model.load_state_dict(state)
     encoder = ImageTextEncoder(
@@ -136,7 +136,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{path} is not JSON: {error}") from error
+        raise DataError(f"{path} is not JSON: {error}; export the model again") from error
     if not isinstance(config, dict) or config.get("format") != FORMAT:
         raise DataError(f"{path} does not describe a model exported by limoe; give the folder of `limoe export`")
     version = config.get("format_version")
@@ -153,7 +153,7 @@ def _check_keys(config: dict[str, Any], *, path: Path) -> None:
     if unknown := config.keys() - _KEYS:
         raise DataError(f"{path} has unknown keys: {listed(unknown)}; export the model again")
     if not isinstance(config["sha256"], dict) or config["sha256"].keys() != {WEIGHTS, TOKENIZER}:
-        raise DataError(f"{path}: sha256 must name {WEIGHTS} and {TOKENIZER}")
+        raise DataError(f"{path}: sha256 must name {WEIGHTS} and {TOKENIZER}; export the model again")
 
 
 def _check_file(path: Path, *, expected: Any) -> None:

@@ -1,7 +1,7 @@
 """Initialisation from trained weights; dense MLPs become experts (arXiv 2212.05055).
 
 Every expert starts as a copy of the dense MLP; routers keep their random initialisation. With renormalised gates
-(`routing.renormalize_gates=true`) and no dropped token the K gates sum to 1: the sparse model equals the dense one.
+(`routing.renormalize_gates=true`) and no dropped token the K gates sum to 1: the model starts as the dense one.
 With raw gates the output of a sparse layer is the dense one times the sum of the K gates.
 """
 

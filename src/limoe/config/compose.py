@@ -59,7 +59,7 @@ def dataset_root(folder: str, *, _root_: DictConfig) -> str:
 
 
 def config_dir(name: str) -> Path:
-    """Folder of the Hydra configs: $LIMOE_CONFIG_DIR, else the first of ./configs, that of the clone, in the wheel.
+    """Folder of the Hydra configs: $LIMOE_CONFIG_DIR if set, else ./configs, that of the clone, or that of the wheel.
 
     Raises:
         ConfigError: none of them holds `<name>.yaml`.
@@ -168,7 +168,7 @@ def _check_routing(routing: dict[str, Any], *, model: dict[str, Any], batch_size
 
 def _check_parts(cfg: dict[str, Any]) -> None:
     """Check the split into micro-batches: every pair keeps all its negatives, every routing group stays whole."""
-    rule = "1, since accumulated batches do not share negatives; use micro_batch_size instead"
+    rule = "1 (accumulated batches do not share negatives; use micro_batch_size instead)"
     accumulated = cfg["trainer"].get("accumulate_grad_batches", 1)
     require(accumulated == 1, "trainer.accumulate_grad_batches", rule, accumulated)
     if (size := cfg.get("micro_batch_size")) is None:
@@ -177,7 +177,7 @@ def _check_parts(cfg: dict[str, Any]) -> None:
     batch_size, pairs = cfg["data"]["batch_size"], cfg["routing"].get("pairs_per_group")
     require(batch_size % size == 0, "micro_batch_size", f"a divisor of data.batch_size={batch_size} (or null)", size)
     if pairs is not None and sparse_towers(cfg["model"]):
-        rule = f"a multiple of routing.pairs_per_group={pairs}, which would change the capacity otherwise"
+        rule = f"a multiple of routing.pairs_per_group={pairs} (else the capacity of the experts would change)"
         require(size % pairs == 0, "micro_batch_size", rule, size)
 
 
@@ -201,7 +201,7 @@ def _check_aux_loss(cfg: DictConfig, *, model: dict[str, Any], routing: dict[str
     target = routing["_target_"]
     router: type[Router] = locate_class(target, Router, key="routing")
     if not router.learns:
-        raise ConfigError(f"routing: {target} learns nothing that aux_loss ({names}) could move: add aux_loss=none")
+        raise ConfigError(f"routing: {target} has no weights that aux_loss ({names}) could train: add aux_loss=none")
     for name, node in cfg.aux_loss.items():
         key = f"aux_loss.{name}"
         target = node.get("_target_") if isinstance(node, DictConfig) else None

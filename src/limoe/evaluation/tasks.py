@@ -135,5 +135,5 @@ def _checked(part: LabelledImages, *, classes: int) -> Int64[Tensor, "n"]:
     if len(labels) != images or images == 0:
         raise DataError(f"evaluation task: {images} images need as many labels, got {len(labels)}")
     if not all(0 <= label < classes for label in labels):
-        raise DataError(f"evaluation task: labels must lie in 0..{classes - 1}, got {min(labels)}..{max(labels)}")
+        raise DataError(f"evaluation task: labels must be in 0..{classes - 1}, got {min(labels)}..{max(labels)}")
     return torch.as_tensor(labels)

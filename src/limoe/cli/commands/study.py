@@ -53,7 +53,7 @@ def at_scale(study: Study, scale: str | None) -> Study:
     if scale is None:
         return study
     if study.paper_scale is None:
-        raise ConfigError(f"scale=paper: the study {study.name} has no paper_scale")
+        raise ConfigError(f"scale=paper: the study {study.name} has no paper_scale; add it to study.yaml")
     return study.paper_scale
 
 

@@ -151,7 +151,7 @@ def test_ranges_and_choices(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
-        (3, "must be {low, high} optionally with log: true or step, or {choices: [...]}, got 3"),
+        (3, "must be {low, high}, optionally with log: true or step, or {choices: [...]}, got 3"),
         ({"low": 1}, "must be {low, high}"),
         ({"low": 1, "high": 2, "hgih": 3}, "unexpected keyword argument 'hgih'"),
         ({"low": "a", "high": 2}, "must be {low, high}"),

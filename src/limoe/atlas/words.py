@@ -9,8 +9,8 @@ from torch import Tensor
 
 from limoe.data.text.text_tokenizer import TextTokenizer
 
-_MARKS = ("Ġ", "▁")  # what byte-level BPE and SentencePiece write in front of a token that begins a word ...
-_PIECE = "##"  # ... and WordPiece in front of one that does not
+_MARKS = ("Ġ", "▁")  # byte-level BPE and SentencePiece: prefix of a token that begins a word ...
+_PIECE = "##"  # ... WordPiece: prefix of one that does not
 _SPACE, _CONTINUES, _BROKEN = "␣", "‑", "�"
 
 

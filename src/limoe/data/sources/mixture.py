@@ -40,7 +40,7 @@ class Mixture(DescribedPairs, LeavesOutBad):
         if size is None:
             size = math.ceil(max(lengths[name] / share for name, share in shares.items()))
         self.counts = _apportion(shares, size)
-        self.bad = BadSamples()  # what the sources left out
+        self.bad = BadSamples()  # samples that the sources left out
         for source in sources.values():
             self.bad.merge(bad_of(source))
         self._names = list(self.counts)

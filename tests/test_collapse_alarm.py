@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from test_lit_module import aux_losses, fit, module
 from torch import Tensor, nn
 
-from limoe.callbacks.collapse_alarm import CollapseAlarm, wanted_experts
+from limoe.callbacks.collapse_alarm import CollapseAlarm, target_experts
 from limoe.callbacks.progress import Progress
 from limoe.callbacks.routing_health import RoutingHealth
 from limoe.cli.commands import train
@@ -245,11 +245,11 @@ def test_a_single_expert_cannot_crowd(tmp_path: Path) -> None:
     assert alarms(tmp_path) == []
 
 
-def test_wanted_experts_follow_the_loss_of_the_run() -> None:
+def test_target_experts_follow_the_loss_of_the_run() -> None:
     """Of 8 experts: round(0.63 * 8) = 5 for images, S = 3 where the loss says so, the rule again without threshold."""
-    assert wanted_experts("image", 8, losses=aux_losses()) == pytest.approx(5)
+    assert target_experts("image", 8, losses=aux_losses()) == pytest.approx(5)
     for term, wanted in ((GlobalEntropy(modality="text", min_experts=3), 3), (GlobalEntropy(modality="text"), 2)):
-        assert wanted_experts("text", 8, losses=AuxLossSet({"global_text": term})) == pytest.approx(wanted)
+        assert target_experts("text", 8, losses=AuxLossSet({"global_text": term})) == pytest.approx(wanted)
 
 
 def test_without_records_there_is_nothing_to_judge(tmp_path: Path) -> None:

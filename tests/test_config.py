@@ -80,7 +80,7 @@ def test_good_configs_pass() -> None:
         ("data.batch_size", 12, "data.batch_size must be a multiple of routing.pairs_per_group=8"),
         ("data.batch_size", 1.5, "data.batch_size"),
         ("data.image_size", 64, "data.image_size must be model.image_size=16, got 64"),
-        ("trainer.accumulate_grad_batches", 4, "micro_batch_size is what you want), got 4"),
+        ("trainer.accumulate_grad_batches", 4, "use micro_batch_size instead), got 4"),
         ("micro_batch_size", 0, "micro_batch_size must be a whole number > 0, got 0"),
         ("micro_batch_size", 6, "micro_batch_size must be a divisor of data.batch_size=16 (or null), got 6"),
         ("micro_batch_size", 4, "micro_batch_size must be a multiple of routing.pairs_per_group=8"),

@@ -336,7 +336,7 @@ def test_a_router_of_ones_own_is_counted(project: Path) -> None:
     found = json.loads(limoe("info", *small, "--json", cwd=project).stdout)
     assert found["capacity"]["experts_per_token"] == 8 and found["capacity"]["slots_per_expert"] is None
     assert found["params"]["active_per_token"] == found["params"]["total"]
-    assert "cannot crowd" in found["collapse"]["says"]
+    assert "cannot overload" in found["collapse"]["says"]
 
 
 def test_a_study_of_a_router_of_ones_own(project: Path) -> None:

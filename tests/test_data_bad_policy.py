@@ -34,7 +34,7 @@ def test_the_error_has_one_line_and_a_table_of_the_first_twenty():
         policy(max_bad_fraction=0.02).count([broken_sample(i) for i in range(25)], good=75)
     assert str(caught.value) == (
         "25 of 100 samples read so far are bad (bad_image 25), more than data.max_bad_fraction=0.02; "
-        "mend or remove them, or raise the limit"
+        "fix or remove them, or raise the limit"
     )
     heading, *lines = caught.value.details.splitlines()
     assert heading == "The first 20 of them:"

@@ -130,7 +130,7 @@ def test_a_image_that_breaks_later_is_named(tmp_path):
 
 
 def test_hopeless_folders_are_named(tmp_path):
-    with pytest.raises(DataError, match=r"no folder .*nowhere; set the root of the image folder"):
+    with pytest.raises(DataError, match=r"no folder .*nowhere; set root to the folder"):
         folder(tmp_path / "nowhere", captions="txt")
     write(tmp_path, {"a.png": png()})
     with pytest.raises(

@@ -66,7 +66,7 @@ def test_a_shard_with_other_bytes_is_indexed_again_and_told(shard, walks, caplog
     write_tar(shard, samples("c", "d", "e"))
     os.utime(shard, ns=(1, 1))
     assert keys(shard) == ["c", "d", "e"]
-    assert caplog.messages == [f"{shard} is not what it was when it was indexed; indexed again"]
+    assert caplog.messages == [f"{shard} has changed since it was indexed; indexed again"]
     assert keys(shard) == ["c", "d", "e"]
     assert len(walks) == 2
 
@@ -78,7 +78,7 @@ def test_other_bytes_under_the_same_size_and_time_are_found_by_full(shard, walks
     os.utime(shard, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     assert keys(shard) == ["a", "b"]
     assert keys(shard, verify="full") == ["c", "d"]
-    assert caplog.messages == [f"{shard} is not what it was when it was indexed; indexed again"]
+    assert caplog.messages == [f"{shard} has changed since it was indexed; indexed again"]
     assert keys(shard, verify="full") == ["c", "d"]
     assert len(walks) == 3
     assert len(caplog.messages) == 1

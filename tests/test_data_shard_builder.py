@@ -174,5 +174,5 @@ def test_what_follows_the_end_mark_is_a_damage_but_no_sample_is_unfinished(shard
     shard.write_bytes(2 * tar_bytes(sample("a", fields={}) + sample("b")))
     found = contents(shard)
     assert keys(found) == ["a", "b"]
-    assert found.damage.endswith("there is more after the end mark")
+    assert found.damage.endswith("there is data after the end mark")
     assert found.bad.counts == {"damaged_shard": 1}

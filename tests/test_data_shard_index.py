@@ -90,5 +90,5 @@ def test_a_pickled_copy_maps_the_file_again(path):
     assert pickle.loads(copy)[2] == SAMPLES[2]
     other = ShardFacts(**(vars(FACTS) | {"sha256": "cd" * 32}))
     write_index(path, facts=other, samples=SAMPLES)
-    with pytest.raises(DataError, match=r"a\.index was written anew while it was in use"):
+    with pytest.raises(DataError, match=r"a\.index was rewritten while it was in use"):
         pickle.loads(copy)

@@ -158,7 +158,7 @@ def test_paths_stay_inside_the_folder(tmp_path):
             data[index]
         assert error.value.sample.kind == kind
     assert data.bad.first[0].reason == (
-        "its image '../secret.png' lies outside the folder of the images; "
+        "its image '../secret.png' is outside the folder of the images; "
         "only allow_outside of a table or a Hugging Face dataset permits that"
     )
     trusted = table(str(path), allow_outside=True)
@@ -175,7 +175,7 @@ def test_absolute_paths_below_the_folder_are_inside(tmp_path):
     assert colours(table(str(tmp_path / "*" / "t.csv"))) == [RED, BLUE]
     assert colours(table(str(tmp_path / "*" / "t.csv"), allow_outside=True)) == [RED, BLUE]
     assert colours(table(str(tmp_path / "a" / "t.csv"), image_root=str(tmp_path))) == [RED]
-    with pytest.raises(DataError, match=r"no usable pair .* 1 \(outside 1\), .*x\.png' lies outside the folder of"):
+    with pytest.raises(DataError, match=r"no usable pair .* 1 \(outside 1\), .*x\.png' is outside the folder of"):
         table(str(tmp_path / "a" / "t.csv"), image_root=str(tmp_path / "b"))
 
 
@@ -253,7 +253,7 @@ def test_a_line_without_end_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("limoe.data.sources.table_files.MAX_BYTES", 100)
     for name, line in (("t.csv", "x.png," + "y" * 100), ("t.jsonl", '{"image": "' + "y" * 100)):
         (tmp_path / name).write_text("image,caption\n" + line)
-        with pytest.raises(DataError, match=rf"{name}: line 2 has more than 100 bytes; mend or remove it"):
+        with pytest.raises(DataError, match=rf"{name}: line 2 has more than 100 bytes; fix or remove it"):
             table(str(tmp_path / name))
 
 

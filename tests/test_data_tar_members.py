@@ -102,7 +102,7 @@ def test_a_second_archive_behind_the_first_is_no_silent_loss(shard):
     shard.write_bytes(2 * tar_bytes(FILES))
     members, found = walked(shard)
     assert [member.name for member in found] == list(FILES)
-    assert str(members.damage) == "damaged at byte 5,120: there is more after the end mark"
+    assert str(members.damage) == "damaged at byte 5,120: there is data after the end mark"
 
 
 @pytest.mark.parametrize(

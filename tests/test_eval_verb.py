@@ -15,7 +15,7 @@ from test_configs import composed
 from limoe.cli.commands.eval import evaluate, evaluation_config, summary
 from limoe.errors import ConfigError
 from limoe.evaluation.encode import FeatureExtractor
-from limoe.evaluation.metrics import Answers
+from limoe.evaluation.metrics import Predictions
 from limoe.reporting.confusion import confusion_matrix, save_confusion, shown_classes
 from limoe.reporting.terminal import print_evaluations
 
@@ -105,15 +105,15 @@ def test_the_summary_holds_all_numbers_and_the_terminal_shows_them(
 
 
 def test_rows_are_classes_and_columns_what_they_were_taken_for() -> None:
-    answers = Answers(torch.tensor([0, 0, 1]), torch.tensor([0, 2, 2]), ["a", "b", "c"])
-    assert confusion_matrix(answers).tolist() == [[1, 0, 1], [0, 0, 1], [0, 0, 0]]
+    predictions = Predictions(torch.tensor([0, 0, 1]), torch.tensor([0, 2, 2]), ["a", "b", "c"])
+    assert confusion_matrix(predictions).tolist() == [[1, 0, 1], [0, 0, 1], [0, 0, 0]]
 
 
 @pytest.mark.parametrize(("classes", "pixels"), [(10, 45), (60, 13)])
 def test_every_class_has_room_for_its_name(tmp_path: Path, classes: int, pixels: int) -> None:
     labels = torch.arange(classes)
-    answers = Answers(labels, labels.roll(1), [f"class {i} $x" for i in range(classes)])
-    save_confusion(answers, tmp_path / "c.png", title="t")
+    predictions = Predictions(labels, labels.roll(1), [f"class {i} $x" for i in range(classes)])
+    save_confusion(predictions, tmp_path / "c.png", title="t")
     with Image.open(tmp_path / "c.png") as image:
         assert classes * pixels < image.height < classes * pixels + 250  # and room for names and title
 
@@ -122,7 +122,7 @@ def test_of_many_classes_those_with_the_most_mistakes_are_shown() -> None:
     labels = torch.arange(300).repeat(2)
     predicted = labels.clone()
     predicted[200:300] = 200  # classes 200 to 299 are taken for class 200 once
-    matrix = confusion_matrix(Answers(labels, predicted, [str(i) for i in range(300)]))
+    matrix = confusion_matrix(Predictions(labels, predicted, [str(i) for i in range(300)]))
     assert shown_classes(matrix).tolist() == list(range(200, 300))
     assert shown_classes(matrix[:250, :250]).tolist() == list(range(250))
     assert shown_classes(np.array([[1, 0, 1], [0, 0, 0], [0, 0, 0]])).tolist() == [0, 2]

@@ -111,7 +111,7 @@ def test_several_runs_have_a_folder_of_their_own(tmp_path: Path, capsys: pytest.
         path.name for path in out.iterdir()
     }
     said = capsys.readouterr()
-    assert f"report: {out / 'report.html'}" in said.out and said.err.startswith("left out, since no run lies there: ")
+    assert f"report: {out / 'report.html'}" in said.out and said.err.startswith("left out, since they hold no run: ")
     assert "2 of 2 trials finished" in (out / "report.html").read_text()
     assert not (folders[0] / "report.html").exists()
 

@@ -32,9 +32,9 @@ def composed(*overrides: str) -> DictConfig:
     [
         (
             ["routing=hash"],
-            "routing: limoe.routing.fixed.HashRouter learns nothing that aux_loss (importance, load, z,",
+            "routing: limoe.routing.fixed.HashRouter has no weights that aux_loss (importance, load, z,",
         ),
-        (["routing=random", "aux_loss=z"], "learns nothing that aux_loss (z) could move: add aux_loss=none"),
+        (["routing=random", "aux_loss=z"], "has no weights that aux_loss (z) could train: add aux_loss=none"),
         (["routing=expert_choice"], "aux_loss.load is undefined with ExpertChoiceRouter"),
         (["routing=soft"], "drop it: ~aux_loss.load"),
         (["routing.bias_balance={rule: sign}"], "aux_loss.load is undefined with routing.bias_balance"),

@@ -52,7 +52,7 @@ def test_a_set_has_one_name_in_any_order(tmp_path: Path) -> None:
         ({"status": "failed", "error": "DivergedError: loss is nan"}, "diverged", "loss is nan"),
         ({"status": "failed", "error": "DataError: x"}, "failed", "DataError: x"),
         ({"status": "running"}, "interrupted", "has not ended, or was killed"),
-        ({"status": 3}, "unreadable", "run.json says nothing of how the run ended"),
+        ({"status": 3}, "unreadable", "run.json has no known status"),
     ],
 )
 def test_how_a_run_ended(tmp_path: Path, record: dict[str, Any], status: str, error: str) -> None:

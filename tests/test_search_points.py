@@ -23,7 +23,7 @@ from optuna.trial import FrozenTrial, TrialState
 from limoe.errors import ConfigError, DataError
 from limoe.files import try_lock
 from limoe.search import points as module
-from limoe.search.points import Worker, alone, opened, tries
+from limoe.search.points import Worker, locked, opened, tries
 from limoe.search.report import say
 from limoe.search.space import POINT, Sampler, Search
 from limoe.studies import trial as trials
@@ -411,11 +411,11 @@ def test_a_path_may_hold_any_character(tmp_path: Path) -> None:
 
 def test_one_at_a_time(tmp_path: Path) -> None:
     order = []
-    with alone(tmp_path):
+    with locked(tmp_path):
         other = threading.Thread(target=lambda: enter("other"))
 
         def enter(name: str) -> None:
-            with alone(tmp_path):
+            with locked(tmp_path):
                 order.append(name)
 
         other.start()

@@ -101,7 +101,7 @@ def test_references_to_the_config_are_left_to_the_trainings(tmp_path: Path) -> N
         ({"metric": "val/loss"}, "metric: Cannot assign str to Dict"),
         ({"metric": {"key": "val/loss"}}, "metric must be {key, higher}"),
         ({"metric": {"key": "val/loss", "higher": None}}, "metric must be {key, higher}"),
-        ({"metric": {"key": "val/loss", "highr": True}}, "metric must be {key, higher}, and perhaps name, got"),
+        ({"metric": {"key": "val/loss", "highr": True}}, "metric must be {key, higher}, optionally name, got"),
         ({"metric": {"key": 3, "higher": True}}, "metrics must list keys"),
         ({"trials": 0}, "trials must be > 0, got 0"),
         ({"trials": True}, "trials: Value 'True' of type 'bool' could not be converted to Integer"),
@@ -151,7 +151,7 @@ def test_ranges_and_choices(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
-        (3, "must be {low, high} with perhaps log: true or step, or {choices: [...]}, got 3"),
+        (3, "must be {low, high}, optionally with log: true or step, or {choices: [...]}, got 3"),
         ({"low": 1}, "must be {low, high}"),
         ({"low": 1, "high": 2, "hgih": 3}, "unexpected keyword argument 'hgih'"),
         ({"low": "a", "high": 2}, "must be {low, high}"),
@@ -163,8 +163,8 @@ def test_ranges_and_choices(tmp_path: Path) -> None:
         ({"low": 1, "high": 9, "log": True, "step": 2}, "`log` argument is True"),
         ({"low": 1, "high": 4, "step": 2}, "not divisible"),
         ({"low": 1, "high": 4, "step": -1}, "`step > 0` must hold"),
-        ({"choices": ["a"]}, "choices must be two or more that differ, got ['a']"),
-        ({"choices": [1, 1]}, "choices must be two or more that differ, got [1, 1]"),
+        ({"choices": ["a"]}, "choices must be at least two different values, got ['a']"),
+        ({"choices": [1, 1]}, "choices must be at least two different values, got [1, 1]"),
         ({"choices": [1, 2], "log": True}, "must be {low, high}"),
     ],
 )

@@ -318,10 +318,8 @@ def test_a_report_of_rows_that_are_not_there(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         conclude(STUDY, PLAN, None, out=tmp_path / "new")
     said = str(caught.value)
-    assert said.startswith(
-        f"{tmp_path / 'new' / RUNS} does not exist; report_only=true writes the report of the runs.csv"
-    )
-    assert said.endswith("name that folder (out=FOLDER), or train first, without report_only")
+    assert said.startswith(f"{tmp_path / 'new' / RUNS} does not exist; report_only=true needs it")
+    assert said.endswith("give its folder (out=FOLDER), or train first, without report_only")
     assert "\n" not in said and "Error" not in said
     assert not (tmp_path / "new").exists()
 

@@ -46,7 +46,7 @@ def test_the_file_is_the_tokenizer_of_training(
     trained = instantiate(composed(*words).tokenizer).fit(captions)
     assert made.tokenizer.to_str() == trained.tokenizer.to_str()
     out = capsys.readouterr().out
-    assert f"{len(captions)}" in out and "320 tokens" in out and "every text can be spelled" in out
+    assert f"{len(captions)}" in out and "320 tokens" in out and "all texts are covered" in out
     use = next(line for line in out.splitlines() if line.startswith("use it: limoe train ... "))
     used = instantiate(composed(*shlex.split(use)[5:]).tokenizer).fit([])
     for one, other in zip(used.encode(captions), trained.encode(captions), strict=True):

@@ -1,4 +1,4 @@
-"""Errors a user can mend. The command line prints them as one line, without a traceback, and exits with code 2."""
+"""Errors that a user can fix. The command line prints them as one line, without a traceback, and exits with code 2."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,9 +6,9 @@ from typing import Any
 
 
 class LimoeError(ValueError):
-    """Something the user gave does not work; the message names it and says what to do.
+    """Base class of errors in the user's input; the message names the input and says what to do.
 
-    `details` are lines to print below the message, such as a table; whoever makes them escapes control characters.
+    `details` are lines to print below the message, such as a table, with control characters already escaped.
     """
 
     def __init__(self, message: str, *, details: str = "") -> None:
@@ -16,19 +16,19 @@ class LimoeError(ValueError):
         self.details = details
 
     def __str__(self) -> str:
-        """torch repeats the error of a loader worker with the worker's traceback in front; only the message is ours."""
+        """The message without the traceback that torch puts before the message of a loader worker's error."""
         text = super().__str__()
         return text.rpartition(f"{type(self).__module__}.{type(self).__name__}: ")[2].strip() or text
 
 
 class ConfigError(LimoeError):
-    """A config key has a value that breaks a rule."""
+    """A config key is unknown, has no value, or has a value that breaks a rule; the message begins with the key."""
 
 
 class ArgumentError(LimoeError):
-    """A constructor's argument breaks a rule, in the constructor's own words: it knows no config key.
+    """An argument of a constructor or function breaks a rule; the message names the argument, not a config key.
 
-    Whoever knows where the argument was set, such as `limoe.config.compose.instantiate`, adds the dotted key.
+    A caller that knows where the argument was set, such as `limoe.config.compose.instantiate`, adds the dotted key.
 
     Args:
         message: begins with the name of the argument.
@@ -45,7 +45,7 @@ class DataError(LimoeError):
 
 
 class DivergedError(LimoeError):
-    """Training produced a number that is not finite; going on would only spread it."""
+    """Training produced a number that is not finite."""
 
 
 def require(condition: bool, key: str, rule: str, value: Any) -> None:
@@ -69,7 +69,7 @@ def require_argument(condition: bool, argument: str, rule: str, value: Any) -> N
 
 @contextmanager
 def arguments_of_part(name: str) -> Iterator[None]:
-    """What a part says about its arguments inside is raised as being about those of the part `name` of its parent."""
+    """Put `<name>.` before the argument of an `ArgumentError` that the part `name` raises inside the block."""
     try:
         yield
     except ArgumentError as error:
@@ -77,5 +77,5 @@ def arguments_of_part(name: str) -> Iterator[None]:
 
 
 def one_line(text: str) -> str:
-    """White space runs become one blank, control characters their escapes: a message cannot forge a second line."""
+    """Collapse white space to single blanks and escape control characters, so that a message stays one line."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(text.split()))

@@ -1,4 +1,4 @@
-"""Files that are replaced in one step (a reader sees the old content or the new one, never half), hashes, and locks."""
+"""Atomic replacement of files, hashes, and locks."""
 
 import fcntl
 import hashlib
@@ -13,15 +13,15 @@ from uuid import uuid4
 
 @contextmanager
 def replaced(path: Path) -> Iterator[IO[bytes]]:
-    """A binary file to write, which takes the place of `path` when the block ends without an error.
+    """A binary file to write that replaces `path` when the block ends without an error.
 
-    It is written beside `path` under a name of its own, flushed to the disk and renamed. After an error nothing is
-    left of it. Missing folders are made.
+    It is written beside `path` under a temporary name, flushed to the disk and renamed; after an error it is removed.
+    Missing folders are created.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid4().hex}")
     try:
-        with temporary.open("xb") as file:  # with the rights of any new file: others may share the folder
+        with temporary.open("xb") as file:  # with the usual rights of a new file, unlike `tempfile`
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -38,7 +38,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Replace `path` by strict, indented JSON. Raises `ValueError` for NaN and infinity, which JSON cannot say."""
+    """Replace `path` by strict, indented JSON. Raises `ValueError` for NaN and infinity."""
     write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
@@ -52,14 +52,14 @@ def read_object(path: Path) -> dict[str, Any]:
 
 
 def sha256(path: Path) -> str:
-    """Hex digits of the content of a file."""
+    """sha256 of the content of a file, in hex digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager
 def try_lock(path: Path) -> Iterator[IO[str] | None]:
-    """The open lock file, or None where another process of this machine holds it.
+    """Lock `path` inside the block: yields the open lock file, or None if another process of this machine holds it.
 
     A child process that inherits the file descriptor holds the lock too, and keeps it when this process ends.
     """

@@ -1,4 +1,4 @@
-"""The parts of a model that cost something, whatever kind of model it is; models without values."""
+"""Towers, embeddings and heads of a model of any kind; models on the meta device."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,13 +18,13 @@ from limoe.models.two_tower import TwoTower
 
 @contextmanager
 def without_values() -> Iterator[None]:
-    """What is built inside has shapes and types alone and takes no memory."""
+    """Build modules on the meta device inside the block: shapes and types only, no memory."""
     with torch.device("meta"), _NoInit():
         yield
 
 
 class _NoInit(TorchFunctionMode):
-    """Initialisers have nothing to fill there, and would import PyTorch's compiler, which takes a second."""
+    """Skip `torch.nn.init`: meta tensors hold no values, and its calls import PyTorch's compiler, which takes 1 s."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if getattr(func, "__module__", None) == "torch.nn.init":
@@ -33,7 +33,7 @@ class _NoInit(TorchFunctionMode):
 
 
 class TowerPart(NamedTuple):
-    """A tower of ours and the modalities that pass it: tokens of one sequence by "image" and "text"."""
+    """A tower of limoe, and the tokens of one sequence of each modality that passes it ("image", "text")."""
 
     tower: Tower
     lengths: dict[str, int]
@@ -63,6 +63,7 @@ class Anatomy(NamedTuple):
 
 
 def anatomy(model: LIMoE | TwoTower) -> Anatomy:
+    """Split a model into its towers, embeddings and heads."""
     heads = {"image": model.image_head, "text": model.text_head}
     if isinstance(model, LIMoE):
         embeds: dict[str, Any] = {"image": model.image_embed, "text": model.text_embed}
@@ -79,5 +80,5 @@ def anatomy(model: LIMoE | TwoTower) -> Anatomy:
 
 
 def _lengths(embeds: dict[str, Any]) -> dict[str, int]:
-    """Tokens of one sequence, where an embedding of ours makes them for a tower of ours."""
+    """Tokens of one sequence by modality; encoders of timm are left out."""
     return {name: len(embed.pos_embed) for name, embed in embeds.items() if isinstance(embed, (ImageEmbed, TextEmbed))}

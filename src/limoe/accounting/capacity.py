@@ -1,4 +1,4 @@
-"""Slots of the experts of a tower, and whether a collapse of text would show in them."""
+"""Slots of the experts of a tower, and whether they would reveal a collapse of text."""
 
 from typing import Any
 
@@ -8,14 +8,14 @@ from limoe.types import MODALITIES
 
 
 def usage_of(router: Any, part: TowerPart, *, pairs: int) -> Usage:
-    """What a layer of this tower with this router computes in training, with a batch of `pairs`."""
+    """Slots and computed rows of a layer of this tower with this router, in training with a batch of `pairs`."""
     return router.usage(part.lengths, pairs=pairs)
 
 
 def capacity(part: TowerPart, *, pairs: int) -> dict[str, Any]:
     """Slots of the experts of one tower in training (its first sparse layer; all have one configuration).
 
-    Factors are in fair shares: 1 is as many slots as assignments.
+    A capacity factor of 1 gives as many slots as assignments.
     """
     router: Any = part.sparse[0].router
     usage = usage_of(router, part, pairs=pairs)
@@ -34,9 +34,9 @@ def capacity(part: TowerPart, *, pairs: int) -> dict[str, Any]:
 
 
 def collapse(part: TowerPart, *, pairs: int) -> dict[str, Any]:
-    """If all text took one expert (its K experts) and images left it alone, how much of it would get a slot?
+    """Share of the text tokens that get a slot when all choose the same K experts and no image token chooses them.
 
-    Counts every text token as real; with padding there is less text, and a collapse shows later.
+    Counts every text token as real; with padding there are fewer, and a collapse drops tokens only later.
     """
     router: Any = part.sparse[0].router
     usage = usage_of(router, part, pairs=pairs)
@@ -47,7 +47,7 @@ def collapse(part: TowerPart, *, pairs: int) -> dict[str, Any]:
         "visible": None,
     }
     if not router.tokens_choose:
-        return result | {"says": "Experts choose what they compute: text cannot crowd one of them."}
+        return result | {"says": "Experts choose their tokens: text cannot overload one of them."}
     if usage.slots is None or usage.pairs_per_group is None:
         return result | {"visible": False, "says": "Collapse is invisible in this set-up: slots have no limit."}
     text = usage.pairs_per_group * part.lengths[MODALITIES[1]]  # tokens of a group

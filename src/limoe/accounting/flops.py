@@ -1,4 +1,4 @@
-"""FLOPs of one image, one text and one pair, by closed formulas; models of timm are counted instead."""
+"""FLOPs of one image, text and pair, by closed formulas (timm encoders: counted)."""
 
 from typing import Any
 
@@ -18,18 +18,18 @@ _NOTHING = np.zeros(2)
 
 
 def product(rows: float, weight: float, *, input_grad: bool = True) -> Work:
-    """`rows` vectors times a matrix of `weight` numbers; the backward does as much for each of its gradients."""
+    """FLOPs of `rows` vectors times a matrix of `weight` elements; the backward costs as much per gradient."""
     return 2.0 * rows * weight * np.array([1, 1 + input_grad])
 
 
 def attention(length: int, width: int) -> Work:
-    """Scores and their product with the values, L^2 D multiply-adds each; the backward is four such products. (Fused
-    kernels compute the scores once more instead of storing them, which is not counted.)"""
+    """FLOPs of the scores and of their product with the values: L^2 D multiply-adds each; the backward has four such
+    products. The second computation of the scores in fused kernels is not counted."""
     return 2.0 * length**2 * width * np.array([2, 4])
 
 
 def flops(parts: Anatomy, *, pairs: int) -> dict[str, int]:
-    """Of one image, text and pair, forward and in a training step (forward and backward) with a batch of `pairs`.
+    """FLOPs of one image, text and pair, forward and in a training step (forward and backward) of `pairs` pairs.
 
     `image`, `text`, `pair` count each token at its experts, none dropped. `pair_all_slots` counts every slot, empty
     or not, as the padded backend computes them. The products of the contrastive loss (2 B d_out per pair and direction)
@@ -46,7 +46,7 @@ def flops(parts: Anatomy, *, pairs: int) -> dict[str, int]:
 
 
 def _side(parts: Anatomy, modality: str, *, pairs: int) -> Work:
-    """One sequence of a modality from input to feature."""
+    """FLOPs of one sequence of a modality, from input to feature."""
     embed, head = parts.embeds[modality], parts.heads[modality]
     towers = [_tower(part, modality, pairs=pairs) for part in parts.towers_of(modality)]
     input_grad = any(parameter.requires_grad for parameter in embed.parameters())
@@ -56,7 +56,7 @@ def _side(parts: Anatomy, modality: str, *, pairs: int) -> Work:
 
 def _embed(embed: Any) -> Work:
     if isinstance(embed, TextEmbed):
-        return _NOTHING  # looking up a table is no product
+        return _NOTHING  # a table lookup has no multiplications
     if isinstance(embed, ImageEmbed):
         return product(len(embed.pos_embed), embed.patch_embed.proj.weight.numel(), input_grad=False)
     return counted(embed)
@@ -66,7 +66,7 @@ def _tower(part: TowerPart, modality: str, *, pairs: int) -> Work:
     blocks = sum((_block(block, part, modality, pairs=pairs) for block in part.blocks), start=_NOTHING)
     if not part.tower.activation_checkpointing:
         return blocks
-    # computed again, but for the last product of a dense MLP: the backward needs its inputs alone
+    # recomputed, except the last product of a dense MLP: its backward needs its inputs only
     dense: list[Any] = [block.mlp for block in part.blocks if not isinstance(block.mlp, MoE)]
     spared = (product(part.lengths[modality], mlp.fc2.weight.numel())[0] for mlp in dense)
     return blocks + np.array([0.0, blocks[0] - sum(spared)])
@@ -89,7 +89,7 @@ def _experts(moe: MoE, rows: float) -> Work:
 
 
 def _empty_slots(part: TowerPart, *, pairs: int) -> Work:
-    """What the padded backend does beyond the needed rows, per pair; negative where there are fewer slots."""
+    """FLOPs of the padded backend beyond the needed rows, per pair; negative where there are fewer slots."""
     total = _NOTHING
     for moe in part.sparse:
         usage = usage_of(moe.router, part, pairs=pairs)
@@ -100,7 +100,7 @@ def _empty_slots(part: TowerPart, *, pairs: int) -> Work:
 
 
 def counted(encoder: Any) -> Work:
-    """One image through a model of timm, counted by PyTorch on the meta device."""
+    """FLOPs of one image in an encoder of timm, counted by PyTorch on the meta device."""
     from torch.utils.flop_counter import FlopCounterMode
 
     images = torch.empty(1, 3, encoder.image_size, encoder.image_size, device="meta")

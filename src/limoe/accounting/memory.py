@@ -1,4 +1,4 @@
-"""Bytes of a training step on one device, estimated: what is stored, not what libraries and fragmentation add."""
+"""Estimated bytes of a training step on one device, without libraries and fragmentation."""
 
 import math
 from typing import Any, NamedTuple
@@ -18,7 +18,7 @@ _LOGIT_COPIES = 3  # arrays [B, B] in float32 at the peak: logits, their log-sof
 
 
 class Precision(NamedTuple):
-    """Bytes of one number: a parameter, an activation of the residual stream, one inside a matrix product."""
+    """Bytes of one element: a parameter, an activation of the residual stream, an operand of a matrix product."""
 
     parameter: int
     residual: int
@@ -26,7 +26,7 @@ class Precision(NamedTuple):
 
     @classmethod
     def of(cls, name: str | int) -> "Precision":
-        """Of `trainer.precision`; unknown names count as 32-true."""
+        """Bytes for a value of `trainer.precision`; unknown names count as 32-true."""
         kind, _, mode = str(name).partition("-")
         if kind in ("bf16", "16"):
             return cls(4, 4, 2) if mode == "mixed" else cls(2, 2, 2)
@@ -48,16 +48,18 @@ def memory(
 
     Args:
         pairs: pairs of a step on this device.
-        micro_batch: pairs that pass the model at a time; of the others routers' decisions and features remain.
-        precision: Lightning's name.
-        optimizer: "adamw", "adafactor", "lion"; of others the state is unknown (None) and not in the total.
+        micro_batch: pairs per forward pass; of the others the routers' outputs and the features are kept.
+        precision: value of `trainer.precision`.
+        optimizer: "adamw", "adafactor" or "lion"; for others the state is unknown (None) and not in the total.
         chunk_size: rows of the similarity matrix that exist at a time; None = all.
-        averages: copies of the parameters that are kept beside them (EMA).
+        averages: additional copies of the parameters (EMA).
     """
     size = Precision.of(precision)
     trained = [p for p in model.parameters() if p.requires_grad]
-    numbers, stored = sum(p.numel() for p in trained), count(model) * size.parameter
-    per_pair, kept = activations_per_pair(parts, size=size, pairs=micro_batch), routing_per_pair(parts)
+    numbers = sum(p.numel() for p in trained)
+    stored = count(model) * size.parameter
+    per_pair = activations_per_pair(parts, size=size, pairs=micro_batch)
+    kept = routing_per_pair(parts)
     matrices = sum(p.numel() for p in model.parameters() if p.ndim > 1)
     found: dict[str, Any] = {
         "parameters": stored,
@@ -73,8 +75,8 @@ def memory(
 
 
 def optimizer_state(parameters: list[nn.Parameter], *, optimizer: str, size: Precision) -> int | None:
-    """AdamW keeps two numbers per parameter, Lion one, Adafactor a bfloat16 momentum and two sums of squares per
-    matrix (over rows and over columns)."""
+    """Bytes of optimizer state: AdamW keeps two numbers per parameter, Lion one, Adafactor a bfloat16 momentum and two
+    sums of squares per matrix (over rows and over columns)."""
     numbers = sum(p.numel() for p in parameters)
     if optimizer == "adafactor":
         return 2 * numbers + size.parameter * sum(_factored(p) for p in parameters)
@@ -83,7 +85,7 @@ def optimizer_state(parameters: list[nn.Parameter], *, optimizer: str, size: Pre
 
 
 def _factored(parameter: Tensor) -> int:
-    """Numbers of the second moment: the two largest axes are summed over, one at a time."""
+    """Elements of Adafactor's second moment: sums over each of the two largest axes."""
     axes = sorted(parameter.shape)
     if len(axes) < 2 or axes[-2] < _MIN_FACTORED:
         return parameter.numel()
@@ -91,9 +93,9 @@ def _factored(parameter: Tensor) -> int:
 
 
 def activations_per_pair(parts: Anatomy, *, size: Precision, pairs: int) -> float:
-    """What the forward keeps of one pair for the backward; on a CPU the scores of short sequences come on top.
+    """Bytes that the forward keeps per pair for the backward; a CPU also keeps the attention scores of short sequences.
 
-    With checkpointing a block keeps its input and what its router said; the block in work is counted in full.
+    With activation checkpointing a block keeps its input and its router's output; one block is counted in full.
     """
     total = sum(_embed(embed, size) for embed in parts.embeds.values())
     for part in parts.towers:
@@ -107,7 +109,7 @@ def activations_per_pair(parts: Anatomy, *, size: Precision, pairs: int) -> floa
 
 
 def routing_per_pair(parts: Anatomy) -> float:
-    """What routers and their losses keep, in float32 whatever the precision."""
+    """Bytes that routers and their losses keep per pair: float32 in every precision."""
     return sum(part.tokens_per_pair * _router_of_token(moe) for part in parts.towers for moe in part.sparse)
 
 
@@ -116,8 +118,8 @@ def _router_of_token(moe: MoE) -> float:
 
 
 def _block(block: Block, part: TowerPart, size: Precision, *, pairs: int) -> float:
-    """Two norms keep their input. Matrix products and attention keep theirs: one D for queries, keys and values, three
-    for those themselves, one for the heads' output, its copy, and the MLP's D + 2 H (before and after the GELU)."""
+    """Bytes of one block per pair. Two norms keep their input, D each. Matrix products and attention keep D for the
+    input of QKV, 3 D for QKV, D for the heads' output, D for its copy; the MLP D + 2 H (before and after the GELU)."""
     width, tokens = block.attn.proj.in_features, part.tokens_per_pair
     mlp: Any = block.mlp
     norms, attention = 2 * width * size.residual, 6 * width * size.compute
@@ -131,8 +133,8 @@ def _block(block: Block, part: TowerPart, size: Precision, *, pairs: int) -> flo
 
 
 def _embed(embed: Any, size: Precision) -> float:
-    """Pixels; of an encoder that is not ours all that its forward keeps, counted on one image in float32 and scaled
-    as our own blocks scale with the precision (38 D of 68 D bytes in mixed precision, at H = 4 D)."""
+    """Bytes of the pixels; for a timm encoder all that its forward keeps, counted on one image in float32 and scaled
+    with the precision as a block of limoe (38 D of 68 D bytes in mixed precision, at H = 4 D)."""
     if isinstance(embed, TextEmbed):
         return 0.0
     pixels = 3.0 * embed.image_size**2
@@ -160,5 +162,5 @@ def _kept(encoder: Any) -> float:
 
 
 def _storage(tensor: Tensor) -> int:
-    """Which storage; the data pointer of all that is on the meta device is 0."""
+    """Identity of the storage (every data pointer on the meta device is 0)."""
     return tensor.untyped_storage()._cdata

@@ -1,4 +1,4 @@
-"""Parameters in all, and those that one token uses."""
+"""Number of parameters in all, and of those active for one token."""
 
 from torch import nn
 
@@ -11,8 +11,8 @@ def count(module: nn.Module) -> int:
 
 
 def parameters(model: nn.Module, parts: Anatomy, *, pairs: int) -> dict[str, int]:
-    """`active_per_token`: all but the experts that a token does not visit, embeddings and heads of both modalities
-    included, as the paper counts. `active_image`, `active_text`: what such an input passes alone.
+    """Parameter counts. `active_per_token`: all but the experts that a token does not visit, embeddings and heads of
+    both modalities included, as the paper counts. `active_image`, `active_text`: those that one modality passes.
     """
     total = count(model)
     sparse = [moe for part in parts.towers for moe in part.sparse]
@@ -36,7 +36,7 @@ def _active(parts: Anatomy, modality: str, *, pairs: int) -> int:
 
 
 def _idle(parts: Anatomy, *, pairs: int) -> int:
-    """Parameters of the experts that a token does not visit; of expert choice on average."""
+    """Parameters of the experts that a token does not visit (with expert choice: on average)."""
     idle = 0.0
     for part in parts.towers:
         for moe in part.sparse:

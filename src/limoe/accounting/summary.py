@@ -1,4 +1,4 @@
-"""All that `limoe info` says of a model, as numbers by name."""
+"""The numbers that `limoe info` prints about a model, by name."""
 
 from typing import Any
 
@@ -27,7 +27,7 @@ def summary(model: LIMoE | TwoTower, *, pairs: int, **run: Any) -> dict[str, Any
 
 
 def _routing(parts: Anatomy, *, pairs: int) -> dict[str, Any]:
-    """Slots of the tower that text passes, or else of the other one; all of them by tokens where there are two."""
+    """Slots of the tower that text passes, else of the other one; `towers` lists both where both are sparse."""
     sparse = [part for part in parts.towers if part.sparse]
     if not sparse:
         return {"capacity": _ROUTED_NOTHING, "collapse": _NO_TEXT}
@@ -39,7 +39,7 @@ def _routing(parts: Anatomy, *, pairs: int) -> dict[str, Any]:
 
 
 def baseline(model: LIMoE | TwoTower, of: dict[str, Any], *, pairs: int) -> dict[str, Any]:
-    """Another model beside the one whose summary is `of`. `ratio`: forward FLOPs of that one's pair over this one's."""
+    """Cost of a baseline of the model with summary `of`; `ratio`: forward FLOPs per pair of that model over these."""
     parts = anatomy(model)
     work = flops(parts, pairs=pairs)
     params = parameters(model, parts, pairs=pairs)

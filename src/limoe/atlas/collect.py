@@ -1,4 +1,4 @@
-"""Pairs through a trained model once: what it saw, and what every router did with it."""
+"""One forward pass of pairs through a trained model: inputs and routing."""
 
 import dataclasses
 import math
@@ -24,7 +24,7 @@ from limoe.types import MODALITIES, Batch, PairDataset, RouterOutput
 
 @dataclass(frozen=True)
 class SparseLayer:
-    """A sparse layer under its number in `ModelOutput.routing`, which is that of the logged metrics too."""
+    """A sparse layer and its number in `ModelOutput.routing` and in the names of logged metrics."""
 
     number: int
     moe: MoE
@@ -48,7 +48,7 @@ class SparseLayer:
 
 @dataclass(frozen=True)
 class Tokens:
-    """What became of one modality in one layer, sequence by sequence. `kept` is False on padding too."""
+    """Routing of one modality in one layer, by sequence. `kept` is False on padding too."""
 
     expert_index: Int[Tensor, "B n K"]
     gate: Float[Tensor, "B n K"]
@@ -57,7 +57,7 @@ class Tokens:
 
     @classmethod
     def of(cls, routed: RouterOutput, modality: int, *, sequences: int) -> "Tokens":
-        """Merged outputs list a modality's tokens in the order of the pairs, so they only have to be picked out."""
+        """Select the tokens of `modality` from merged outputs, which list them in the order of the pairs."""
         mine = routed.modality == modality
         index, gate, kept, valid = (
             values[mine].unflatten(0, (sequences, -1))
@@ -66,7 +66,7 @@ class Tokens:
         return cls(index, gate, kept & valid[..., None], valid)
 
     def at(self, expert: int) -> Bool[Tensor, "B n"]:
-        """Which tokens this expert computes."""
+        """Mask of the tokens that this expert computes."""
         return ((self.expert_index == expert) & self.kept).any(-1)
 
     def gate_of(self, expert: int) -> Float[Tensor, "B n"]:
@@ -77,7 +77,7 @@ class Tokens:
 def as_pixels(
     images: Float[Tensor, "B 3 h w"], transform: Callable[[Image.Image], Tensor], *, side: int = 32
 ) -> UInt8[Tensor, "B h w 3"]:
-    """Model input as bytes again: black and white are what the transform makes of these two colours."""
+    """Convert model input back to bytes, scaled by the transform's output for a black and a white image."""
     black, white = (
         transform(Image.new("RGB", (side, side), colour)).mean((1, 2), keepdim=True) for colour in ("black", "white")
     )
@@ -86,12 +86,12 @@ def as_pixels(
 
 
 def choose(pairs: PairDataset, *, count: int, seed: int) -> Picked:
-    """`count` pairs in random order, or all of them."""
+    """Draw `count` pairs (all if there are fewer), in random order."""
     return Picked(pairs, Random(seed).sample(range(len(pairs)), min(count, len(pairs))))
 
 
 def load(data: PairDataModule, pairs: PairDataset, *, batch_size: int) -> list[Batch]:
-    """First captions and plain images, as in validation. An unreadable pair is replaced as the run's data say."""
+    """Load first captions and plain images, as in validation; unreadable pairs are replaced by `bad_samples`."""
     assert data.tokenizer is not None
     examples = EvalExamples(pairs, transform=data.eval_transform, stand_ins=data.bad_samples.stand_ins)
     loader: Iterable[Batch] = DataLoader(
@@ -101,7 +101,7 @@ def load(data: PairDataModule, pairs: PairDataset, *, batch_size: int) -> list[B
 
 
 def route(model: Any, batches: Sequence[Batch], *, name: str = "routing") -> dict[int, RouterOutput]:
-    """What each router does with all pairs, on the CPU; in evaluation mode, so without noise."""
+    """Routing of all pairs by layer, on the CPU; in evaluation mode, so without noise."""
     parameter = next(model.parameters())
     outputs = []
     with evaluating(model):
@@ -118,13 +118,13 @@ def _on_cpu(routed: RouterOutput) -> RouterOutput:
 
 
 def in_rows(values: Sequence[Any]) -> list[list[Any]]:
-    """What belongs to the patches of a square image, row by row."""
+    """Values of the n patches of a square image as the rows of its sqrt(n) x sqrt(n) grid."""
     side = math.isqrt(len(values))
     return [list(values[i : i + side]) for i in range(0, len(values), side)]
 
 
 def sparse_layers(model: nn.Module, routing: dict[int, RouterOutput]) -> list[SparseLayer]:
-    """All of them, by number."""
+    """Sparse layers of the model, by number."""
     layers = [module for module in model.modules() if isinstance(module, MoE)]
     return [
         SparseLayer(number, moe, routing[number].modalities)

@@ -1,4 +1,4 @@
-"""Which tokens would be dropped in training, and where they stand."""
+"""Share of the tokens that training would drop, by layer, modality and position."""
 
 import dataclasses
 import functools
@@ -16,13 +16,13 @@ from limoe.types import IMAGE, MODALITIES, Batch
 
 
 def limited_routers(model: nn.Module) -> list[Router]:
-    """The routers whose experts have a capacity."""
+    """Routers with a capacity."""
     return [router for router in routers_of(model) if router.capacity is not None]
 
 
 @contextmanager
 def training_capacity(model: nn.Module, *, capacity_factor: float | str | None, priority: str) -> Iterator[None]:
-    """Evaluation with limited slots: by default those of training and its priority. Noise stays off.
+    """Evaluate with limited slots inside the block, by default with training's capacity and priority. Noise stays off.
 
     Raises:
         ConfigError: there is no such priority.
@@ -44,13 +44,13 @@ def training_capacity(model: nn.Module, *, capacity_factor: float | str | None, 
 
 
 def has_capacity(model: nn.Module) -> bool:
-    """Whether some router limits slots in training."""
+    """True if a router limits its slots in training."""
     capacities = [router.capacity for router in limited_routers(model)]
     return any(capacity is not None and capacity.capacity_factor is not None for capacity in capacities)
 
 
 def capacity_line(model: nn.Module, *, capacity_factor: float | str | None, priority: str) -> str:
-    """Which tokens share how many slots, and which of them come first, in words."""
+    """Capacity, routing group and priority in words."""
     router = limited_routers(model)[0]
     assert router.capacity is not None
     line = f"capacity factor {capacity_factor}"
@@ -64,7 +64,7 @@ def capacity_line(model: nn.Module, *, capacity_factor: float | str | None, prio
 
 
 def priority_name(priority: Priority) -> str:
-    """The name of the function, also where a config has wrapped it."""
+    """Name of the priority function, also of a partial."""
     function: Any = priority.func if isinstance(priority, functools.partial) else priority
     return function.__name__
 
@@ -72,10 +72,10 @@ def priority_name(priority: Priority) -> str:
 def drops(
     model: nn.Module, batches: Sequence[Batch], *, capacity_factor: float | str | None, priority: str
 ) -> dict[int, dict[str, Any]]:
-    """By layer: `slots` of each expert and group, and by modality the share of dropped assignments.
+    """Dropped assignments by layer: `slots` of each expert and group, and their share by modality.
 
-    `dropped` is over all, `by_position` over the sequences (image: rows of the grid; None where no token stands),
-    `tokens` counts the real tokens of each position. Slots are shared inside each of the batches.
+    `dropped` is the share of all, `by_position` that of each position (image: rows of the grid; None where there is no
+    token), `tokens` counts the real tokens of each position. Slots are shared within each batch.
     """
     pairs = sum(len(batch.images) for batch in batches)
     with training_capacity(model, capacity_factor=capacity_factor, priority=priority):
@@ -90,12 +90,12 @@ def drops(
 
 
 def _by_position(tokens: Tokens, *, is_grid: bool) -> dict[str, Any]:
-    wanted = tokens.valid[..., None].expand_as(tokens.kept)
-    dropped = (wanted & ~tokens.kept).sum((0, 2))
-    asked = wanted.sum((0, 2))
-    share = [_ratio(a, b) for a, b in zip(dropped.tolist(), asked.tolist(), strict=True)]
+    valid = tokens.valid[..., None].expand_as(tokens.kept)  # [B, n, K]
+    dropped = (valid & ~tokens.kept).sum((0, 2))  # [n]
+    assigned = valid.sum((0, 2))  # [n]
+    share = [_ratio(a, b) for a, b in zip(dropped.tolist(), assigned.tolist(), strict=True)]
     return {
-        "dropped": _ratio(dropped.sum().item(), asked.sum().item()),
+        "dropped": _ratio(dropped.sum().item(), assigned.sum().item()),
         "by_position": in_rows(share) if is_grid else share,
         "tokens": tokens.valid.sum(0).tolist(),
     }

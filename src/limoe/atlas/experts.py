@@ -1,4 +1,4 @@
-"""What every expert of every layer gets: numbers, patches, words, pairs token by token, and notes."""
+"""Load of every expert of every layer: numbers, patches, words, examples."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ from limoe.types import IMAGE, MODALITIES, TEXT, RouterOutput
 
 
 def layer_record(layer: SparseLayer, routed: RouterOutput) -> dict[str, Any]:
-    """Statistics by modality, and per expert its mix, before any images and words."""
+    """Statistics by modality and the modality mix of each expert, without patches and words."""
     statistics = {MODALITIES[m]: modality_statistics(routed, m) for m in routed.modalities}
     counts = {
         name: [round(s.assignments.item() * share) for share in s.load.tolist()] for name, s in statistics.items()
@@ -31,19 +31,19 @@ def layer_record(layer: SparseLayer, routed: RouterOutput) -> dict[str, Any]:
 
 
 def _mix(expert: int, counts: dict[str, list[int]]) -> dict[str, Any]:
-    """`of_expert`: whose tokens it gets; `of_modality`: what share of a modality chose it; before drops.
+    """Modality mix before drops. `of_expert`: shares of its assignments; `of_modality`: share of each that chose it.
 
-    A text expert follows the rule of `own_experts`; in a tower of texts alone that would say nothing.
+    A text expert follows the rule of `own_experts`; a tower of one modality has none.
     """
     mine = {name: assignments[expert] for name, assignments in counts.items()}
-    everybody = sum(mine.values())
-    of_expert = {name: count / everybody if everybody else None for name, count in mine.items()}
+    total = sum(mine.values())
+    of_expert = {name: count / total if total else None for name, count in mine.items()}
     of_modality = {name: count / max(sum(counts[name]), 1) for name, count in mine.items()}
     text = of_expert.get("text") or 0.0
     share = of_modality.get("text", 0.0)
     return {
         "expert": expert,
-        "share_of_all": everybody / max(sum(map(sum, counts.values())), 1),
+        "share_of_all": total / max(sum(map(sum, counts.values())), 1),
         "of_expert": of_expert,
         "of_modality": of_modality,
         "is_text_expert": len(mine) > 1 and text > OWN_MAJORITY and share > OWN_SHARE,
@@ -51,13 +51,13 @@ def _mix(expert: int, counts: dict[str, list[int]]) -> dict[str, Any]:
 
 
 def _plain(values: ModalityStatistics) -> dict[str, Any]:
-    """As lists and numbers; the quantiles of the top gate by name."""
+    """Statistics as lists and numbers; the quantiles of the top gate by name."""
     found = {name: value.tolist() for name, value in values._asdict().items()}
     return found | {"top_gate": {f"{q:.0%}": value for q, value in zip(QUANTILES, found["top_gate"], strict=True)}}
 
 
 def add_patches(record: dict[str, Any], routed: RouterOutput, grid: PatchGrid, *, pairs: int, count: int) -> None:
-    """To each expert, `patches`: the `count` with the largest gates."""
+    """Add `patches` to each expert: the `count` with the largest gates."""
     tokens = Tokens.of(routed, IMAGE, sequences=pairs)
     for expert in record["experts"]:
         expert["patches"] = top_patches(tokens.gate_of(expert["expert"]), grid, count=count)
@@ -66,9 +66,9 @@ def add_patches(record: dict[str, Any], routed: RouterOutput, grid: PatchGrid, *
 def add_words(
     record: dict[str, Any], routed: RouterOutput, words: WordCounts, *, pairs: int, count: int, minimum: int
 ) -> None:
-    """To each expert `words_by_count` and `words_by_share`, `count` of each, of tokens with `minimum` occurrences.
+    """Add `words_by_count` and `words_by_share` to each expert: `count` tokens each, with `minimum` occurrences.
 
-    By share only those of which the expert gets more than of all text.
+    `words_by_share` lists those that chose the expert more often than text as a whole.
     """
     tokens = Tokens.of(routed, TEXT, sequences=pairs)
     for expert in record["experts"]:
@@ -85,8 +85,8 @@ def examples(
     tokenizer: TextTokenizer,
     count: int,
 ) -> list[dict[str, Any]]:
-    """Of the first `count` pairs: caption, real tokens, and by layer the expert of each patch (rows of the grid) and of
-    each real token. The first choice where a token has several, None where no expert computes it.
+    """Routing of the first `count` pairs: caption, real tokens, and by layer the expert of each patch (rows of the
+    grid) and of each real token: its first choice, or None if that expert does not compute it.
     """
     spell = Speller(tokenizer)
     found: list[dict[str, Any]] = []

@@ -1,4 +1,4 @@
-"""Images of the atlas page: routing by depth, patches, and whole images, all as data URIs."""
+"""Figures of the atlas page: routing by depth; patches and whole images as data URIs."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -21,18 +21,18 @@ _DEPTH = (
 
 
 def pixels_uri(pixels: UInt8[np.ndarray, "h w 3"]) -> str:
-    """As lossless WebP."""
+    """Data URI of the pixels as lossless WebP."""
     return image_uri(Image.fromarray(pixels), kind="webp", lossless=True, quality=100, method=6)
 
 
 def depth_figures(layers: Sequence[dict[str, Any]]) -> list[Figure]:
-    """Entropies, effective experts and the largest gate (median, 5 to 95 %) of both modalities against the layer."""
+    """Plots of entropies (nats), effective experts and the top gate (median, 5 to 95 %) of each modality by layer."""
     experts = max(len(layer["experts"]) for layer in layers)
     even = {"ln E": float(np.log(experts)), "E": float(experts), "1 / E": 1 / experts}
     return [
         Figure(
             _by_depth(layers, key, title=title, unit=unit, reference=(name, even[name])),
-            f"{title} of image and text tokens by layer; the dotted line is {name}, all experts alike",
+            f"{title} of image and text tokens by layer; the dotted line is {name}, uniform routing",
         )
         for key, title, unit, name in _DEPTH
     ]
@@ -44,7 +44,8 @@ def _by_depth(
     lines = []
     for name, color in _COLORS.items():
         rows = [(layer["layer"], layer["statistics"][name][key]) for layer in layers if name in layer["statistics"]]
-        where, values = [number for number, _ in rows], [value for _, value in rows]
+        where = [number for number, _ in rows]
+        values = [value for _, value in rows]
         if rows and isinstance(values[0], dict):
             low, middle, high = zip(*(quantiles.values() for quantiles in values), strict=True)
             lines.append(Line(name, where, middle, color, low=low, high=high))

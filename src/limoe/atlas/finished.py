@@ -1,4 +1,4 @@
-"""The config of a finished run for looking at it: where its data lie now, which tasks it has, no training data."""
+"""The config of a finished run for the atlas: place of its data, tasks, no training data."""
 
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,9 @@ AUTO = "auto"
 
 
 def atlas_config(hyper_parameters: dict[str, Any], *, root: str | None, tasks: DictConfig | None) -> DictConfig:
-    """The run's config, its data set found again, with other `tasks` if there are any.
+    """The run's config with the present place of its data set, and with `tasks` in place of its own unless empty.
 
-    A data set is looked for in `root`, where the run found it, and in $LIMOE_DATA_DIR, in this order.
+    The data set is looked for in `root`, in the folder that the run recorded, and in $LIMOE_DATA_DIR, in this order.
 
     Raises:
         ConfigError: the model is dense, or `root` is given and the data of the run have none.
@@ -48,7 +48,7 @@ def _default_root(dataset: str | None, recorded: str) -> str:
 
 
 def images_of(run_cfg: DictConfig, name: str) -> PairDataset:
-    """The pairs of a task of the config; where it has a training part, those it is measured on.
+    """The pairs of a task of the config; of a task with a training part, its test pairs.
 
     Raises:
         ConfigError: there is no such task.

@@ -1,4 +1,4 @@
-"""Where an atlas lies: `atlas` in the run folder, and beside it one folder for each other choice of settings."""
+"""Folder of an atlas: `atlas` in the run folder, or `atlas_<hash of the settings>`."""
 
 import hashlib
 import json
@@ -13,7 +13,7 @@ PAGE, NUMBERS = "index.html", "atlas.json"
 
 
 def folder_for(run: Path, *, settings: dict[str, Any], out: Path | None) -> Path:
-    """`out`, or `RUN/atlas`; `RUN/atlas_<hash of the settings>` where that one was made with others.
+    """`out`, else `RUN/atlas`, else `RUN/atlas_<hash of the settings>` where `RUN/atlas` was made with other settings.
 
     Raises:
         ConfigError: `out` holds an atlas of other settings, or something else.
@@ -28,14 +28,14 @@ def folder_for(run: Path, *, settings: dict[str, Any], out: Path | None) -> Path
 
 
 def write(folder: Path, *, page: str, record: dict[str, Any]) -> Path:
-    """Both files, each replaced in one step; returns where the page lies."""
+    """Write both files, each replaced in one step; return the path of the page."""
     write_text(folder / PAGE, page)
     write_json(folder / NUMBERS, record)
     return folder / PAGE
 
 
 def _may_write(folder: Path, *, settings: dict[str, Any]) -> bool:
-    """Nothing is there, or an atlas of the same settings."""
+    """True where the folder is missing, empty, or holds an atlas of the same settings."""
     if not folder.is_dir():
         return not folder.exists()
     return not any(folder.iterdir()) or read_object(folder / NUMBERS).get("settings") == settings

@@ -1,4 +1,4 @@
-"""What each expert is worth: zero-shot accuracy when it gives zero, so that its tokens live on through the residual."""
+"""Expert knock-out: zero-shot accuracy when one expert outputs zero for its tokens."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -25,10 +25,10 @@ class KnockOut:
     """A zero-shot task on some of its images, measured with and without single experts.
 
     Args:
-        model: a dual encoder whose sparse layers are `layers`.
-        data: its images' way into the model, and its tokenizer.
+        model: a dual encoder with the sparse layers `layers`.
+        data: gives the image loader and the tokenizer.
         task: its first `knock_out_templates` prompt templates are used.
-        settings: `knock_out_images` are drawn by `seed`; texts and images pass in batches of `batch_size`.
+        settings: `knock_out_images` are drawn by `seed`; texts and images are encoded in batches of `batch_size`.
     """
 
     def __init__(
@@ -36,18 +36,20 @@ class KnockOut:
     ) -> None:
         assert data.tokenizer is not None
         picked = choose(task.images, count=settings.knock_out_images, seed=settings.seed)
-        self.model, self.layers = model, layers
+        self.model = model
+        self.layers = layers
         self.labels: Int64[Tensor, "n"] = torch.tensor([task.labels[i] for i in picked.indices])
-        self.names, self.templates = task.class_names, task.templates[: settings.knock_out_templates]
-        device, dtype = next(model.parameters()).device, next(model.parameters()).dtype
+        self.names = task.class_names
+        self.templates = task.templates[: settings.knock_out_templates]
+        parameter = next(model.parameters())
         images = torch.cat(list(data.image_loader(picked)))
         ids, mask = data.tokenizer.encode(prompts_of(self.names, self.templates))
 
         def encode_images(images: Tensor) -> Tensor:
-            return model.encode_image(images.to(device, dtype))
+            return model.encode_image(images.to(parameter.device, parameter.dtype))
 
         def encode_texts(ids: Tensor, mask: Tensor) -> Tensor:
-            return model.encode_text(ids.to(device), mask.to(device))
+            return model.encode_text(ids.to(parameter.device), mask.to(parameter.device))
 
         probe = partial(Probe, layers=layers, batch_size=settings.batch_size)
         with evaluating(model):
@@ -56,10 +58,10 @@ class KnockOut:
         self.hits = self._hits(self.images.features, self.prompts.features)
 
     def __call__(self) -> dict[str, Any]:
-        """Top-1 of the intact model, and of each layer without each of its experts.
+        """Top-1 accuracy of the intact model, and without each single expert of each layer.
 
-        `difference` is without minus intact, `low` and `high` its 95 % interval, paired: other images, the same model
-        and prompts. `image` and `text` are the shares of their tokens that the expert computes.
+        `difference` is knocked out minus intact; `low` and `high` are its 95 % interval, a paired bootstrap over images
+        with model and prompts fixed. `image` and `text` are the shares of their tokens that the expert computes.
         """
         found: dict[int, list[dict[str, Any]]] = {layer.number: [] for layer in self.layers}
         experts = [(layer, expert) for layer in self.layers for expert in range(layer.num_experts)]

@@ -1,4 +1,4 @@
-"""The atlas as one page without scripts: reads the record and its images alone."""
+"""The atlas as one HTML page without scripts, made of the record and its images."""
 
 from typing import Any
 
@@ -11,11 +11,11 @@ from limoe.atlas.survey import Survey
 from limoe.reporting.plots import IMAGE_COLOR, TEXT_COLOR
 from limoe.reporting.templates import template
 
-_OPEN_LAYERS = 4  # of more, the later ones are folded
+_OPEN_LAYERS = 4  # layers shown unfolded
 
 
 def render(found: Survey, *, about: dict[str, Any]) -> str:
-    """The page as text; `about` says what was looked at. Captions and words are escaped."""
+    """HTML of the page; `about` describes the run. Captions and words are escaped."""
     record = found.record
     layers = record["layers"]
     return template("atlas/atlas.html.j2", share=share, points=points).render(
@@ -36,7 +36,7 @@ def render(found: Survey, *, about: dict[str, Any]) -> str:
 
 
 def headline(record: dict[str, Any]) -> str:
-    """How many experts serve text, and without which one zero-shot accuracy falls most."""
+    """One sentence: number of text experts, and the expert with the largest knock-out loss."""
     layers = record["layers"]
     experts = [expert for layer in layers for expert in layer["experts"]]
     sentence = f"{len(experts)} experts in {len(layers)} sparse layer{'s' if len(layers) > 1 else ''}"
@@ -51,7 +51,7 @@ def headline(record: dict[str, Any]) -> str:
 
 
 def share(value: float | None, digits: int = 0) -> str:
-    """`12 %`; `< 1 %` for what rounds to 0 and is more; a dash where there is nothing to share."""
+    """`12 %`; `< 1 %` for a positive value that rounds to 0; a dash for None."""
     if value is None:
         return "–"
     smallest = 10.0**-digits
@@ -76,7 +76,7 @@ def palette(count: int) -> list[str]:
 
 
 def _patches(found: Survey) -> dict[tuple[int, int], list[tuple[str, dict[str, Any]]]]:
-    """By layer and expert: data URI and place of each patch."""
+    """Data URI and place of each patch, by layer and expert."""
     if found.grid is None:
         return {}
     return {
@@ -87,13 +87,13 @@ def _patches(found: Survey) -> dict[tuple[int, int], list[tuple[str, dict[str, A
 
 
 def _scale(knock_out: dict[str, Any] | None) -> float:
-    """Where the intervals of the knock-out end, to either side of zero."""
+    """Largest absolute end of the knock-out intervals: the scale of their axis, to either side of zero."""
     rows = [row for rows in knock_out["layers"].values() for row in rows] if knock_out else []
     return max((abs(row[end]) for row in rows for end in ("low", "high")), default=0.0) or 0.01
 
 
 def _most_dropped(drops: dict[str, Any] | None) -> float:
-    """The largest share of any position, where the heat map is darkest."""
+    """Largest share of dropped tokens at any position: the darkest cell of the heat map."""
     cells: list[float] = []
     for layer in drops["layers"].values() if drops else ():
         cells += [c or 0.0 for row in layer.get("image", {}).get("by_position", ()) for c in row]

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-PER_IMAGE = 2  # patches of one image beside each other, so that a list is not about one image
+PER_IMAGE = 2  # patches of one image in a list at most
 
 
 class PatchGrid:
@@ -25,19 +25,20 @@ class PatchGrid:
         self.ids: Int[Tensor, "B n"] = torch.tensor(ids).view(len(images), tokens)
 
     def of(self, patch: dict[str, Any]) -> UInt8[np.ndarray, "p p 3"]:
-        """The pixels of one of `top_patches`."""
+        """Pixels of one entry of `top_patches`."""
         return self.pixels[patch["image"], patch["row"] * self.side + patch["column"]]
 
 
 def top_patches(gates: Float[Tensor, "B n"], grid: PatchGrid, *, count: int) -> list[dict[str, Any]]:
-    """Up to `count` different patches, the largest gate first (equal ones: the first image's first).
+    """Up to `count` different patches in decreasing order of the gate (ties: the order of the images).
 
-    `gates` are those of one expert, 0 for a patch it does not compute. At most `PER_IMAGE` of an image; patches of
-    the same pixels are one, computed in `copies` places. `image` is the pair's number; row and column count patches.
+    `gates` are those of one expert, 0 for a patch it does not compute. At most `PER_IMAGE` of an image; patches with
+    the same pixels are listed once, `copies` counts them. `image` is the pair's number; row and column count patches.
     """
     by_gate = gates.flatten().argsort(descending=True, stable=True)
     order: list[int] = by_gate[gates.flatten()[by_gate] > 0].tolist()
-    ids, tokens = grid.ids.flatten().tolist(), gates.shape[1]
+    ids = grid.ids.flatten().tolist()
+    tokens = gates.shape[1]
     copies = Counter(ids[place] for place in order)
     found: dict[int, dict[str, Any]] = {}
     of_image: Counter[int] = Counter()

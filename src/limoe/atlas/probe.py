@@ -1,4 +1,4 @@
-"""Features of samples of one modality with all experts, and with one expert silent."""
+"""Features of samples of one modality with all experts, and with one expert knocked out."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -12,12 +12,12 @@ from limoe.atlas.collect import SparseLayer, Tokens
 from limoe.models.experts import Experts
 from limoe.types import PackedTokens, RouterOutput
 
-_SEED = 0  # of routers that draw: each encoding sees the same draws
+_SEED = 0  # for routers that draw random numbers: the same draws in each encoding
 
 
 @contextmanager
 def silenced(experts: Experts, expert: int) -> Iterator[None]:
-    """Inside, this expert gives zero for every token; the others and all gates are as they were."""
+    """Set the output of this expert to zero inside the block; other experts and all gates stay."""
     weight, bias = experts.weight_out.data[expert], experts.bias_out.data[expert]
     trained = weight.clone(), bias.clone()
     try:
@@ -30,10 +30,10 @@ def silenced(experts: Experts, expert: int) -> Iterator[None]:
 
 
 class Probe:
-    """The images or the prompts of a task. `encode` maps rows of `inputs` to features, with a model of `layers`.
+    """Images or prompts of a task. `encode` maps rows of `inputs` to features, with a model that has `layers`.
 
-    Where tokens choose by themselves, a sample none of whose tokens is at the silenced expert keeps its features; only
-    the others are encoded again.
+    Where each token's choice is independent of the batch, only samples with a token at the silenced expert are encoded
+    again; the others keep their features.
     """
 
     def __init__(
@@ -45,25 +45,27 @@ class Probe:
         layers: Sequence[SparseLayer],
         batch_size: int,
     ) -> None:
-        self._encode, self._inputs, self._batch_size = encode, inputs, batch_size
+        self._encode = encode
+        self._inputs = inputs
+        self._batch_size = batch_size
         visits: dict[int, list[Tensor]] = {layer.number: [] for layer in layers}
         with ExitStack() as hooks:
             for layer in layers:
                 hook = partial(_note_visits, visits[layer.number], modality)
                 hooks.callback(layer.moe.register_forward_hook(hook).remove)
             self.features = self._features(torch.arange(len(inputs[0])))
-        # by layer the tokens of each sample at each expert, last its real tokens; none where none of them come by
+        # by layer [n, E + 1]: tokens of each sample at each expert, then its real tokens; absent where none pass
         self._visits = {layer: torch.cat(parts) for layer, parts in visits.items() if parts}
 
     def share(self, layer: SparseLayer, expert: int) -> float | None:
-        """Of the real tokens, those that the expert computes; None where the layer sees no such tokens."""
+        """Share of the real tokens that the expert computes; None where none pass the layer."""
         if layer.number not in self._visits:
             return None
         visits = self._visits[layer.number].sum(0)
         return visits[expert].item() / visits[-1].item()
 
     def without(self, layer: SparseLayer, expert: int) -> Float[Tensor, "n d"]:
-        """Features while the expert is silent."""
+        """Features with this expert's output set to zero."""
         rows = self._touched(layer, expert)
         if len(rows) == 0:
             return self.features
@@ -87,7 +89,7 @@ class Probe:
 
 
 def _note_visits(visits: list[Tensor], modality: int, module: nn.Module, arguments: tuple, result: tuple) -> None:
-    """A forward hook of a sparse layer: by sample, its tokens at each expert, and all its real ones."""
+    """Forward hook of a sparse layer: append [B, E + 1], tokens of each sample at each expert, then its real ones."""
     packed: PackedTokens = arguments[1]
     routed: RouterOutput = result[1]
     tokens = Tokens.of(routed, modality, sequences=packed.segments[0].size)

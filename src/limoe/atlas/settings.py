@@ -1,4 +1,4 @@
-"""What to look at in a run: the keys of configs/atlas.yaml."""
+"""Settings of the atlas: the keys of configs/atlas.yaml."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from omegaconf import DictConfig
 from limoe.config.compose import plain
 from limoe.errors import require
 
-RUN = "run"  # as the run trained
+RUN = "run"  # the value that the run was trained with
 _LEAST = {"pairs": 1, "patches": 0, "words": 0, "min_occurrences": 1, "examples": 0, "knock_out_images": 1}
 
 
@@ -17,7 +17,7 @@ class Settings:
     """Keys of configs/atlas.yaml; slots are shared within `batch_size` pairs.
 
     Raises:
-        ConfigError: a value breaks its rule.
+        ConfigError: a count below its minimum, a batch size below 1, or a capacity factor that is not positive.
     """
 
     pairs: int
@@ -46,7 +46,7 @@ class Settings:
 
 
 def settings_of(cfg: DictConfig, run_cfg: DictConfig) -> Settings:
-    """The command's keys; `batch_size=run` becomes the run's."""
+    """Settings from the command's config; `batch_size=run` becomes the run's batch size."""
     names = {field.name for field in dataclasses.fields(Settings)}
     chosen = {key: value for key, value in plain(cfg).items() if key in names}
     if chosen["batch_size"] == RUN:

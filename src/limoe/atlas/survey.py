@@ -1,4 +1,4 @@
-"""Everything the atlas says about a model, as plain content for JSON, and the images it points to."""
+"""The content of the atlas of a model: a record for JSON, and its images."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ from limoe.types import IMAGE, TEXT, Batch, PairDataset, RouterOutput
 
 @dataclass(frozen=True)
 class Survey:
-    """`record` for JSON; its patches and examples name images by their place in `images`, `captions`, `positions`."""
+    """`record` for JSON; its patches and examples index `images`, `captions` and `positions`."""
 
     record: dict[str, Any]
     images: UInt8[Tensor, "B h w 3"]
@@ -38,9 +38,9 @@ def survey(
     task: tuple[str, ZeroShotTask] | None,
     settings: Settings,
 ) -> Survey:
-    """Look at `pairs`, and knock experts out on `task` (its name, and what to do) where there is one."""
+    """Record the routing of `pairs`, and the expert knock-out on `task` (name, task) unless None."""
     assert data.tokenizer is not None
-    torch.manual_seed(settings.seed)  # of routers and priorities that draw
+    torch.manual_seed(settings.seed)  # for routers and priorities that draw random numbers
     chosen = choose(pairs, count=settings.pairs, seed=settings.seed)
     batches = load(data, chosen, batch_size=settings.batch_size)
     images = torch.cat([as_pixels(batch.images, data.eval_transform) for batch in batches])
@@ -90,7 +90,7 @@ def _layer(
 
 
 def _drops(model: Any, batches: Sequence[Batch], *, settings: Settings) -> dict[str, Any] | None:
-    """None where no token could be dropped.
+    """Dropped tokens under the settings' capacity; None where no token could be dropped.
 
     Raises:
         ConfigError: a capacity factor is given, and no router of the model has a capacity.

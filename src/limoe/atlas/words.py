@@ -1,4 +1,4 @@
-"""Tokens as people read them, and how often each goes to which expert."""
+"""Readable spelling of tokens, and how often each goes to which expert."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,13 +9,13 @@ from torch import Tensor
 
 from limoe.data.text.text_tokenizer import TextTokenizer
 
-_MARKS = ("Ġ", "▁")  # what byte-level BPE and SentencePiece write in front of a token that begins a word ...
-_PIECE = "##"  # ... and WordPiece in front of one that does not
+_MARKS = ("Ġ", "▁")  # byte-level BPE and SentencePiece: prefix of a token that begins a word ...
+_PIECE = "##"  # ... WordPiece: prefix of one that does not
 _SPACE, _CONTINUES, _BROKEN = "␣", "‑", "�"
 
 
 class Speller:
-    """Token id to what people read: `cat` where a word begins, `‑ty` inside of one, `<eos>` for what is no text."""
+    """Readable spelling of a token id: `cat` at the start of a word, `‑ty` inside one, `<eos>` for special tokens."""
 
     def __init__(self, tokenizer: TextTokenizer) -> None:
         self._tokenizer = tokenizer
@@ -33,7 +33,7 @@ class Speller:
 
 
 class WordCounts:
-    """Occurrences of every token in some texts, in all and at single experts."""
+    """Occurrences of every token in a set of texts, in all and at single experts."""
 
     def __init__(self, ids: Int[Tensor, "B n_t"], mask: Bool[Tensor, "B n_t"], *, tokenizer: TextTokenizer) -> None:
         self.mask = mask
@@ -42,9 +42,9 @@ class WordCounts:
         self.tokens: Sequence[str] = [*map(Speller(tokenizer), unique.tolist())]
 
     def at(self, here: Bool[Tensor, "B n_t"]) -> list[dict[str, Any]]:
-        """The tokens among those marked `here`, the most frequent first (equal ones: by their id).
+        """The tokens among those marked `here` in decreasing order of `count` (ties: by id).
 
-        `count` of the `occurrences` of a token are here, the `share` of them.
+        `count` of the `occurrences` of a token are marked, which is the `share`.
         """
         counts = zip(self.tokens, self._counted(here), self.occurrences, strict=True)
         words = [
@@ -60,6 +60,6 @@ class WordCounts:
 
 
 def by_share(words: Sequence[dict[str, Any]], *, above: float) -> list[dict[str, Any]]:
-    """Those of which more than the share `above` came here, the largest share first; equal ones: the more frequent."""
+    """Words with a share larger than `above`, in decreasing order of share, then of count."""
     typical = [word for word in words if word["share"] > above]
     return sorted(typical, key=lambda word: (-word["share"], -word["count"]))

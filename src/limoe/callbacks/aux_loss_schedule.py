@@ -18,12 +18,12 @@ def constant(*, value: float) -> Schedule:
 
 
 def linear(*, start: int, end: int, start_value: float = 0.0, end_value: float = 1.0) -> Schedule:
-    """A straight ramp between two steps, flat outside."""
+    """A linear ramp between two steps, constant outside."""
     return lambda step: start_value + (end_value - start_value) * _progress(step, start, end)
 
 
 def cosine(*, start: int, end: int, start_value: float = 0.0, end_value: float = 1.0) -> Schedule:
-    """A ramp in the shape of half a cosine between two steps, flat outside."""
+    """A half-cosine ramp between two steps, constant outside."""
 
     def factor(step: int) -> float:
         return start_value + (end_value - start_value) * 0.5 * (1 - math.cos(math.pi * _progress(step, start, end)))
@@ -32,7 +32,7 @@ def cosine(*, start: int, end: int, start_value: float = 0.0, end_value: float =
 
 
 def window(*, on: int = 0, off: int | None = None) -> Schedule:
-    """1 from step `on` until before step `off` (None: to the end), 0 outside."""
+    """1 for `on` <= step < `off` (None: to the end), 0 outside."""
     return lambda step: float(on <= step and (off is None or step < off))
 
 
@@ -68,7 +68,7 @@ def build_schedule(name: str, spec: Mapping[str, Any]) -> Schedule:
 
 
 class AuxLossSchedule(RunCallback):
-    """Sets the factor on each scheduled term's weight before every training batch.
+    """Set the factor on each scheduled term's weight before every training batch.
 
     The factor multiplies the configured weight; the number of losses averaged over stays as configured.
 
@@ -80,7 +80,7 @@ class AuxLossSchedule(RunCallback):
         self.schedules = {name: build_schedule(name, spec) for name, spec in schedules.items()}
 
     def check(self, module: LIMoEModule) -> None:
-        """Raises LimoeError where a scheduled loss is not among those of the run."""
+        """Raise `LimoeError` unless every scheduled loss is an auxiliary loss of the run."""
         self._apply(module, step=0)
 
     def on_train_batch_start(

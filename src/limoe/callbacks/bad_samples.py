@@ -1,4 +1,4 @@
-"""Logs how many samples could not be read and were replaced."""
+"""Log the number of samples that could not be read and were replaced."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from limoe.data.datamodule import PairDataModule
 
 
 class BadSampleCount(Callback):
-    """`train/bad_samples`: those replaced since the start of the run, by this process."""
+    """Log `train/bad_samples`: samples that this process has replaced since the start of the run."""
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         data = trainer.datamodule  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""Notices when the routers stop serving a modality, and says what to do or does it."""
+"""Detection of routing collapse per layer and modality, with an action: warn, stop, boost."""
 
 import math
 from dataclasses import asdict, dataclass
@@ -20,7 +20,7 @@ _ACTIONS = ("warn", "stop", "boost")
 
 @dataclass(frozen=True)
 class Alarm:
-    """A modality that one layer has served badly since step `since`. `term` is the loss that works against it."""
+    """Collapse of a modality in one layer since step `since`. `term` is the auxiliary loss to raise."""
 
     step: int
     since: int
@@ -34,27 +34,31 @@ class Alarm:
 
 
 class CollapseAlarm(RunCallback):
-    """Raises an alarm for a modality in a layer after `patience` records of `RoutingHealth` in a row with a sign of it.
+    """Raise an alarm for a modality in a layer after `patience` records of `RoutingHealth` in a row with a sign.
 
     Signs: fewer than `min_success_rate` of the modality's assignments get a slot; its effective experts exp(H) fall
-    below `min_effective` times S, the experts that its global entropy loss asks for (without that loss the paper's
-    fraction of E); one expert is chosen by more than `max_share` of its tokens. With a single expert the last two mean
-    nothing and are left out.
+    below `min_effective` times S, the exponential of the threshold of its global entropy loss (without that loss the
+    paper's fraction of E); one expert is chosen by more than `max_share` of its tokens. With a single expert the last
+    two are left out.
 
-    The loss to raise is the global entropy where the modality crowds, else the local entropy, which makes its tokens
-    confident enough to win slots. Alarms are printed and written to `routing/alarms.jsonl`, where reports find them.
+    The loss to raise is the global entropy where one of the last two signs is present, else the local entropy, which
+    raises the gates and so the priority of the modality's tokens. Alarms are printed and written to
+    `routing/alarms.jsonl`, which reports read.
 
     Args:
         action: "warn", once until the signs are gone; "stop", end the training after this step as Lightning's early
             stopping does (validation and checkpoint included), with status "stopped" and the reason in `run.json`;
             "boost", warn and multiply the weight of that loss, again every `patience` records while the signs last,
-            logged as `train/aux_boost/<name>`. A boost multiplies whatever a schedule says, and stays.
+            logged as `train/aux_boost/<name>`. A boost multiplies the schedule's factor too, and is never reset.
         patience: records in a row, that is `patience * routing_health.every_n_steps` optimizer steps.
         min_success_rate: share of assignments, 0 = never.
         min_effective: share of S, 0 = never.
         max_share: share of tokens, 1 = never.
-        boost: what a weight is multiplied with each time.
-        max_boost: how often the configured weight at most.
+        boost: factor on the weight for each boost.
+        max_boost: largest product of these factors.
+
+    Raises:
+        ArgumentError: unknown action, `patience` below 1, a share outside [0, 1], or `max_boost` below `boost`.
     """
 
     def __init__(
@@ -75,9 +79,13 @@ class CollapseAlarm(RunCallback):
         require_argument(min_effective >= 0, "min_effective", ">= 0", min_effective)
         require_argument(boost > 1, "boost", "> 1", boost)
         require_argument(max_boost >= boost, "max_boost", f">= boost={boost}", max_boost)
-        self.action, self.patience = action, patience
-        self.min_success_rate, self.min_effective, self.max_share = min_success_rate, min_effective, max_share
-        self.boost, self.max_boost = boost, max_boost
+        self.action = action
+        self.patience = patience
+        self.min_success_rate = min_success_rate
+        self.min_effective = min_effective
+        self.max_share = max_share
+        self.boost = boost
+        self.max_boost = max_boost
         self._streaks: dict[str, list[int]] = {}  # "layer/modality" -> step of the first sign, records since
         self._boosts: dict[str, float] = {}
         self._seen = 0
@@ -88,9 +96,9 @@ class CollapseAlarm(RunCallback):
         cast(LIMoEModule, pl_module).aux_losses.boost.update(self._boosts)
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
-        """Records are read when they are new, so the order of the two callbacks costs at most one batch.
+        """Judge new records of `RoutingHealth`, at most one batch late where this callback precedes it.
 
-        They are the same on all ranks, and so is what follows from them.
+        Records, and so alarms and boosts, are the same on all ranks.
         """
         callbacks = trainer.callbacks  # type: ignore[attr-defined]
         records = next(c.latest for c in callbacks if isinstance(c, RoutingHealth))
@@ -105,10 +113,11 @@ class CollapseAlarm(RunCallback):
             pl_module.log_dict({f"train/aux_boost/{name}": value for name, value in self._boosts.items()})
 
     def _judge(self, record: HealthRecord, losses: AuxLossSet) -> Alarm | None:
-        """Counts records with signs in a row; an alarm when there are enough."""
+        """Count consecutive records with a sign; return an alarm when there are `patience` of them."""
         key = f"{record.layer}/{record.modality}"
-        crowded, dropped = self._crowded(record, losses), self._dropped(record)
-        if not crowded + dropped:
+        concentration = self._concentration(record, losses)
+        signs = concentration + self._dropped(record)
+        if not signs:
             self._streaks.pop(key, None)
             return None
         since, count = self._streaks.get(key, [record.step, 0])
@@ -116,17 +125,20 @@ class CollapseAlarm(RunCallback):
         self._streaks[key] = [since, count]
         if count % self.patience or (count > self.patience and self.action != "boost"):
             return None
-        term = f"{'global' if crowded else 'local'}_{record.modality}"
-        return Alarm(record.step, since, record.layer, record.modality, crowded + dropped, term)
+        term = f"{'global' if concentration else 'local'}_{record.modality}"
+        return Alarm(record.step, since, record.layer, record.modality, signs, term)
 
-    def _crowded(self, record: HealthRecord, losses: AuxLossSet) -> list[str]:
+    def _concentration(self, record: HealthRecord, losses: AuxLossSet) -> list[str]:
         """Signs that the modality uses too few experts. An absent modality (NaN) shows none."""
-        found, signs, num_experts = record.statistics, [], len(record.statistics.load)
+        found = record.statistics
+        num_experts = len(found.load)
         if num_experts == 1:
             return []
-        effective, wanted = found.effective_experts.item(), wanted_experts(record.modality, num_experts, losses=losses)
-        if effective < self.min_effective * wanted:
-            signs.append(f"{effective:.1f} effective experts < {self.min_effective:g} x {wanted:.0f}")
+        signs = []
+        effective = found.effective_experts.item()
+        target = target_experts(record.modality, num_experts, losses=losses)
+        if effective < self.min_effective * target:
+            signs.append(f"{effective:.1f} effective experts < {self.min_effective:g} x {target:.0f}")
         if (share := found.top_share.item()) > self.max_share:
             signs.append(f"{share:.0%} of its tokens on expert {found.load.argmax().item()}")
         return signs
@@ -167,8 +179,8 @@ class CollapseAlarm(RunCallback):
         self._streaks, self._boosts, self._seen = (state_dict[key] for key in ("streaks", "boosts", "seen"))
 
 
-def wanted_experts(modality: str, num_experts: int, *, losses: AuxLossSet) -> float:
-    """S of the run's global entropy loss for this modality; without such a threshold the paper's fraction of E."""
+def target_experts(modality: str, num_experts: int, *, losses: AuxLossSet) -> float:
+    """S = exp(threshold) of the run's global entropy loss for this modality; without one the paper's fraction of E."""
     term = losses.terms.get(f"global_{modality}")
     tau = term.threshold(num_experts) if isinstance(term, GlobalEntropy) else None
     if tau is None:

@@ -11,11 +11,11 @@ from limoe.errors import require_argument
 
 
 class Ema(WeightAveraging):
-    """average = decay * average + (1 - decay) * weights after every optimizer step: a memory of 1 / (1 - decay) steps.
+    """average = decay * average + (1 - decay) * weights after every optimizer step: a horizon of 1 / (1 - decay) steps.
 
-    Up to `start_step` the average is a copy of the weights. Validation and its tasks see the average, wherever this
-    callback stands in the list. Checkpoints hold it as their `state_dict`, so `limoe eval` evaluates it, and what
-    training goes on from as `current_model_state`. After the last step the module keeps the average.
+    Up to `start_step` the average is a copy of the weights. Validation and its tasks use the average, at any position
+    of this callback in the list. Checkpoints hold it as their `state_dict`, so `limoe eval` evaluates it, and the
+    weights of the training as `current_model_state`. After the last step the module keeps the average.
 
     Args:
         decay: share of the average that a step keeps.
@@ -26,7 +26,8 @@ class Ema(WeightAveraging):
         require_argument(0 <= decay < 1, "decay", "in [0, 1)", decay)
         require_argument(start_step >= 0, "start_step", ">= 0 (optimizer steps)", start_step)
         super().__init__(multi_avg_fn=self._update)
-        self.decay, self.start_step = decay, start_step
+        self.decay = decay
+        self.start_step = start_step
         self._swapped = False
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
@@ -38,14 +39,14 @@ class Ema(WeightAveraging):
         self._swapped = True
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Too early to swap back: tasks are evaluated in this hook, and some may come later in the list."""
+        """Keep the average: later callbacks in the list may evaluate tasks in this hook."""
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Before checkpoints are written, since Lightning puts the callbacks that write them last."""
+        """Swap back before checkpoints are written: Lightning calls the checkpoint callbacks last."""
         self._swap_back(trainer, pl_module)
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        """A checkpoint of what is left of a run must not take the average for the weights."""
+        """Swap back, so that a checkpoint written after an error has the weights and the average in their places."""
         self._swap_back(trainer, pl_module)
 
     def _swap_back(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -55,7 +56,7 @@ class Ema(WeightAveraging):
 
     @torch.no_grad()
     def _update(self, averages: Any, weights: Any, num_averaged: Any) -> None:
-        """Of all tensors of one type; called from the second update on (the first one copies)."""
+        """Update the averages of all tensors of one dtype; called from the second update on (the first one copies)."""
         decay = self.decay if self._latest_update_step >= self.start_step else 0.0
         if isinstance(averages[0], Tensor) and averages[0].is_floating_point():
             torch._foreach_lerp_(averages, weights, 1 - decay)

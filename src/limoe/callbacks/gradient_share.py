@@ -1,4 +1,4 @@
-"""How much of the routers' gradient each loss makes."""
+"""Share of each loss in the gradient of the routers."""
 
 from typing import Any, cast
 
@@ -13,14 +13,14 @@ from limoe.training.lit_module import LIMoEModule
 
 
 class GradientShare(L.Callback):
-    """Every `every_n_steps` optimizer steps: `train/grad_share/<name>` of each active term and of `contrastive`.
+    """Log `train/grad_share/<name>` of each active term and of `contrastive` every `every_n_steps` optimizer steps.
 
     share of i = ||g_i|| / sum_j ||g_j||, with g_i the gradient of part i of the loss, weights and schedules included,
-    with respect to the weights of all routers together. Shares sum to 1. They say how hard each part pulls, not where
-    to: parts that pull against each other both count in full. `train/router_grad_norm` is the norm of the sum.
+    with respect to the weights of all routers together. Shares sum to 1. They compare norms, not directions: opposite
+    gradients both count in full. `train/router_grad_norm` is the norm of the sum.
 
-    Training is not disturbed: gradients are taken before the step's own backward, of the routers' weights alone, and
-    nothing is accumulated. Each part costs about a quarter of a backward pass (no gradient of any other weight is
+    Training is unchanged: gradients are taken before the step's own backward, of the routers' weights alone, and
+    are not accumulated. Each part costs about a quarter of a backward pass (no gradient of any other weight is
     needed), so with six losses a recorded step lasts about twice as long. Of accumulated batches the first is recorded,
     and each rank records its own. Models compiled with donated buffers refuse a second backward.
 
@@ -52,7 +52,7 @@ def router_weights(model: nn.Module) -> list[nn.Parameter]:
 def gradient_shares(
     parts: dict[str, Tensor], weights: list[nn.Parameter]
 ) -> tuple[dict[str, Float[Tensor, ""]], Float[Tensor, ""]]:
-    """The share of each part (all 0 where no part has a gradient), and the norm of the gradient of their sum."""
+    """Share of each part (all 0 where no part has a gradient), and the norm of the gradient of their sum."""
     gradients = {name: _gradient(part, weights) for name, part in parts.items()}
     norms = {name: gradient.norm() for name, gradient in gradients.items()}
     total = torch.stack(list(norms.values())).sum().clamp_min(torch.finfo(torch.float32).tiny)
@@ -60,7 +60,7 @@ def gradient_shares(
 
 
 def _gradient(part: Tensor, weights: list[nn.Parameter]) -> Float[Tensor, "N"]:
-    """Of all weights in one row; the graph stays for the step's own backward."""
+    """Gradient of `part` by all weights, flattened; the graph is retained for the step's own backward."""
     if not part.requires_grad:
         return torch.zeros(sum(w.numel() for w in weights), device=part.device)
     gradients = torch.autograd.grad(part, weights, retain_graph=True, allow_unused=True, materialize_grads=True)

@@ -1,4 +1,4 @@
-"""Ends a training whose loss is not finite, before the step that would spread it over the weights."""
+"""End the training at a loss that is not finite, before the optimizer step."""
 
 import lightning as L
 import torch
@@ -8,13 +8,13 @@ from limoe.errors import DivergedError, require_argument
 
 
 class NonFiniteGuard(L.Callback):
-    """Raises `DivergedError` on all ranks as soon as the loss of any rank is NaN or infinite.
+    """Raise `DivergedError` on all ranks as soon as the loss of any rank is NaN or infinite.
 
-    The weights and checkpoints stay those of the last finite step. Looking makes the host wait for a GPU: there,
-    `every_n_steps` above 1 waits less often, and up to so many steps may be lost.
+    Weights and checkpoints stay those of the last finite step. Each check synchronises the host with the device;
+    `every_n_steps` above 1 checks less often, and up to that many steps may be lost.
 
     Args:
-        every_n_steps: batches between two looks.
+        every_n_steps: batches between two checks.
     """
 
     def __init__(self, *, every_n_steps: int = 1) -> None:

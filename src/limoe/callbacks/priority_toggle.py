@@ -1,4 +1,4 @@
-"""Switch the priority of the routers (BPR and others) while a run goes on."""
+"""Switch the priority of the routers (BPR and others) during training."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,10 +12,10 @@ from limoe.routing.priority import Priority, get_priority
 
 
 class PriorityToggle(L.Callback):
-    """Changes the routers' priority at given steps or epochs, for training and for evaluation apart.
+    """Change the routers' priority at given steps or epochs, separately for training and evaluation.
 
-    Before the first entry the configured priority holds. After a resume the last entry at or before the current
-    position holds, since the switch is a function of the position alone.
+    Before the first entry the configured priority applies, then that of the last entry at or before the current
+    position, also after a resume.
 
     Args:
         train: position -> name of a priority (`bpr`, `first_come`, ..., or a dotted path).
@@ -54,7 +54,7 @@ class PriorityToggle(L.Callback):
 
 
 def routers_with_priority(model: nn.Module) -> list[Router]:
-    """The routers that assign slots by a priority."""
+    """Routers that assign slots by a priority."""
     return [router for router in routers_of(model) if router.priority is not None]
 
 

@@ -1,4 +1,4 @@
-"""One line of progress: how far, how long still, and the four numbers that say whether the run is healthy."""
+"""Progress in one line: step, time left, and the metrics logged for the progress bar."""
 
 import shutil
 import sys
@@ -13,14 +13,14 @@ from tqdm import tqdm
 from limoe.errors import require_argument
 
 _BAR = "{n_fmt}/{total_fmt} {bar} {desc}"
-_BAR_EVERY = 0.25  # seconds; each refresh waits for the numbers of the device
+_BAR_EVERY = 0.25  # seconds; each refresh waits for metrics on the device
 
 
 class Progress(ProgressBar):
-    """A bar over all steps of the training in a terminal; elsewhere a plain line per validation.
+    """A bar over all training steps in a terminal; elsewhere a plain line per validation.
 
     Shows `train/loss`, each `val/<task>/zeroshot_top1`, and the success rates of both modalities, as far as they were
-    logged with `prog_bar=True`. `plain_every` is the longest silence, in seconds, when the output is no terminal.
+    logged with `prog_bar=True`. `plain_every`: seconds between plain lines at most, when the output is no terminal.
     """
 
     def __init__(self, *, plain_every: float = 60.0) -> None:
@@ -30,7 +30,7 @@ class Progress(ProgressBar):
         self.is_enabled = True  # read by `LightningModule.print`
         self._bar = tqdm(disable=True)
         self._first_step = 0
-        self._started = self._spoken = 0.0
+        self._started = self._reported = 0.0
 
     def enable(self) -> None:
         self.is_enabled = True
@@ -45,42 +45,42 @@ class Progress(ProgressBar):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._first_step = trainer.global_step
-        self._started = self._spoken = time.monotonic()
+        self._started = self._reported = time.monotonic()
         self._bar = tqdm(
             total=_total(trainer),
             initial=trainer.global_step,
             file=sys.stdout,
             bar_format=_BAR,
-            ncols=shutil.get_terminal_size().columns,  # 80 where the terminal does not say
+            ncols=shutil.get_terminal_size().columns,  # 80 where unknown
             disable=not (self.is_enabled and sys.stdout.isatty()),
         )
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         every = self.plain_every if self._bar.disable else _BAR_EVERY
-        if time.monotonic() - self._spoken > every:
-            self._say(trainer)
+        if time.monotonic() - self._reported > every:
+            self._report(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
-            self._say(trainer)
+            self._report(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not self._bar.disable:
-            self._say(trainer)
+            self._report(trainer)
         self._bar.close()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self._bar.close()
 
-    def _say(self, trainer: Trainer) -> None:
-        self._spoken = time.monotonic()
+    def _report(self, trainer: Trainer) -> None:
+        self._reported = time.monotonic()
         if not self._bar.disable:
             self._bar.set_description_str(self._numbers(trainer), refresh=False)
             self._bar.n = trainer.global_step
             self._bar.refresh()
         elif self.is_enabled:
             steps = f"{trainer.global_step}/{_total(trainer) or '?'}"
-            elapsed = tqdm.format_interval(self._spoken - self._started)
+            elapsed = tqdm.format_interval(self._reported - self._started)
             print(f"step {steps}, {elapsed} so far, {self._numbers(trainer)}", flush=True)
 
     def _numbers(self, trainer: Trainer) -> str:
@@ -89,8 +89,9 @@ class Progress(ProgressBar):
         return ", ".join(time_left + shown(trainer.progress_bar_metrics))
 
     def _seconds_left(self, trainer: Trainer) -> float | None:
-        """At the mean pace so far, validations included, but never past `trainer.max_time`. None: not known yet."""
-        done, total = trainer.global_step - self._first_step, _total(trainer)
+        """Seconds left at the mean pace so far, validations included, at most `trainer.max_time`; None if unknown."""
+        done = trainer.global_step - self._first_step
+        total = _total(trainer)
         elapsed = time.monotonic() - self._started
         limits = [elapsed / done * (total - trainer.global_step)] if total is not None and done > 0 else []
         for callback in trainer.callbacks:  # type: ignore[attr-defined]

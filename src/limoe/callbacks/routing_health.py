@@ -1,4 +1,4 @@
-"""How well each modality is served by each router: logged, and written as one JSON line per layer and modality."""
+"""Routing statistics per layer and modality: logged, and written as one JSON line each."""
 
 import json
 from collections.abc import Iterable
@@ -21,7 +21,7 @@ _LOGGED = (
 
 
 class HealthRecord(NamedTuple):
-    """One router and one modality at one step."""
+    """Statistics of one modality in one layer at one optimizer step."""
 
     step: int
     layer: int
@@ -30,12 +30,12 @@ class HealthRecord(NamedTuple):
 
 
 class RoutingHealth(L.Callback):
-    """Every `every_n_steps` optimizer steps: `router/L05/text/<statistic>` of each layer and modality.
+    """Log `router/L05/text/<statistic>` of each layer and modality every `every_n_steps` optimizer steps.
 
     `router/text/success_rate` is the mean over the layers that have text (in two towers not all of them),
-    `router/text/success_rate_min` the minimum. Everything, with loads per expert, goes to `routing/health.jsonl` in the
-    run folder, and the newest records to `latest` for other callbacks. Numbers are those of the batch of all ranks, the
-    same on every rank. Between records nothing is computed and no rank waits for another.
+    `router/text/success_rate_min` the minimum. All statistics, with loads per expert, are written to
+    `routing/health.jsonl` in the run folder; `latest` holds the newest records for other callbacks. Values are over the
+    batch of all ranks, the same on every rank. Between records nothing is computed and no rank waits for another.
 
     Args:
         every_n_steps: optimizer steps between two records; of accumulated batches the last one is recorded.
@@ -88,7 +88,7 @@ def _line(record: HealthRecord) -> dict[str, Any]:
 
 
 def append_lines(path: Path, contents: Iterable[dict[str, Any]]) -> None:
-    """One line of strict JSON each."""
+    """Append each dict to the file as one line of strict JSON."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:
         file.writelines(json.dumps(content, allow_nan=False) + "\n" for content in contents)

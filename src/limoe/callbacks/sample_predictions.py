@@ -1,4 +1,4 @@
-"""Test images with the captions the model gives them, written into the run folder when training is done."""
+"""Test images with their predicted classes, written into the run folder after training."""
 
 import random
 from collections import Counter
@@ -22,9 +22,9 @@ _SIDE = 160  # pixels of the longer side of a saved image
 
 
 class SamplePredictions(TaskCallback):
-    """Writes `samples/samples.json` and its images for the first `ZeroShotTask`.
+    """Write `samples/samples.json` and its images for the first `ZeroShotTask`.
 
-    The `count` images are spread over the classes; the choice depends on the labels alone, so runs show the same.
+    The `count` images are spread over the classes by the labels alone, so all runs show the same ones.
     Probabilities are the softmax over all classes at the learned temperature. `batch_size` counts prompts.
     """
 
@@ -47,7 +47,7 @@ class SamplePredictions(TaskCallback):
 
 
 def spread(labels: Sequence[int], *, count: int) -> list[int]:
-    """Up to `count` positions, in order: no class gives its second image before every class has given one."""
+    """Up to `count` positions, sorted: a second image of a class is taken only after one of every class."""
     order = list(range(len(labels)))
     random.Random(0).shuffle(order)
     taken: Counter[int] = Counter()
@@ -61,7 +61,7 @@ def spread(labels: Sequence[int], *, count: int) -> list[int]:
 def predictions(
     model: Any, data: EvaluationData, task: ZeroShotTask, *, picked: Sequence[int], batch_size: int
 ) -> list[list[tuple[str, float]]]:
-    """For each picked image the three likeliest class names with their probabilities."""
+    """The three most probable class names of each picked image, with their probabilities."""
     encoder = FeatureExtractor(model, data, batch_size=batch_size, alone=True)
     class_features = encoder.classes(task.class_names, task.templates)
     features = encoder.images(Picked(task.images, picked))
@@ -81,7 +81,7 @@ def write_samples(
     picked: Sequence[int],
     top: Sequence[Sequence[tuple[str, float]]],
 ) -> None:
-    """Images first and the list last, so that a list never names an image that isn't there."""
+    """Write the images first and the list last, so that the list never names a missing image."""
     folder = run / SAMPLES
     folder.mkdir(parents=True, exist_ok=True)
     items = []

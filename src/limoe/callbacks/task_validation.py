@@ -13,10 +13,10 @@ from limoe.evaluation.tasks import evaluate_task
 
 
 class TaskValidation(TaskCallback):
-    """Logs `val/<task>/<metric>` after every `every_n_val`-th validation, and after the last step of training.
+    """Log `val/<task>/<metric>` after every `every_n_val`-th validation, and after the last step of training.
 
-    `batch_size` counts texts (prompts) per forward pass. The sanity check is skipped. With several ranks each encodes
-    and scores its share of images and texts, and all log the numbers of all.
+    `batch_size` counts texts (prompts) per forward pass. The sanity check is skipped. Each rank encodes and scores its
+    share of the images and texts; all ranks log the metrics over all shares.
     """
 
     shown: tuple[str, ...] = ()  # metrics that belong in the progress bar
@@ -53,19 +53,19 @@ class TaskValidation(TaskCallback):
 
 
 class ZeroShotValidation(TaskValidation):
-    """Logs `val/<task>/zeroshot_top1`, `zeroshot_top5` and `zeroshot_class_mean` of every `ZeroShotTask`."""
+    """Log `val/<task>/zeroshot_top1`, `zeroshot_top5` and `zeroshot_class_mean` of every `ZeroShotTask`."""
 
     kind = ZeroShotTask
     shown = ("zeroshot_top1",)
 
 
 class RetrievalValidation(TaskValidation):
-    """Logs `val/<task>/i2t_r1|r5|r10` and `t2i_r1|r5|r10` of every `RetrievalTask`."""
+    """Log `val/<task>/i2t_r1|r5|r10` and `t2i_r1|r5|r10` of every `RetrievalTask`."""
 
     kind = RetrievalTask
 
 
 class FewShotValidation(TaskValidation):
-    """Logs `val/<task>/fewshot<shots>_top1`, the mean over seeds, of every `FewShotTask`."""
+    """Log `val/<task>/fewshot<shots>_top1`, the mean over seeds, of every `FewShotTask`."""
 
     kind = FewShotTask

@@ -1,1 +1,1 @@
-"""Checkpoints and exports: written, found, read and changed into other models."""
+"""Checkpoints and exports: writing, finding, loading, and initialisation from them."""

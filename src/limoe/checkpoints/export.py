@@ -1,4 +1,4 @@
-"""From a checkpoint to a folder that `limoe.load` reads: weights, config, tokenizer and a model card."""
+"""Export of a checkpoint: weights, config, tokenizer and model card for `limoe.load`."""
 
 import shutil
 from collections.abc import Iterator
@@ -33,7 +33,7 @@ _BIAS = "contrastive.bias"
 
 
 def export(ckpt: Path, *, out: Path, weights: str = "saved", overwrite: bool = False) -> list[Path]:
-    """Write the export of a run folder or a .ckpt file inside one; returns its files.
+    """Export a run folder or a .ckpt file inside one; return the files written.
 
     The folder appears under its name only when it is complete and has been read back bit by bit.
     `weights`: see `limoe.checkpoints.files.model_state`.
@@ -46,7 +46,7 @@ def export(ckpt: Path, *, out: Path, weights: str = "saved", overwrite: bool = F
     file = find_checkpoint(ckpt)
     run = file.parents[1] if len(file.parents) > 1 else file.parent
     if not (run / TOKENIZER).is_file():
-        raise DataError(f"{run} has no {TOKENIZER}: a checkpoint is exported from its run folder")
+        raise DataError(f"{run} has no {TOKENIZER}: a checkpoint is exported from its run folder; give that")
     checkpoint = load_checkpoint(file)
     state = {name: value.contiguous() for name, value in model_state(checkpoint, weights=weights).items()}
     _check_finite(state, file=file)
@@ -67,7 +67,7 @@ def export(ckpt: Path, *, out: Path, weights: str = "saved", overwrite: bool = F
 
 
 def check_free(out: Path, *, overwrite: bool) -> None:
-    """Only an export may be overwritten, and only when told to.
+    """Check that `out` may be written: it is missing, empty, or with `overwrite` an export.
 
     Raises:
         ConfigError: `out` is taken.
@@ -108,7 +108,7 @@ def _check_finite(state: dict[str, Tensor], *, file: Path) -> None:
 
 
 def _check_readable(folder: Path, *, state: dict[str, Tensor]) -> None:
-    """What nobody could load must not be published."""
+    """Load the export and compare all weights with `state`."""
     loaded = load(folder).model.state_dict()
     different = [name for name in state if not torch.equal(loaded[name], state[name].to(loaded[name].dtype))]
     assert not different, f"read back differently: {different}"
@@ -116,7 +116,7 @@ def _check_readable(folder: Path, *, state: dict[str, Tensor]) -> None:
 
 @contextmanager
 def _replaced(out: Path) -> Iterator[Path]:
-    """A new folder that takes the place of `out` at the end, or leaves no trace."""
+    """A new folder that replaces `out` when the block ends without an error, else is removed."""
     out = out.absolute()
     out.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as beside:

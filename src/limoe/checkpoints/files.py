@@ -1,4 +1,4 @@
-"""Weights in files: where they lie, what may be read, whether they fit a model. Nothing in a file is executed."""
+"""Weights in files: finding, safe reading, and checking against a model."""
 
 from collections.abc import Collection
 from pathlib import Path
@@ -14,11 +14,11 @@ from limoe.runs.layout import LAST_CHECKPOINT
 
 WEIGHTS = ("saved", "ema", "raw")
 _MODEL = "model."  # the network inside the LightningModule
-_RAW = "current_model_state"  # what training goes on from, beside an average in `state_dict` (Lightning's callback)
+_RAW = "current_model_state"  # weights of the training, where `state_dict` holds an average (Lightning's callback)
 
 
 def find_checkpoint(path: Path, *, key: str = "ckpt") -> Path:
-    """A .ckpt file as it is; of a run folder, checkpoints/last.ckpt. `key` of the config says where `path` is from."""
+    """`path` if it is a .ckpt file, checkpoints/last.ckpt if it is a run folder; `key`: config key of `path`."""
     checkpoint = path / LAST_CHECKPOINT if path.is_dir() else path
     if not checkpoint.is_file():
         raise DataError(f"{key}: {checkpoint} does not exist; give a run folder or a .ckpt file")
@@ -26,7 +26,7 @@ def find_checkpoint(path: Path, *, key: str = "ckpt") -> Path:
 
 
 def load_checkpoint(path: Path, *, key: str = "ckpt") -> dict[str, Any]:
-    """Tensors and plain containers only.
+    """Read a checkpoint: tensors and plain containers only.
 
     Raises:
         DataError: the file is no checkpoint of limoe.
@@ -36,15 +36,15 @@ def load_checkpoint(path: Path, *, key: str = "ckpt") -> dict[str, Any]:
     except Exception as error:  # torch raises many kinds on a broken file
         raise DataError(f"{key}: {path} cannot be read as a checkpoint: {type(error).__name__}: {error}") from error
     if not isinstance(state, dict) or not {"state_dict", "hyper_parameters", "global_step"} <= state.keys():
-        raise DataError(f"{key}: {path} is no checkpoint of limoe")
+        raise DataError(f"{key}: {path} is no checkpoint of limoe; give a run folder or a .ckpt file in one")
     return state
 
 
 def model_state(checkpoint: dict[str, Any], *, weights: str = "saved") -> dict[str, Tensor]:
-    """The parameters and buffers of the network alone, under its own names.
+    """Parameters and buffers of the network, under its own names.
 
-    `weights`: "saved" = those evaluation reads (the average where the run kept one), "ema" = the average or an error,
-    "raw" = those the optimizer moved.
+    `weights`: "saved" = those that evaluation uses (the average where the run kept one), "ema" = the average or an
+    error, "raw" = those that the optimizer updates.
 
     Raises:
         ArgumentError: the run kept no average.
@@ -59,7 +59,7 @@ def model_state(checkpoint: dict[str, Any], *, weights: str = "saved") -> dict[s
 
 
 def has_average(checkpoint: dict[str, Any]) -> bool:
-    """Whether the run kept an average of its weights over steps."""
+    """True where the run kept an average of its weights over steps."""
     return _RAW in checkpoint
 
 
@@ -76,10 +76,10 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def check_names(state: dict[str, Tensor], *, expected: dict[str, Tensor], place: str) -> None:
-    """Same names, same shapes.
+    """Check that `state` has the names and shapes of `expected`.
 
     Raises:
-        DataError: all names that are missing, unknown, or of another shape, the first few of each.
+        DataError: names are missing, unknown, or of another shape; lists the first three of each.
     """
     shapes = [
         f"{name} {list(state[name].shape)} instead of {list(expected[name].shape)}"

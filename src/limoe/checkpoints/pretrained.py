@@ -1,8 +1,8 @@
 """An exported model, ready to encode images and texts: `limoe.load`. Needs neither Lightning nor Hydra.
 
-An export is a folder with `model.safetensors` (weights, names of the network), `tokenizer.json`, `config.json` (how to
-build network and preprocessing, sha256 of both files) and a model card. No file is executed, and a file that is not the
-one that was exported is refused: a flipped bit in weights loads without a word otherwise.
+An export is a folder with `model.safetensors` (weights, under the network's names), `tokenizer.json`, `config.json`
+(targets and arguments of network and preprocessing, sha256 of both files) and a model card. No file is executed. A file
+with another sha256 is refused, since a flipped bit in the weights would load without an error.
 """
 
 import json
@@ -29,7 +29,7 @@ _KEYS = {"format", "format_version", "limoe_version", "model", "preprocess", "lo
 
 
 class ImageTextEncoder(nn.Module):
-    """Images and texts to unit vectors of one space; in evaluation mode, parameters without gradient.
+    """Encoder of images and texts to unit vectors of one space; in evaluation mode, parameters without gradient.
 
     Attributes:
         model: the network (`encode_image`, `encode_text` on tensors).
@@ -47,26 +47,27 @@ class ImageTextEncoder(nn.Module):
     ) -> None:
         super().__init__()
         self.model: Any = model
-        self.tokenizer, self.config = tokenizer, config
+        self.tokenizer = tokenizer
+        self.config = config
         self._transform = transform
         self.eval().requires_grad_(False)
 
     @property
     def logit_scale(self) -> Float[Tensor, ""]:
-        """What cosines are multiplied with before a softmax or, with `logit_bias` added, a sigmoid."""
+        """Factor on the cosines before a softmax or, with `logit_bias` added, a sigmoid."""
         return self.model.logit_scale.exp()
 
     @property
     def logit_bias(self) -> float | None:
-        """Of a model trained with the sigmoid loss; None: with the softmax loss."""
+        """Bias of the logits of a model trained with the sigmoid loss; None for the softmax loss."""
         return self.config["logit_bias"]
 
     def preprocess(self, image: Image) -> Float[Tensor, "3 h w"]:
-        """An image of any size and mode (transparency on white) to what the network sees."""
+        """Input of the network from an image of any size and mode (transparency on white)."""
         return self._transform(to_rgb(image))
 
     def encode_image(self, images: Image | Sequence[Image] | Float[Tensor, "B 3 h w"]) -> Float[Tensor, "B d_out"]:
-        """Features of images, or of a batch that `preprocess` made."""
+        """Features of images, or of a batch of outputs of `preprocess`."""
         if not isinstance(images, Tensor):
             given = [images] if isinstance(images, Image) else images
             images = torch.stack([self.preprocess(image) for image in given])
@@ -86,10 +87,10 @@ class ImageTextEncoder(nn.Module):
 
 
 def load(path: str | Path, *, device: str | torch.device = "cpu") -> ImageTextEncoder:
-    """The model in an export folder, with the very weights that were exported.
+    """Load the model in an export folder, bit for bit as it was exported.
 
     Raises:
-        DataError: a file is missing or not the one that was exported, or asks for what this version does not know.
+        DataError: a file is missing or not the one that was exported, or this version of limoe cannot build it.
     """
     folder = Path(path)
     config = read_config(folder)
@@ -97,10 +98,10 @@ def load(path: str | Path, *, device: str | torch.device = "cpu") -> ImageTextEn
         _check_file(folder / name, expected=expected)
     state = read_tensors(folder / WEIGHTS)
     place = str(folder / CONFIG)
-    with torch.random.fork_rng(devices=[]):  # the first weights are drawn and thrown away: nobody's random numbers
+    with torch.random.fork_rng(devices=[]):  # the initial weights are overwritten: keep the caller's random state
         model = rebuild(self_contained(config["model"]), key=f"{place}: model")
     if not isinstance(model, nn.Module):
-        raise DataError(f"{place}: model: {config['model']!r} is no network")
+        raise DataError(f"{place}: model: {config['model']!r} is no network; export the model again")
     check_names(state, expected=model.state_dict(), place=str(folder / WEIGHTS))
     model.load_state_dict(state)
     encoder = ImageTextEncoder(
@@ -113,8 +114,8 @@ def load(path: str | Path, *, device: str | torch.device = "cpu") -> ImageTextEn
 
 
 def self_contained(tree: Any) -> Any:
-    """The tree of a network without the weights that some encoders begin their training with: not needed, and private
-    paths. A stranger's tree must not fetch any either."""
+    """The tree of a network without the initial weights of its encoders: they are not needed, their paths are private,
+    and a tree from an unknown source must not fetch any."""
     if isinstance(tree, list):
         return [self_contained(value) for value in tree]
     if not isinstance(tree, dict):
@@ -135,9 +136,9 @@ def read_config(folder: Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{path} is not JSON: {error}") from error
+        raise DataError(f"{path} is not JSON: {error}; export the model again") from error
     if not isinstance(config, dict) or config.get("format") != FORMAT:
-        raise DataError(f"{path} does not describe a model exported by limoe")
+        raise DataError(f"{path} does not describe a model exported by limoe; give the folder of `limoe export`")
     version = config.get("format_version")
     if version != FORMAT_VERSION:
         by = config.get("limoe_version")
@@ -152,7 +153,7 @@ def _check_keys(config: dict[str, Any], *, path: Path) -> None:
     if unknown := config.keys() - _KEYS:
         raise DataError(f"{path} has unknown keys: {listed(unknown)}; export the model again")
     if not isinstance(config["sha256"], dict) or config["sha256"].keys() != {WEIGHTS, TOKENIZER}:
-        raise DataError(f"{path}: sha256 must name {WEIGHTS} and {TOKENIZER}")
+        raise DataError(f"{path}: sha256 must name {WEIGHTS} and {TOKENIZER}; export the model again")
 
 
 def _check_file(path: Path, *, expected: Any) -> None:

@@ -1,7 +1,7 @@
-"""Objects from `_target_` trees without Hydra, for files that may come from strangers.
+"""Objects from `_target_` trees without Hydra, for files from unknown sources.
 
-Narrower than what a config of one's own may name (`config_targets`): only what a model is made of, classes are built,
-and functions are never called, only bound (`_partial_: true`).
+Narrower than the targets of a config: only parts of a model are allowed; classes are built, and functions are never
+called, only bound (`_partial_: true`).
 """
 
 import importlib
@@ -12,11 +12,11 @@ from typing import Any
 from limoe.errors import ArgumentError, DataError
 
 ALLOWED = ("limoe.models.", "limoe.routing.", "limoe.data.images.transforms.")
-_MEANT = ("_target_", "_partial_")
+_SPECIAL = ("_target_", "_partial_")
 
 
 def rebuild(node: Any, *, key: str) -> Any:
-    """What `hydra.utils.instantiate(..., _convert_="all")` makes of the same tree of dicts, lists and values.
+    """The same object as `hydra.utils.instantiate(..., _convert_="all")`, from a tree of dicts, lists and values.
 
     `key` names the tree in errors.
 
@@ -27,7 +27,7 @@ def rebuild(node: Any, *, key: str) -> Any:
         return [rebuild(value, key=f"{key}[{index}]") for index, value in enumerate(node)]
     if not isinstance(node, dict):
         return node
-    content = {name: rebuild(value, key=f"{key}.{name}") for name, value in node.items() if name not in _MEANT}
+    content = {name: rebuild(value, key=f"{key}.{name}") for name, value in node.items() if name not in _SPECIAL}
     special = [name for name in content if name.startswith("_") and name.endswith("_")]
     if special:
         raise DataError(f"{key}.{special[0]} is a setting of Hydra that an exported model cannot have")
@@ -42,7 +42,7 @@ def rebuild(node: Any, *, key: str) -> Any:
 
 
 def _locate(target: Any, *, key: str) -> Any:
-    """A class or function by its full path in the file that defines it: nothing that a module merely imports."""
+    """The class or function with this path in the module that defines it; names that a module imports are refused."""
     if not isinstance(target, str) or not target.startswith(ALLOWED):
         raise DataError(f"{key}: {target!r} is not allowed in an exported model (only {', '.join(ALLOWED)}*)")
     module, _, name = target.rpartition(".")

@@ -1,8 +1,8 @@
-"""A model that starts from weights trained elsewhere; dense MLPs become experts (sparse upcycling, arXiv 2212.05055).
+"""Initialisation from trained weights; dense MLPs become experts (arXiv 2212.05055).
 
-Every expert starts as a copy of the dense MLP, routers stay as they were drawn. With renormalised gates
-(`routing.renormalize_gates=true`) and nobody dropped, K equal experts then weigh 1 in sum: the sparse model starts as
-the dense one. With raw gates the output of a sparse layer is the dense one times the sum of the K gates.
+Every expert starts as a copy of the dense MLP; routers keep their random initialisation. With renormalised gates
+(`routing.renormalize_gates=true`) and no dropped token the K gates sum to 1: the model starts as the dense one.
+With raw gates the output of a sparse layer is the dense one times the sum of the K gates.
 """
 
 import re
@@ -31,7 +31,7 @@ State = Mapping[str, Tensor]
 
 @dataclass(frozen=True)
 class Start:
-    """What became of the tensors: taken over, made experts, left as they were drawn; and what found no place."""
+    """Names of the tensors that were copied, made experts, left at their random initialisation, and not used."""
 
     copied: list[str]
     experts: list[str]
@@ -46,7 +46,7 @@ class Start:
 
 
 class CheckpointWeights:
-    """All weights of another run of limoe: the same shapes but for experts and routers.
+    """All weights of another run of limoe; shapes must agree except in experts and routers.
 
     Args:
         path: run folder, .ckpt file, or exported model.
@@ -56,7 +56,9 @@ class CheckpointWeights:
 
     def __init__(self, *, path: str, weights: str = "saved", expert_noise: float = 0.0) -> None:
         require_argument(expert_noise >= 0, "expert_noise", ">= 0", expert_noise)
-        self.path, self.weights, self.expert_noise = Path(path), weights, expert_noise
+        self.path = Path(path)
+        self.weights = weights
+        self.expert_noise = expert_noise
 
     def __call__(self, model: nn.Module, *, tokenizer: TextTokenizer) -> Start:
         """Change the weights of `model` in place.
@@ -70,9 +72,9 @@ class CheckpointWeights:
         state = upcycled(source, target=target, noise=self.expert_noise)
         _check_blocks(source, target, place=str(self.path))
         routers = {name for name in target if ".router." in name and name not in state}
-        wanted = {name: value for name, value in target.items() if name not in routers}
-        check_names(state, expected=wanted, place=f"{_KEY}: {self.path}")
-        return _take_over(model, state, source=source, unused=[])
+        expected = {name: value for name, value in target.items() if name not in routers}
+        check_names(state, expected=expected, place=f"{_KEY}: {self.path}")
+        return _load(model, state, source=source, unused=[])
 
     def _read(self) -> tuple[dict[str, Tensor], Path]:
         """The weights, and the folder with the tokenizer they were trained with."""
@@ -84,14 +86,14 @@ class CheckpointWeights:
 
 
 class TimmViTWeights:
-    """The image side and the blocks of a plain ViT of timm; text side, heads, temperature and routers stay as drawn.
+    """The image embedding and the blocks of a plain ViT of timm; other weights keep their random initialisation.
 
-    Position embeddings lose the place of the class token, which this model does not have. timm's blocks have the exact
-    GELU, ours the tanh form: a start, not the same function.
+    The position embedding of the class token is left out. timm's blocks have the exact GELU, those of limoe the tanh
+    form, so the model does not compute the same function.
 
     Args:
-        name: a model whose weights timm finds (its cache or the hub), such as "vit_base_patch16_224.augreg_in21k".
-        path: a local file with them instead (.safetensors, .pth, .bin).
+        name: a model with weights in timm's cache or the hub, such as "vit_base_patch16_224.augreg_in21k".
+        path: a local file with the weights instead (.safetensors, .pth, .bin).
         expert_noise: see `upcycled`.
     """
 
@@ -99,13 +101,15 @@ class TimmViTWeights:
         one = (name is None) != (path is None)
         require_argument(one, "name", "given, or path, and not both", {"name": name, "path": path})
         require_argument(expert_noise >= 0, "expert_noise", ">= 0", expert_noise)
-        self.name, self.path, self.expert_noise = name, path, expert_noise
+        self.name = name
+        self.path = path
+        self.expert_noise = expert_noise
 
     def __call__(self, model: nn.Module, *, tokenizer: TextTokenizer) -> Start:
-        """Change the weights of `model` in place; `tokenizer` does not matter.
+        """Change the weights of `model` in place; `tokenizer` is not used.
 
         Raises:
-            DataError: the weights cannot be had, or do not fit the model.
+            DataError: the weights cannot be read, or do not fit the model.
         """
         place = f"{_KEY}: {self.path or self.name}"
         target = model.state_dict()
@@ -121,7 +125,7 @@ class TimmViTWeights:
         _check_blocks(source, mine, place=str(self.path or self.name))
         norm = {n for n in mine if n.startswith(f"{tower}.norm.") and n not in state}  # some ViTs have none at the end
         check_names(state, expected={n: v for n, v in mine.items() if n not in norm}, place=place)
-        return _take_over(model, state, source=source, unused=unused)
+        return _load(model, state, source=source, unused=unused)
 
     def _read(self) -> dict[str, Tensor]:
         if self.path is not None and not Path(self.path).is_file():
@@ -138,8 +142,8 @@ class TimmViTWeights:
 def upcycled(source: State, *, target: State, noise: float = 0.0) -> dict[str, Tensor]:
     """`source` with each dense MLP that is sparse in `target` copied into all experts there.
 
-    `noise`: standard deviation of what is added to the copies' matrices, as a share of the matrix's own; breaks the tie
-    between equal experts, which otherwise only routing does.
+    `noise`: standard deviation of the Gaussian noise added to each copy of a matrix, as a share of that matrix's own;
+    it makes the experts differ from the start.
     """
     state = {}
     for name, value in source.items():
@@ -158,7 +162,7 @@ def upcycled(source: State, *, target: State, noise: float = 0.0) -> dict[str, T
 
 
 def _renamed(vit: State, *, embed: str, tower: str, positions: int) -> tuple[dict[str, Tensor], list[str]]:
-    """Names of this model for those of timm, and what has no place in it: class token, classifier, pooling."""
+    """The tensors under this model's names, and timm's names of those not used: class token, classifier, pooling."""
     source, unused = {}, []
     for name, value in vit.items():
         if name == "pos_embed":
@@ -172,7 +176,7 @@ def _renamed(vit: State, *, embed: str, tower: str, positions: int) -> tuple[dic
     return source, unused
 
 
-def _take_over(model: nn.Module, state: State, *, source: State, unused: list[str]) -> Start:
+def _load(model: nn.Module, state: State, *, source: State, unused: list[str]) -> Start:
     model.load_state_dict(state, strict=False)
     return Start(
         copied=sorted(state.keys() & source.keys()),
@@ -189,7 +193,7 @@ def _check_blocks(source: State, target: State, *, place: str) -> None:
 
 
 def _check_tokenizer(path: Path, tokenizer: TextTokenizer) -> None:
-    """The rows of a token table mean nothing under another vocabulary."""
+    """Raise `DataError` unless both vocabularies are equal: row i of a token table belongs to token id i."""
     theirs = TextTokenizer.load(path)
     if theirs.tokenizer.get_vocab() != tokenizer.tokenizer.get_vocab():
         raise DataError(

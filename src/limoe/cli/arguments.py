@@ -1,4 +1,4 @@
-"""The words after `limoe <command>`: Hydra's options, overrides, and positional arguments."""
+"""Parsing of a command's arguments: Hydra's options, overrides, positional arguments."""
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
@@ -14,9 +14,9 @@ _INFO, _INFO_KINDS = {"--info", "-i"}, {"all", "config", "defaults", "defaults-t
 
 
 def split(words: Sequence[str], *, flags: Mapping[str, str] = MappingProxyType({})) -> tuple[list[str], list[str]]:
-    """(options with their values, everything else), each in order: Hydra wants options before overrides.
+    """(options with their values, everything else), each in order, since Hydra reads options before overrides.
 
-    `flags` are options of the command itself and the overrides they stand for.
+    `flags`: options of the command -> the overrides that they stand for.
 
     Raises:
         ConfigError: an option that neither Hydra nor the command has, or one without its value.
@@ -46,7 +46,7 @@ def split(words: Sequence[str], *, flags: Mapping[str, str] = MappingProxyType({
 
 
 def overrides(words: Sequence[str], *, positional: str | list[str] | None) -> list[str]:
-    """Words with `=` (or `~`) as they are; the others become the value of the command's positional key.
+    """Keep words with `=` (or `~`); make the others the value of the command's positional key.
 
     Raises:
         ConfigError: more words without `=` than the command takes.

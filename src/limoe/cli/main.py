@@ -1,7 +1,7 @@
-"""The command `limoe`: finds the command, lets Hydra compose its config, runs it, and says in one line what is wrong.
+"""The program `limoe`: find the command, compose its config, run it, print errors.
 
-Exit codes: 0 done, 1 a fault of ours (with traceback), 2 something the user can mend (one line; LIMOE_TRACEBACK=1
-shows where), 130 interrupted, 143 terminated.
+Exit codes: 0 done, 1 a bug in limoe (with traceback), 2 an error that the user can fix (one line; with
+LIMOE_TRACEBACK=1 a traceback), 130 interrupted, 143 terminated.
 """
 
 import contextlib
@@ -33,7 +33,7 @@ _VERSION_BASE = "1.3"
 
 
 class JobFailed(Exception):
-    """A job of a sweep failed and has said so; the first argument is its exit code."""
+    """A job of a sweep failed and has printed its error; the first argument is its exit code."""
 
 
 def main() -> None:
@@ -42,7 +42,7 @@ def main() -> None:
         _dispatch(sys.argv[1:])
     except JobFailed as error:
         sys.exit(error.args[0])
-    except BrokenPipeError:  # whoever read the output has gone, as `head` does
+    except BrokenPipeError:  # the reader of the output has ended, such as `head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(FAULT)
     except KeyboardInterrupt:
@@ -54,7 +54,7 @@ def main() -> None:
             sys.exit(_stopped(TERMINATED))
         raise
     except Exception as error:  # the command's own errors were reported by its job: this one is about its arguments
-        sys.exit(_report(error, is_ours=not isinstance(error, (ValueError, OSError))))
+        sys.exit(_report(error, may_be_bug=not isinstance(error, (ValueError, OSError))))
 
 
 def _dispatch(words: list[str]) -> None:
@@ -87,14 +87,15 @@ limoe <command> --help shows its groups and keys."""
 def _run_command(command: Command, words: list[str]) -> None:
     options, others = arguments.split(words, flags=command.flags)
     overrides = arguments.overrides(others, positional=command.positional)
-    configs, own = config_dir(command.name), own_config_dir(command.name)
+    configs = config_dir(command.name)
+    own = own_config_dir(command.name)
     experiments = configs.parent / "experiments"
     places = [place for place in (configs, own, experiments) if place is not None]
     register_resolvers(help_text=command.help, groups=lambda: _listed_groups(places))
     _add_to_search_path(experiments)
     if own is not None:
         options = ["--config-dir", str(own), *options]
-        sys.path.append(str(own.parent))  # last, so that its files hide no module
+        sys.path.append(str(own.parent))  # last, so that its files shadow no module
     job = _job(command, argv=list(sys.argv))
     app = hydra.main(version_base=_VERSION_BASE, config_path=str(configs), config_name=command.name)(job)
     known = Known(
@@ -106,12 +107,12 @@ def _run_command(command: Command, words: list[str]) -> None:
 
 
 def _options(places: Iterable[Path], group: str) -> list[str]:
-    """Files that begin with `_` are what the options of a group share, and none themselves."""
+    """Options of a group; files that begin with `_` are parts of others and no options."""
     return sorted({file.stem for place in places for file in (place / group).glob("[!_]*.yaml")})
 
 
 def _listed_groups(places: Iterable[Path]) -> str:
-    """Hydra's list of groups, without what is no option, in lines such as `model: big, tiny`."""
+    """All groups with their options, in lines such as `model: big, tiny`."""
     folders = {folder.relative_to(place).as_posix() for place in places for folder in place.rglob("*/")}
     lines = []
     for group in sorted(folders):
@@ -122,9 +123,9 @@ def _listed_groups(places: Iterable[Path]) -> str:
 
 
 def _job(command: Command, *, argv: list[str]) -> Callable[[DictConfig], Any]:
-    """What Hydra runs. It restores `sys.argv`, which Lightning repeats to start the other ranks.
+    """The function that Hydra runs. It restores `sys.argv`, which Lightning repeats to start the other ranks.
 
-    Errors end the process here; in a sweep the other jobs go on, and the first failure decides the exit code.
+    Errors end the process here; in a sweep the other jobs still run, and the first failure sets the exit code.
     """
 
     def job(cfg: DictConfig) -> Any:
@@ -135,14 +136,14 @@ def _job(command: Command, *, argv: list[str]) -> Callable[[DictConfig], Any]:
             code = _report(error)
             _remove_if_empty(Path(HydraConfig.get().runtime.output_dir))
             if HydraConfig.get().mode == RunMode.MULTIRUN:
-                raise JobFailed(code) from None  # it has been said
+                raise JobFailed(code) from None  # already printed
             raise SystemExit(code) from error
 
     return job
 
 
 def _remove_if_empty(folder: Path) -> None:
-    """A run that was refused leaves no trace. The current folder is where some commands write: it stays."""
+    """Remove the empty folder of a refused run, unless it is the current folder, where some commands write."""
     if folder != Path.cwd():
         with contextlib.suppress(OSError):
             folder.rmdir()
@@ -150,8 +151,9 @@ def _remove_if_empty(folder: Path) -> None:
 
 @contextlib.contextmanager
 def _seen_by_hydra(argv: list[str]) -> Iterator[None]:
-    """Hydra reads `sys.argv`, and hands errors on instead of printing them where HYDRA_FULL_ERROR is set."""
-    before, full_error = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
+    """Set `sys.argv`, which Hydra reads, and HYDRA_FULL_ERROR, with which it raises errors instead of printing them."""
+    before = sys.argv
+    full_error = os.environ.get("HYDRA_FULL_ERROR")
     sys.argv = argv
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
@@ -174,17 +176,17 @@ def _add_to_search_path(folder: Path) -> None:
 
 
 def _known_keys(configs: Path, own: Path | None, *, name: str, overrides: list[str]) -> list[str]:
-    """Dotted keys of the config, composed with the chosen groups where that is possible, a project's own among them."""
+    """Dotted keys of the config, composed with the chosen groups if possible, with those of a project's own configs."""
     also = [] if own is None else [f"hydra.searchpath=[{quoted(f'file://{own}')}]"]
     with contextlib.suppress(Exception), hydra.initialize_config_dir(str(configs), version_base=_VERSION_BASE):
         return composed_keys(name, overrides, search_path=also)
     return []
 
 
-def _report(error: Exception, *, is_ours: bool = True) -> int:
-    """Print one line, or the traceback of a fault of ours; returns the exit code."""
+def _report(error: Exception, *, may_be_bug: bool = True) -> int:
+    """Print one line, or the traceback of a bug in limoe; return the exit code."""
     message = explain(error)
-    if message is None and not is_ours:
+    if message is None and not may_be_bug:
         message = one_line(str(error))
     if message is None or os.environ.get("LIMOE_TRACEBACK") == "1":
         traceback.print_exception(error)

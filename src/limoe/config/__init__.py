@@ -1,1 +1,1 @@
-"""From YAML to checked settings and objects."""
+"""Composition, checks and instantiation of configs."""

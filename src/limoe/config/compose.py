@@ -1,4 +1,4 @@
-"""From a composed config to objects: resolvers, checks across groups, instantiation, hash."""
+"""Resolvers, checks across groups, instantiation and hash of a composed config."""
 
 import copy
 import hashlib
@@ -24,12 +24,12 @@ from limoe.types import MODALITIES
 
 RUN_ID = "LIMOE_RUN_ID"
 CONFIG_DIR = "LIMOE_CONFIG_DIR"
-_PLACES = ("paths", "hydra")  # where a run lies, not what it is
+_PLACES = ("paths", "hydra")  # groups with the folders of a run, left out of its hash
 
 
 def register_resolvers(*, help_text: str = "", groups: Callable[[], str] = str) -> None:
-    """`${limoe_run_id:}`, `${limoe_help:}`, `${limoe_groups:}` and `${dataset_root:folder}`; must run before Hydra
-    composes. `help_text` is about the command, `groups` lists the options of all groups.
+    """Register `${limoe_run_id:}`, `${limoe_help:}`, `${limoe_groups:}` and `${dataset_root:folder}`, before Hydra
+    composes. `help_text` is the help of the command, `groups` returns the options of all groups.
     """
     OmegaConf.register_new_resolver("limoe_run_id", run_id, replace=True)
     OmegaConf.register_new_resolver("dataset_root", dataset_root, replace=True)
@@ -38,7 +38,7 @@ def register_resolvers(*, help_text: str = "", groups: Callable[[], str] = str) 
 
 
 def run_id() -> str:
-    """One name per command, shared with the processes it starts through the environment.
+    """One name per command, passed to the processes it starts by the environment.
 
     A time stamp, or `slurm-<job>`, so that a requeued job finds its own folder again.
     """
@@ -48,9 +48,9 @@ def run_id() -> str:
 
 
 def dataset_root(folder: str, *, _root_: DictConfig) -> str:
-    """Where a dataset lies: `data.root` if it is the run's own (`data.dataset`), else $LIMOE_DATA_DIR/<folder>.
+    """Folder of a dataset: `data.root` if it is the run's own (`data.dataset`), else $LIMOE_DATA_DIR/<folder>.
 
-    So evaluation tasks follow the data of their run, and those of other datasets work from any run.
+    Evaluation tasks on the run's own dataset so use the same folder; those on other datasets work in any run.
     """
     data: Any = _root_.get("data") or {}
     if data.get("dataset") == folder and data.get("root") is not None:
@@ -59,7 +59,7 @@ def dataset_root(folder: str, *, _root_: DictConfig) -> str:
 
 
 def config_dir(name: str) -> Path:
-    """Folder with the Hydra configs: $LIMOE_CONFIG_DIR, ./configs, beside the sources, in the wheel.
+    """Folder of the Hydra configs: $LIMOE_CONFIG_DIR if set, else ./configs, that of the clone, or that of the wheel.
 
     Raises:
         ConfigError: none of them holds `<name>.yaml`.
@@ -74,12 +74,11 @@ def config_dir(name: str) -> Path:
 
 
 def experiment_dir(named: Path, *, file: str) -> tuple[Path, Path]:
-    """Where a study or a search lies, and the folder below which its results go.
+    """Folder of a study or a search, and the folder for its results.
 
     `named` is a folder that holds `file` (study.yaml or search.yaml), or the name of an experiment, with or without
-    `experiments/` before it: one of `./experiments`, else one that came with the configs in use, in a clone or in the
-    wheel. Results go below a folder that was named by its path, else below `./experiments/<name>`; never into an
-    installed package.
+    `experiments/` before it: in `./experiments`, else beside the configs in use, in a clone or in the wheel. Results go
+    below a folder named by its path, else below `./experiments/<name>`; never into an installed package.
     """
     home = Path("experiments", named.name)
     for folder in (named, Path("experiments") / named):
@@ -99,9 +98,9 @@ def own_config_dir(name: str) -> Path | None:
 
 
 def instantiate(node: DictConfig | ListConfig | dict[str, Any] | None, **kwargs: Any) -> Any:
-    """`hydra.utils.instantiate` with plain containers, whose errors name the key; `kwargs` are more of the node.
+    """`hydra.utils.instantiate` with plain containers and errors that name the key; `kwargs` are added to the node.
 
-    A constructor speaks of its own arguments; `limoe.config.keys` adds where they are set.
+    Errors of a constructor name its arguments; `limoe.config.keys` adds the keys where they are set.
 
     Raises:
         ConfigError: unknown target, unknown or missing argument, a value the constructor refuses.
@@ -115,10 +114,10 @@ def instantiate(node: DictConfig | ListConfig | dict[str, Any] | None, **kwargs:
 
 
 def plain(cfg: DictConfig) -> dict[str, Any]:
-    """The resolved config as dict, list, str and numbers: what checkpoints and records may hold.
+    """The resolved config as dict, list, str and numbers, as checkpoints and records hold it.
 
     Raises:
-        ConfigError: a value is missing, or an interpolation leads nowhere.
+        ConfigError: a value is missing, or an interpolation has no target.
     """
     with explained():
         content = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
@@ -127,7 +126,7 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
 
 
 def config_hash(cfg: DictConfig) -> str:
-    """First 12 hex digits of the sha256 of what the run is, wherever and whenever it runs.
+    """First 12 hex digits of the sha256 of the config, independent of place and time of the run.
 
     Folders (`paths.*`, also where other keys refer to them) and Hydra's own settings are left out.
     """
@@ -138,7 +137,7 @@ def config_hash(cfg: DictConfig) -> str:
 
 
 def check(cfg: DictConfig) -> None:
-    """Raise `ConfigError` for rules that no constructor sees alone, and those worth knowing before data is read."""
+    """Check the rules across groups, and others that should fail before data is read; raise `ConfigError`."""
     plain_cfg = plain(cfg)
     check_targets(cfg)
     require_positive_int("trainer.max_steps", plain_cfg["trainer"]["max_steps"])
@@ -149,7 +148,7 @@ def check(cfg: DictConfig) -> None:
 
 
 def check_sizes(cfg: dict[str, Any]) -> None:
-    """The rules of the model, its routers and the batch size alone, of a config as plain containers (`ConfigError`)."""
+    """Check the rules of model, routers and batch size in a config as plain containers; raise `ConfigError`."""
     batch_size = cfg["data"]["batch_size"]
     require_positive_int("data.batch_size", batch_size)
     check_model(cfg["model"])
@@ -168,8 +167,8 @@ def _check_routing(routing: dict[str, Any], *, model: dict[str, Any], batch_size
 
 
 def _check_parts(cfg: dict[str, Any]) -> None:
-    """How a batch may be cut: never so that a pair loses its negatives or a routing group is torn."""
-    rule = "1, since averaged micro-batches do not see each other's negatives (micro_batch_size is what you want)"
+    """Check the split into micro-batches: every pair keeps all its negatives, every routing group stays whole."""
+    rule = "1 (accumulated batches do not share negatives; use micro_batch_size instead)"
     accumulated = cfg["trainer"].get("accumulate_grad_batches", 1)
     require(accumulated == 1, "trainer.accumulate_grad_batches", rule, accumulated)
     if (size := cfg.get("micro_batch_size")) is None:
@@ -178,18 +177,18 @@ def _check_parts(cfg: dict[str, Any]) -> None:
     batch_size, pairs = cfg["data"]["batch_size"], cfg["routing"].get("pairs_per_group")
     require(batch_size % size == 0, "micro_batch_size", f"a divisor of data.batch_size={batch_size} (or null)", size)
     if pairs is not None and sparse_towers(cfg["model"]):
-        rule = f"a multiple of routing.pairs_per_group={pairs}, whose slots would change otherwise"
+        rule = f"a multiple of routing.pairs_per_group={pairs} (else the capacity of the experts would change)"
         require(size % pairs == 0, "micro_batch_size", rule, size)
 
 
 def _check_pixels(cfg: dict[str, Any]) -> None:
-    """Images have the size that the model expects; a timm tower brings [-1, 1] to its own mean and deviation."""
+    """Require images of the model's size, and in [-1, 1] for a timm encoder, which normalizes them by itself."""
     size = cfg["model"]["image_size"]
     given = cfg["data"].get("image_size", size)
     require(given == size, "data.image_size", f"model.image_size={size}", given)
     image = cfg["model"].get("image", {"depth": 0})
     normalization = cfg.get("eval_transform", {}).get("normalization", "unit")
-    rule = f"unit: {image.get('name')} brings images to its own mean and deviation"
+    rule = f"unit: {image.get('name')} normalizes images by itself"
     require("depth" in image or normalization == "unit", "eval_transform.normalization", rule, normalization)
 
 
@@ -202,7 +201,7 @@ def _check_aux_loss(cfg: DictConfig, *, model: dict[str, Any], routing: dict[str
     target = routing["_target_"]
     router: type[Router] = locate_class(target, Router, key="routing")
     if not router.learns:
-        raise ConfigError(f"routing: {target} learns nothing that aux_loss ({names}) could move: add aux_loss=none")
+        raise ConfigError(f"routing: {target} has no weights that aux_loss ({names}) could train: add aux_loss=none")
     for name, node in cfg.aux_loss.items():
         key = f"aux_loss.{name}"
         target = node.get("_target_") if isinstance(node, DictConfig) else None
@@ -215,16 +214,16 @@ def _check_aux_loss(cfg: DictConfig, *, model: dict[str, Any], routing: dict[str
             _check_noise(key, router=router, routing=routing)
 
 
-def _check_enough_experts(key: str, wanted: Any, *, model: dict[str, Any]) -> None:
-    """A loss cannot ask for more experts than a sparse layer has; what is no number, its constructor refuses."""
+def _check_enough_experts(key: str, min_experts: Any, *, model: dict[str, Any]) -> None:
+    """Check a loss's number of experts against every sparse tower; other types are left to its constructor."""
     for tower, settings in sparse_towers(model).items():
         limit = settings["num_experts"]
-        is_enough = not isinstance(wanted, int | float) or wanted <= limit
-        require(is_enough, key, f"at most {tower}.num_experts={limit}", wanted)
+        is_enough = not isinstance(min_experts, int | float) or min_experts <= limit
+        require(is_enough, key, f"at most {tower}.num_experts={limit}", min_experts)
 
 
 def _check_noise(key: str, *, router: type[Router], routing: dict[str, Any]) -> None:
-    """A loss that reads the K-th largest noisy logit needs noise, and a router that chooses by that logit."""
+    """Check that a loss of the K-th largest noisy logit has noise and a router that selects by that logit."""
     if not router.has_threshold:
         raise ConfigError(
             f"{key} is undefined with {router.__name__}, where no token chooses by its logits: drop it: ~{key}"

@@ -1,4 +1,4 @@
-"""What Hydra, OmegaConf and YAML say about a config, as one line that names the key or file and what to do."""
+"""Errors of Hydra, OmegaConf and YAML as one line with the key or file and what to do."""
 
 import contextlib
 import difflib
@@ -26,16 +26,16 @@ from limoe.errors import ConfigError, LimoeError, one_line
 
 @dataclass(frozen=True)
 class Known:
-    """What a mistyped word is compared with: dotted keys of the config, and options of a group."""
+    """Words to suggest for a mistyped one: dotted keys of the config, and options of a group."""
 
     keys: Callable[[], Iterable[str]] = tuple
     options: Callable[[str], Iterable[str]] = lambda group: ()
 
 
 def composed_keys(name: str, overrides: Sequence[str], *, search_path: Sequence[str] = ()) -> list[str]:
-    """Dotted keys of the config `name` with the groups that `overrides` choose, or the defaults where they are wrong.
+    """Dotted keys of the config `name` with the groups that `overrides` choose, or by default where those fail.
 
-    Hydra must be initialised; `search_path` are overrides that say where else it looks.
+    Hydra must be initialised; `search_path` are overrides that extend its search path.
     """
     groups = [word for word in overrides if "." not in word.partition("=")[0]]
     for chosen in (groups, []):
@@ -47,9 +47,7 @@ def composed_keys(name: str, overrides: Sequence[str], *, search_path: Sequence[
 
 
 def explain(error: BaseException, *, known: Known | None = None) -> str | None:
-    """One line for an error the user can mend, above its details if it has any; None for any other error, which
-    deserves its traceback.
-    """
+    """One line for an error that the user can fix, followed by its details if it has any; None for any other error."""
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, LimoeError):
         cause = cause.__cause__
@@ -61,7 +59,7 @@ def explain(error: BaseException, *, known: Known | None = None) -> str | None:
 
 @contextlib.contextmanager
 def explained(*, known: Known | None = None) -> Iterator[None]:
-    """Raise `ConfigError` of one line in place of an error that the user can mend; other errors pass."""
+    """Raise a one-line `ConfigError` in place of an error that the user can fix; other errors pass."""
     try:
         yield
     except Exception as error:
@@ -78,7 +76,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 def yaml_problem(error: yaml.MarkedYAMLError) -> str:
-    """`line 3: what is wrong there`, the line counted from 1."""
+    """`line 3: <problem>`, lines counted from 1."""
     mark = error.problem_mark or error.context_mark
     return f"{f'line {mark.line + 1}: ' if mark else ''}{error.problem or error.context}"
 
@@ -132,7 +130,8 @@ def _composition(error: ConfigCompositionException, known: Known) -> str:
 
 
 def _nearest_key(key: str, known: list[str]) -> str:
-    """Nearest beside it, else anywhere by its last word (`k` finds `routing.k`), else all that is beside it."""
+    """Suggest the nearest key of the same node, else of any node by its last word (`k`: `routing.k`), else list the
+    keys of the node."""
     parent, _, word = key.rpartition(".")
     beside = {k.rpartition(".")[2]: k for k in known if k.rpartition(".")[0] == parent}
     anywhere = {k.rpartition(".")[2]: k for k in reversed(known)}
@@ -144,7 +143,7 @@ def _nearest_key(key: str, known: list[str]) -> str:
 
 
 def _instantiation(error: InstantiationException) -> str | None:
-    """A target that is not there. What constructors say, `limoe.config.keys` has explained where the user can help."""
+    """Line for a target that cannot be found; errors of constructors are explained by `limoe.config.keys`."""
     cause = error.__cause__
     text = str(error)
     if cause is not None and not text.startswith("Error locating"):
@@ -155,7 +154,7 @@ def _instantiation(error: InstantiationException) -> str | None:
 
 
 def _not_found(cause: BaseException) -> str:
-    """Hydra tries a name that a module lacks as a module of its own, and then speaks of packages."""
+    """Line for a missing name in a module; Hydra's own message reports a missing module of that name."""
     text = str(cause)
     names = re.search(r"that '(\w+)' is (?:importable from module|an attribute of) '([\w.]+)'", text)
     if names is None:
@@ -163,5 +162,5 @@ def _not_found(cause: BaseException) -> str:
     name, parent = names.groups()
     missing = cause.__cause__
     if isinstance(missing, ImportError) and missing.name != f"{parent}.{name}":
-        return text  # the module is there, and what it imports is not
+        return text  # the module exists, one of its imports does not
     return f"{parent} has no {name!r}{did_you_mean(name, dir(sys.modules[parent]) if parent in sys.modules else ())}"

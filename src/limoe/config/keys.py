@@ -1,7 +1,7 @@
-"""Which key of the config an argument comes from, so that what a constructor says about it can name the key.
+"""Config keys of constructor arguments, added to errors about these arguments.
 
-Constructors know their own arguments only (`limoe.errors.require_argument`). The key is where a value is written:
-`data.module.batch_size: ${data.batch_size}` makes it `data.batch_size`, and the router of a model, `${routing}`, has
+Constructors name their own arguments only (`limoe.errors.require_argument`). The key is that of the written value:
+for `data.module.batch_size: ${data.batch_size}` it is `data.batch_size`, and the router of a model, `${routing}`, has
 its keys in `routing`.
 """
 
@@ -24,22 +24,22 @@ MAKE = "_make"  # argument of `factory`: the node itself
 
 @dataclass(frozen=True)
 class Place:
-    """Where a node with a `_target_` is written: its dotted key, and those of the arguments it holds."""
+    """Dotted key of a node with a `_target_`, and dotted keys of the arguments it holds."""
 
     key: str
     arguments: dict[str, str]
 
     @classmethod
     def of(cls, node: Node) -> "Place":
-        """The place of a node; `of` a list or a value it has no arguments."""
+        """The place of a node; of a list or a value without arguments."""
         names = list(node) if isinstance(node, DictConfig) and not node._is_none() else []
         return cls(_key(node), {str(name): _key(_child(node, name)) for name in names if name not in SPECIAL})
 
     def refusal(self, error: BaseException, *, is_outermost: bool) -> str | None:
-        """One line for what a constructor said about its arguments; None for what is not for this place to explain.
+        """One line for an error of a constructor about its arguments; None if it is not about arguments of this node.
 
-        That is a fault of ours, an error that has its key already, and, unless this place `is_outermost`, an argument
-        that this node does not hold: a parent has handed it on, and the parent's place knows it.
+        None is returned for a bug in limoe, an error that already has its key, and, unless this place `is_outermost`,
+        an argument that this node does not hold: a parent passed it on, and the parent's place has its key.
         """
         if isinstance(error, ArgumentError):
             argument = re.split(r"[.\[]", error.argument)[0]
@@ -60,7 +60,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Factory:
-    """Builds an object when called, and adds the keys of its place to what the constructor refuses.
+    """Callable that builds an object and adds the keys of its place to errors of the constructor.
 
     `make` is the partial that Hydra made of the node.
     """
@@ -83,9 +83,9 @@ def with_factories(node: DictConfig | ListConfig, changes: dict[str, Any]) -> Di
     """A resolved copy of `node` with `changes`, in which Hydra finds `factory` around every node with a `_target_`.
 
     Raises:
-        ConfigError: an argument has no value (`???`), and nothing can give it one later.
+        ConfigError: an argument of a node that is not partial has no value (`???`).
     """
-    # not `OmegaConf.resolve`, which resolves in place what lies outside of `node` too
+    # not `OmegaConf.resolve`, which also resolves nodes outside of `node` in place
     content = OmegaConf.to_container(node, resolve=True)
     if isinstance(content, dict):
         content |= changes
@@ -98,8 +98,8 @@ def with_factories(node: DictConfig | ListConfig, changes: dict[str, Any]) -> Di
 def factory(*, _make: Any, key: str, arguments: dict[str, str], is_partial: bool, is_top: bool) -> Any:
     """The target that `with_factories` writes: the object, or with `_partial_: true` its factory.
 
-    A partial function below another node stays as Hydra made it: it is no factory, but what an object works with, such
-    as a priority in every forward pass.
+    A partial function below another node stays as Hydra made it: the object calls it as a function, such as a priority
+    in every forward pass.
     """
     if is_partial and not is_top and not inspect.isclass(_make.func):
         return _make
@@ -109,7 +109,7 @@ def factory(*, _make: Any, key: str, arguments: dict[str, str], is_partial: bool
 
 @contextlib.contextmanager
 def arguments_of(node: DictConfig) -> Iterator[None]:
-    """For what an object made of `node` says about its arguments when it is used, later than its constructor."""
+    """Add config keys to errors that an object made of `node` raises about its arguments after construction."""
     try:
         yield
     except Exception as error:
@@ -120,7 +120,7 @@ def arguments_of(node: DictConfig) -> Iterator[None]:
 
 
 def _wrapped(content: Any, node: Node, *, is_top: bool = False) -> Any:
-    """`content` with `factory` around its targets; `node` is where the same content is written, unresolved."""
+    """`content` with `factory` around its targets; `node` is the same content, unresolved."""
     if isinstance(content, list):
         return [_wrapped(value, _child(node, index)) for index, value in enumerate(content)]
     if not isinstance(content, dict):
@@ -147,21 +147,21 @@ def _wrapped(content: Any, node: Node, *, is_top: bool = False) -> Any:
 
 
 def _child(node: Node, name: Any) -> Node:
-    """What stands there, found through interpolations; the node itself where there is nothing of that name."""
+    """Child of `node`, with interpolations followed; the node itself where it has no such child."""
     child = node._get_node(name, validate_access=False) if isinstance(node, (DictConfig, ListConfig)) else None
     return child._dereference_node() if isinstance(child, Node) else node
 
 
 def _key(node: Node) -> str:
-    """The dotted key. OmegaConf's own for a dict within a list lacks the brackets, unless the list is asked."""
+    """Dotted key of a node, from its parent: a dict in a list would give it without the brackets."""
     parent = node._get_parent()
     return parent._get_full_key(node._key()) if parent is not None else ""
 
 
 def _is_signature_error(error: BaseException) -> bool:
-    """A TypeError of the call itself (missing, unexpected argument) has no frame below Hydra's or ours.
+    """True for a TypeError of the call itself (missing or unexpected argument): no frame below Hydra's or this file's.
 
-    So is one of a parent's constructor, to which a loss of one's own hands on what it does not know.
+    Also true for one of a parent's constructor that a subclass calls with its remaining arguments.
     """
     if not isinstance(error, TypeError):
         return False
@@ -170,7 +170,7 @@ def _is_signature_error(error: BaseException) -> bool:
 
 
 def _is_raised_by_constructor(error: BaseException) -> bool:
-    """Such as a comparison of a number with a text, in the lines of an `__init__` itself and not of what it calls."""
+    """True for a TypeError in the body of an `__init__` itself, such as a comparison of a number with a text."""
     return isinstance(error, TypeError) and _last_frame(error).f_code.co_name == "__init__"
 
 

@@ -1,4 +1,4 @@
-"""The settings of a model, whatever its kind, as plain containers: its towers, their rules, and its baselines."""
+"""Settings of a model of any kind: its towers, their rules, compute-matched baselines."""
 
 import copy
 from typing import Any
@@ -13,7 +13,7 @@ Settings = dict[str, Any]
 
 
 def towers(model: Settings) -> dict[str, Settings]:
-    """Dotted key -> settings of each tower of ours: the model itself, or its encoders. A timm encoder is none."""
+    """Dotted key -> settings of each tower of limoe: the model itself, or its encoders. Timm encoders are left out."""
     if "depth" in model:
         return {"model": model}
     parts = {f"model.{name}": model.get(name) for name in ENCODERS}
@@ -21,12 +21,12 @@ def towers(model: Settings) -> dict[str, Settings]:
 
 
 def sparse_towers(model: Settings) -> dict[str, Settings]:
-    """Those with sparse layers."""
+    """Dotted key -> settings of the towers with sparse layers."""
     return {key: tower for key, tower in towers(model).items() if tower.get("moe_layers")}
 
 
 def check_model(model: Settings) -> None:
-    """Raise `ConfigError` unless the sizes fit each other in every tower."""
+    """Check the sizes of every tower against each other; raise `ConfigError`."""
     require_positive_int("model.image_size", model["image_size"])
     for key, tower in towers(model).items():
         for name in (*_SHAPE, "num_experts"):
@@ -49,12 +49,12 @@ def _check_layers(layers: Any, *, tower: str, depth: int) -> None:
 
 
 def require_positive_int(key: str, value: Any) -> None:
-    """Raises ConfigError unless the value of this key counts something."""
+    """Raise `ConfigError` unless the value of this key is a whole number > 0."""
     require(isinstance(value, int) and not isinstance(value, bool) and value > 0, key, "a whole number > 0", value)
 
 
 def check_seen(modality: str, *, loss: str, model: Settings) -> None:
-    """A loss on one modality needs a sparse layer that this modality passes.
+    """Check that a loss on one modality has a sparse layer that this modality passes.
 
     Raises:
         ConfigError: there is none.
@@ -64,7 +64,7 @@ def check_seen(modality: str, *, loss: str, model: Settings) -> None:
 
 
 def dense_baseline(model: Settings) -> Settings:
-    """The same with an MLP in place of every sparse layer."""
+    """The same model with an MLP in place of every sparse layer."""
     baseline = copy.deepcopy(model)
     for tower in towers(baseline).values():
         tower["moe_layers"] = []
@@ -72,7 +72,7 @@ def dense_baseline(model: Settings) -> Settings:
 
 
 def two_tower_baseline(model: Settings) -> Settings:
-    """A dense tower of the one-tower's size per modality.
+    """Two dense towers, one per modality, each of the size of the one-tower model.
 
     Raises:
         ConfigError: the model has two towers already.

@@ -4,10 +4,10 @@ from hydra.core.override_parser.types import Quote, QuotedString
 
 
 def quoted(value: object) -> str:
-    """A string, or a path, as the value of an override, whatever it holds."""
+    """A string or path as a quoted value of an override."""
     return QuotedString(str(value), Quote.single).with_quotes()
 
 
 def override_key(word: str) -> str:
-    """What an override changes, as a dotted key: `hydra.launcher` of `+hydra/launcher@there=joblib`."""
+    """Dotted key that an override changes: `hydra.launcher` for `+hydra/launcher@there=joblib`."""
     return word.lstrip("+~").partition("=")[0].partition("@")[0].replace("/", ".")

@@ -1,4 +1,4 @@
-"""Do the keys beside a `_target_` fit its signature? Checked before anything is built, so a typo costs no training."""
+"""Check of the keys beside a `_target_` against its signature, before anything is built."""
 
 import importlib
 import inspect
@@ -15,10 +15,10 @@ _TRUSTED = ("limoe.", "torch.", "torchmetrics.", "torchvision.", "timm.", "light
 
 
 def check_targets(node: Any) -> None:
-    """Every key must be an argument of its target. Targets outside limoe and its dependencies are left alone.
+    """Check that every key is an argument of its target. Targets outside limoe and its dependencies are not checked.
 
     Raises:
-        ConfigError: a target does not exist, or does not know a key.
+        ConfigError: a target does not exist, or a key is not among its arguments.
     """
     if not isinstance(node, (DictConfig, ListConfig)):
         return
@@ -38,10 +38,10 @@ def targets(node: DictConfig | ListConfig) -> Iterator[tuple[str, dict[str, Any]
 
 
 def locate(target: str, *, key: str = "") -> Callable[..., Any]:
-    """The class or function behind a dotted path.
+    """The class or function at a dotted path.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: it does not exist.
     """
     module, _, name = target.rpartition(".")
     try:
@@ -52,10 +52,10 @@ def locate(target: str, *, key: str = "") -> Callable[..., Any]:
 
 
 def locate_class(target: Any, base: Any, *, key: str) -> Any:
-    """The class behind a dotted path, which must derive from `base`.
+    """The class at a dotted path, which must derive from `base`.
 
     Raises:
-        ConfigError: there is none, or it does not.
+        ConfigError: it does not exist, or does not derive from `base`.
     """
     rule = f"the path of a class derived from {base.__module__}.{base.__name__}"
     require(isinstance(target, str), f"{key}._target_", rule, target)
@@ -76,9 +76,9 @@ def _walk(content: Any, key: str) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _argument_names(target: Callable[..., Any]) -> set[str] | None:
-    """None where anything goes: `**kwargs`, or no signature to read.
+    """Names of the arguments; None if any name is accepted (`**kwargs`) or the signature cannot be read.
 
-    A class of limoe with `**kwargs` hands them to its parent, whose arguments then count too.
+    A class of limoe with `**kwargs` passes them to its parent, so the parent's arguments count too.
     """
     names: set[str] = set()
     for callee in _constructors(target):

@@ -1,4 +1,4 @@
-"""Nested mappings: flat, and with other values."""
+"""Operations on nested mappings: flatten, map values, make strict JSON."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """(dotted key, value) of everything in nested mappings that is no mapping itself, or an empty one, in order."""
+    """(dotted key, value) of every value in nested mappings that is not a non-empty mapping, in order."""
     if not isinstance(tree, Mapping) or not tree:
         yield prefix, tree
         return
@@ -15,7 +15,7 @@ def leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def mapped(tree: Any, change: Callable[[str, Any], Any], prefix: str = "") -> Any:
-    """The same mappings and lists with `change(dotted key, value)` for every value; entries of a list have its key."""
+    """A copy with `change(dotted key, value)` in place of every value; entries of a list have the list's key."""
     if isinstance(tree, Mapping):
         return {key: mapped(value, change, f"{prefix}.{key}" if prefix else str(key)) for key, value in tree.items()}
     if isinstance(tree, list):
@@ -24,16 +24,15 @@ def mapped(tree: Any, change: Callable[[str, Any], Any], prefix: str = "") -> An
 
 
 def strict_json(tree: Any) -> Any:
-    """The same with null for NaN and infinity, which JSON does not have."""
+    """A copy with None in place of NaN and infinity, which JSON does not have."""
 
     def finite(_: str, value: Any) -> Any:
-        has_no_word = isinstance(value, float) and not math.isfinite(value)
-        return None if has_no_word else value
+        return None if isinstance(value, float) and not math.isfinite(value) else value
 
     return mapped(tree, finite)
 
 
 def moved(value: Any, *, before: str, now: str) -> Any:
-    """A path in or below folder `before` becomes one in or below folder `now`; anything else stays."""
+    """Replace the folder `before` by `now` in a path in or below it; return anything else unchanged."""
     is_inside = isinstance(value, str) and (value == before or value.startswith(f"{before}/"))
     return now + value[len(before) :] if is_inside else value

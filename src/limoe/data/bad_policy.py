@@ -1,4 +1,4 @@
-"""What a run does about bad samples: a few of millions are replaced and counted, many mean that the data are broken."""
+"""Policy for bad samples: replace and count them, end the run above a share."""
 
 import logging
 from collections.abc import Iterable
@@ -12,16 +12,16 @@ from limoe.types import PairDataset
 
 log = logging.getLogger(__name__)
 
-MINIMUM = 1000  # samples; as long as fewer were read, the share is taken of this number
-STAND_INS = 10  # samples tried in place of one
+MINIMUM = 1000  # samples; smallest denominator of the share of bad samples
+STAND_INS = 10  # replacements tried for one sample
 JOINT_CHECK = 50  # batches between two comparisons of several ranks
 
 
 class BadSamplePolicy:
-    """Counts the bad samples of one process, and stops all processes when there are too many.
+    """Count the bad samples of one process, and stop all processes when there are too many.
 
-    `on_bad` is `replace` or `raise`. `max_bad_fraction` is the share of samples that may be bad: of all samples where
-    they are indexed at the start, of those read so far while training.
+    `on_bad` is `replace` or `raise`. `max_bad_fraction` is the largest share of bad samples: of all samples where they
+    are indexed at the start, of those read so far during training.
     """
 
     def __init__(self, *, on_bad: str, max_bad_fraction: float) -> None:
@@ -31,30 +31,30 @@ class BadSamplePolicy:
         self.max_bad_fraction = max_bad_fraction
         self.replaced = BadSamples()
         self.read = self._batches = 0
-        self._told: list[BadSamples] = []
+        self._warned: list[BadSamples] = []
 
     def check_left_out(self, pairs: PairDataset, *, name: str) -> None:
-        """Raise `DataError` if `pairs` left out more samples than it may when it was indexed."""
+        """Raise `DataError` if more samples of `pairs` than allowed were left out when it was indexed."""
         bad = bad_of(pairs)
         if bad.total and not self.stand_ins:
             raise DataError(f"{name} data has bad samples: {bad.summary()}; data.on_bad=replace leaves them out")
         total = len(pairs) + bad.total
         if bad.total > self.max_bad_fraction * total:
             raise self._too_many(bad, of=f"{total:,} {name} samples")
-        self.tell_left_out(pairs, name=name)
+        self.warn_left_out(pairs, name=name)
 
-    def tell_left_out(self, pairs: PairDataset, *, name: str) -> None:
-        """Warn, once for each source, that some of its samples are left out."""
+    def warn_left_out(self, pairs: PairDataset, *, name: str) -> None:
+        """Warn once per source with samples left out."""
         bad = bad_of(pairs)
-        if bad.total and rank() == 0 and not any(bad is told for told in self._told):
-            self._told.append(bad)
+        if bad.total and rank() == 0 and not any(bad is known for known in self._warned):
+            self._warned.append(bad)
             log.warning("%s", one_line(f"{name} data: bad samples left out: {bad.summary()}"))
 
     def count(self, bad: Iterable[tuple[str, str, str, str]], *, good: int) -> None:
-        """Note the samples of a batch that were replaced, and how many were read.
+        """Count the samples of a batch that were replaced, and those read.
 
-        Raises `DataError` if more than the limit was bad on all ranks together. Every rank counts equally many batches,
-        so all of them stop, with the same table, or none.
+        Raises `DataError` if the share over all ranks is above the limit. Every rank counts equally many batches, so
+        all ranks stop at the same one, with the same table.
         """
         for sample in bad:
             self.replaced.add(BadSample(*sample))
@@ -67,7 +67,7 @@ class BadSamplePolicy:
                 raise self._too_many(joint, of=f"{read:,} samples read so far")
 
     def finish(self) -> None:
-        """Bring the counts of all ranks to rank 0, which says what was replaced. Every rank must call this."""
+        """Sum the counts of all ranks on rank 0, which logs them. Every rank must call this."""
         bad, read = self._of_all_ranks()
         self.replaced, self.read = (bad, read) if rank() == 0 else (BadSamples(), 0)
         if self.replaced.total:
@@ -86,6 +86,6 @@ class BadSamplePolicy:
     def _too_many(self, bad: BadSamples, *, of: str) -> DataError:
         return DataError(
             f"{bad.total:,} of {of} are bad ({bad.by_kind()}), more than "
-            f"data.max_bad_fraction={self.max_bad_fraction:g}; mend or remove them, or raise the limit",
+            f"data.max_bad_fraction={self.max_bad_fraction:g}; fix or remove them, or raise the limit",
             details=f"The first {len(bad.first)} of them:\n{bad.table()}",
         )

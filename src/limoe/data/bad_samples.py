@@ -1,4 +1,4 @@
-"""Samples that cannot be used: what is wrong with them, how many there are, and the first few by name."""
+"""Records of unusable samples: reason, counts by kind, and the first few by name."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -12,7 +12,7 @@ _CELL = 100  # characters
 
 
 class BadSample(NamedTuple):
-    """One sample that cannot be used. `place` is the shard, table or folder, `kind` a word to count by."""
+    """One unusable sample. `place` is the shard, table or folder, `kind` the category for the counts."""
 
     place: str
     key: str
@@ -24,7 +24,7 @@ class BadSample(NamedTuple):
 
 
 class BadContent(DataError):
-    """Bytes that hold no usable image or text. Only the source knows where they came from."""
+    """Bytes that hold no usable image or text; `at` adds their source."""
 
     def __init__(self, reason: str, *, kind: str = "unreadable") -> None:
         super().__init__(reason)
@@ -36,7 +36,7 @@ class BadContent(DataError):
 
 
 class BadSampleError(DataError):
-    """A sample that was thought good turned out bad when it was read."""
+    """A sample that an index or table lists as good could not be read."""
 
     def __init__(self, sample: BadSample) -> None:
         super().__init__(sample.line())
@@ -48,7 +48,7 @@ class BadSampleError(DataError):
 
 @dataclass
 class BadSamples:
-    """Counts by kind, and the first `SHOWN` different samples: in every epoch the same ones come again."""
+    """Counts by kind, and the first `SHOWN` different samples (each epoch meets the same ones again)."""
 
     counts: Counter[str] = field(default_factory=Counter)
     first: list[BadSample] = field(default_factory=list)
@@ -67,11 +67,11 @@ class BadSamples:
         self.first = list(dict.fromkeys([*self.first, *other.first]))[:SHOWN]
 
     def by_kind(self) -> str:
-        """Such as `bad_image 12, empty 1`; the most frequent first."""
+        """Counts such as `bad_image 12, empty 1`, in decreasing order."""
         return ", ".join(f"{one_line(kind)} {count:,}" for kind, count in self.counts.most_common())
 
     def summary(self) -> str:
-        """Such as `13 (bad_image 12, empty 1), first a.tar: '0001': its image is empty (0 bytes)`, or `none`."""
+        """One line such as `13 (bad_image 12, empty 1), first a.tar: '0001': its image is empty`, or `none`."""
         if not self.first:
             return "none"
         return f"{self.total:,} ({self.by_kind()}), first {self.first[0].line()}"
@@ -82,7 +82,7 @@ class BadSamples:
 
 
 def aligned(rows: Iterable[tuple[str, ...]]) -> str:
-    """Plain text in columns; a cell is one line of at most 100 characters, of which the last are kept."""
+    """Rows as plain text in aligned columns; longer cells keep their last 100 characters."""
     cells = [[_cell(text) for text in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)) for row in cells]
@@ -95,15 +95,15 @@ def _cell(text: str) -> str:
 
 
 class LeavesOutBad:
-    """A source that looks for bad samples when it is built, and leaves them out.
+    """A source that finds its bad samples when it is built, and leaves them out.
 
     Attributes:
-        bad: the samples that were left out. They count against `data.max_bad_fraction` and stand in `run.json`.
+        bad: the samples that were left out. They count against `data.max_bad_fraction` and are listed in `run.json`.
     """
 
     bad: BadSamples
 
 
 def bad_of(pairs: object) -> BadSamples:
-    """What a source left out when it was built; nothing where it cannot know before it reads."""
+    """Samples that a source left out when it was built; none for a source that finds them only when reading."""
     return pairs.bad if isinstance(pairs, LeavesOutBad) else BadSamples()

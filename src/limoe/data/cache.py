@@ -1,4 +1,4 @@
-"""Where what was computed from a data file is kept: beside the file, or in a cache folder where that is read-only."""
+"""Paths of files derived from a data file: beside it, or in a cache folder."""
 
 import hashlib
 import os
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def cache_path(file: Path, *, suffix: str, cache_dir: str | Path | None = None) -> Path:
-    """In `cache_dir`, or else $LIMOE_CACHE_DIR, if one is given, under a name that tells apart files of the same name.
+    """Path in `cache_dir`, else in $LIMOE_CACHE_DIR, if one is given; the name contains a hash of the file's path.
 
     Otherwise `<file><suffix>` beside the file, or in ~/.cache/limoe if its folder cannot be written to.
     """
@@ -19,11 +19,11 @@ def cache_path(file: Path, *, suffix: str, cache_dir: str | Path | None = None) 
 
 
 def stamp(file: Path) -> list[int]:
-    """Size and time of change: a file that has the same two numbers as before is taken for unchanged."""
+    """Size (bytes) and modification time (ns): a file with the same two numbers counts as unchanged."""
     stat = file.stat()
     return [stat.st_size, stat.st_mtime_ns]
 
 
 def _is_writable(folder: Path) -> bool:
-    """A folder that nobody may write to counts as read-only for root too, whom the system does not stop."""
+    """True if the folder is writable; one without any write permission counts as read-only for root too."""
     return os.access(folder, os.W_OK) and bool(folder.stat().st_mode & 0o222)

@@ -1,10 +1,10 @@
-"""The data module: any sources, one tokenizer, transforms; batches whose order and randomness are pure functions.
+"""The data module: sources, tokenizer and transforms to reproducible batches.
 
-What a training batch holds depends on (seed, epoch, batch, rank, world size) alone: not on the number of workers, not
-on interruptions. The position inside an epoch is kept in this module's state, which Lightning restores before it asks
-for the loader, so a resumed run goes on with exactly the next batch.
+A training batch is a function of (seed, epoch, batch, rank, world size) alone: not of the number of workers or of
+interruptions. The position inside an epoch is part of this module's state, which Lightning restores before it requests
+the loader, so a resumed run continues with exactly the next batch.
 
-What becomes of samples that cannot be read is decided here, for every source.
+The policy for samples that cannot be read is applied here, for every source.
 """
 
 from collections.abc import Callable
@@ -27,19 +27,19 @@ from limoe.errors import DataError, require_argument
 from limoe.parallel.collectives import rank, world_size
 from limoe.types import Batch, PairDataset
 
-_WORKER_TIMEOUT = 300  # seconds until a worker that hangs ends the run
+_WORKER_TIMEOUT = 300  # seconds without an answer of a worker that end the run
 
 
 class PairDataModule(LightningDataModule):
-    """`batch_size` counts pairs per process, `num_workers` loader processes (0: load in the training process).
+    """Image-text pairs as batches. `batch_size`: pairs per process; `num_workers`: loader processes (0: none).
 
     `tokenizer_factory` is fitted to the training captions by `fit_tokenizer`, or when first needed; setting `tokenizer`
     beforehand (from a run's tokenizer.json) skips that. Evaluation needs neither `train` nor `val`. The trainer needs
     `use_distributed_sampler=False`.
 
-    `on_bad="replace"` trains and validates on another sample in place of one that cannot be read, a pure function of
-    seed, epoch and index; once more than `max_bad_fraction` were bad, the run ends with a `DataError` that lists the
-    first. `on_bad="raise"` ends it at the first one. Images of evaluation tasks are never replaced.
+    `on_bad="replace"` replaces a training or validation sample that cannot be read by another one, a pure function of
+    seed, epoch and index; above a share of `max_bad_fraction` the run ends with a `DataError` that lists the first.
+    `on_bad="raise"` ends it at the first one. Images of evaluation tasks are never replaced.
     """
 
     def __init__(
@@ -102,11 +102,11 @@ class PairDataModule(LightningDataModule):
             sampler=sampler,
             batch_size=self.batch_size,
             collate_fn=self._collate(),
-            stay=True,
+            persistent=True,
         )
 
     def val_dataloader(self) -> DataLoader | list:
-        """Full batches in a fixed order, equally many on every rank; a last smaller one would have easier negatives."""
+        """Full batches in a fixed order, equally many on every rank; a smaller last one would have fewer negatives."""
         if self.val is None:
             return []
         ranks = world_size()
@@ -121,15 +121,15 @@ class PairDataModule(LightningDataModule):
             sampler=range(rank(), usable, ranks),
             batch_size=batch_size,
             collate_fn=self._collate(),
-            stay=True,
+            persistent=True,
         )
 
     def image_loader(self, images: PairDataset, batch_size: int | None = None) -> DataLoader:
         """Image tensors [b, 3, h, w] of all `images`, in their order, the same on every rank.
 
-        One that cannot be read ends the evaluation with a `DataError`: its number would be about other images.
+        An image that cannot be read ends the evaluation with a `DataError`, since a replacement would change the task.
         """
-        self.bad_samples.tell_left_out(images, name="evaluation")
+        self.bad_samples.warn_left_out(images, name="evaluation")
         examples = EvalExamples(images, transform=self.eval_transform)
         return self._loader(
             DataLoader,
@@ -137,13 +137,13 @@ class PairDataModule(LightningDataModule):
             sampler=range(len(images)),
             batch_size=self.batch_size if batch_size is None else batch_size,
             collate_fn=stack_images,
-            stay=False,
+            persistent=False,
         )
 
     def setup(self, stage: str) -> None:
-        """Begin at the beginning; the state of a checkpoint is loaded after this.
+        """Reset the position and the counts of bad samples; the state of a checkpoint is loaded after this.
 
-        Raises `DataError` if a source left out more samples than it may.
+        Raises `DataError` if a source left out more samples than allowed.
         """
         if stage == "fit":
             self._epoch, self._batch = 0, 0
@@ -156,7 +156,7 @@ class PairDataModule(LightningDataModule):
         self.bad_samples.finish()
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Counts bad samples, and keeps the place: at an epoch's end Lightning's own counters are ambiguous."""
+        """Count bad samples and the position: at the end of an epoch Lightning's own counters are ambiguous."""
         if self.trainer is not None and self.trainer.training:
             self._batch += 1
             if self._batch >= self.trainer.num_training_batches:
@@ -164,7 +164,7 @@ class PairDataModule(LightningDataModule):
         if not isinstance(batch, Batch):
             return batch
         self.bad_samples.count(batch.bad, good=len(batch.sample))
-        return batch._replace(bad=())  # nobody after this needs them
+        return batch._replace(bad=())
 
     def state_dict(self) -> dict[str, int]:
         """The next batch of the training order."""
@@ -174,7 +174,7 @@ class PairDataModule(LightningDataModule):
         self._epoch, self._batch = int(state_dict["epoch"]), int(state_dict["batch"])
 
     def bad_counts(self) -> dict[str, dict[str, int]]:
-        """By kind: the samples that sources left out, and those that were replaced; empty where none were."""
+        """Counts by kind of the samples left out by sources and of those replaced; without a group where none were."""
         left_out = BadSamples()
         for pairs in (self.train, self.val):
             left_out.merge(bad_of(pairs))
@@ -184,14 +184,14 @@ class PairDataModule(LightningDataModule):
     def _collate(self) -> BatchCollate:
         return BatchCollate(self.tokenizer if self.tokenizer is not None else self.fit_tokenizer())
 
-    def _loader(self, kind: type[DataLoader], examples: Any, *, stay: bool, **settings: Any) -> DataLoader:
+    def _loader(self, kind: type[DataLoader], examples: Any, *, persistent: bool, **settings: Any) -> DataLoader:
         workers = self.num_workers
         return kind(
             examples,
             num_workers=workers,
-            persistent_workers=stay and workers > 0,
+            persistent_workers=persistent and workers > 0,
             timeout=_WORKER_TIMEOUT if workers > 0 else 0,
             pin_memory=torch.cuda.is_available(),
-            generator=torch.Generator(),  # the loader draws a number: not from the generator of the training process
+            generator=torch.Generator(),  # the loader draws a base seed, which must not advance the global generator
             **settings,
         )

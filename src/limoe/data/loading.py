@@ -1,4 +1,4 @@
-"""From a pair of a source to tensors: what loader workers do."""
+"""Examples and batches made from the pairs of a source, in the loader workers."""
 
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
@@ -29,9 +29,9 @@ class Example(NamedTuple):
 
 
 def read_pair(pairs: PairDataset, index: int, *, stand_ins: int, seed: str) -> tuple[Pair, int, tuple[BadSample, ...]]:
-    """Pair `index`, or the first of `stand_ins` other ones that can be read; its position; those that could not be.
+    """Pair `index`, or the first readable one of `stand_ins` replacements; its position; the unreadable ones.
 
-    Which ones are tried is a pure function of `seed` and the number of the attempt: the same in every process.
+    Each replacement is a pure function of `seed` and the number of the attempt: the same in every process.
     Raises `DataError` with place, key and reason of the last one if none can be read.
     """
     bad: list[BadSample] = []
@@ -49,9 +49,9 @@ def read_pair(pairs: PairDataset, index: int, *, stand_ins: int, seed: str) -> t
 
 @dataclass
 class TrainExamples(Dataset[Example]):
-    """Caption choice and augmentation are a pure function of (seed, epoch, index), whichever worker does them.
+    """Training examples: caption choice and augmentation are a pure function of (seed, epoch, index).
 
-    So is the replacement of a sample that cannot be read, of which at most `stand_ins` are tried.
+    So are the replacements of a sample that cannot be read, of which at most `stand_ins` are tried.
     """
 
     pairs: PairDataset
@@ -71,7 +71,7 @@ class TrainExamples(Dataset[Example]):
 
 @dataclass
 class EvalExamples(Dataset[Example]):
-    """Always the first caption and the plain image."""
+    """Evaluation examples: the first caption and the image without augmentation."""
 
     pairs: PairDataset
     _: KW_ONLY
@@ -87,7 +87,7 @@ class EvalExamples(Dataset[Example]):
 
 
 class BatchCollate:
-    """Stacks images and tokenizes all captions of a batch in one call."""
+    """Stack the images and tokenize all captions of a batch in one call."""
 
     def __init__(self, tokenizer: TextTokenizer) -> None:
         self.tokenizer = tokenizer
@@ -100,12 +100,12 @@ class BatchCollate:
 
 
 def stack_images(examples: list[Example]) -> Tensor:
-    """Only the images, [B, 3, h, w]."""
+    """The images of the examples, [B, 3, h, w]."""
     return torch.stack([example.image for example in examples])
 
 
 class ResumableLoader(DataLoader):
-    """A loader whose position is kept elsewhere (by the data module); with these methods Lightning knows."""
+    """A loader without state of its own: the data module keeps the position. Lightning requires these methods."""
 
     def state_dict(self) -> dict:
         return {}

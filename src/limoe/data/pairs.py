@@ -1,4 +1,4 @@
-"""What the data sources of limoe share beside `PairDataset`: descriptions without images, reading, and subsets."""
+"""Base classes of the data sources: descriptions without images, reading, subsets."""
 
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
@@ -11,7 +11,7 @@ from limoe.types import Pair, PairDataset
 
 
 class Description(NamedTuple):
-    """All of a pair but its image."""
+    """A pair without its image."""
 
     captions: list[str]
     labels: dict[str, str]
@@ -20,7 +20,7 @@ class Description(NamedTuple):
 
 @runtime_checkable
 class DescribedPairs(PairDataset, Protocol):
-    """A source that can tell captions, labels and key of a pair without reading or drawing the image."""
+    """A source that gives captions, labels and key of a pair without reading or drawing the image."""
 
     @abstractmethod
     def describe(self, index: int) -> Description: ...
@@ -31,7 +31,7 @@ class DescribedPairs(PairDataset, Protocol):
 
 
 class StoredPairs(DescribedPairs, LeavesOutBad):
-    """Pairs whose texts are known and whose images are decoded when they are asked for.
+    """Pairs with texts known from the start and images decoded on access.
 
     `place` names the source in messages.
     """
@@ -40,7 +40,7 @@ class StoredPairs(DescribedPairs, LeavesOutBad):
 
     @abstractmethod
     def image(self, index: int) -> bytes:
-        """Raises `BadContent`."""
+        """Encoded bytes of image `index`. Raises `BadContent`."""
 
     def __getitem__(self, index: int) -> Pair:
         text = self.describe(index)
@@ -49,14 +49,14 @@ class StoredPairs(DescribedPairs, LeavesOutBad):
         except BadContent as error:
             raise BadSampleError(error.at(self.place, text.key)) from error
 
-    def require_pairs(self, asked: str) -> None:
-        """Raise `DataError` if there is none; `asked` is what they had to be like."""
+    def require_pairs(self, rule: str) -> None:
+        """Raise `DataError` if there is no pair; `rule` is the selection that they had to fit."""
         if len(self) == 0:
-            raise DataError(f"{self.place}: no usable pair ({asked}; left out as bad: {self.bad.summary()})")
+            raise DataError(f"{self.place}: no usable pair ({rule}; left out as bad: {self.bad.summary()})")
 
 
 class PairSubset(DescribedPairs, LeavesOutBad):
-    """The pairs of `pairs` at `indices`, in that order. `bad` is what `pairs` left out, wherever that would be."""
+    """The pairs of `pairs` at `indices`, in that order. `bad` lists all samples that `pairs` left out."""
 
     def __init__(self, pairs: DescribedPairs, *, indices: Sequence[int]) -> None:
         self.pairs = pairs

@@ -1,4 +1,4 @@
-"""Reading files by position, from any number of processes."""
+"""Positional reads of files from any number of processes."""
 
 import os
 import time
@@ -10,11 +10,11 @@ from pathlib import Path
 from limoe.errors import DataError
 
 MAX_OPEN = 128  # files per process; systems often allow 1,024
-_WAITS = (0.1, 1.0, 5.0)  # seconds before a read is tried again: network drives come back
+_WAITS = (0.1, 1.0, 5.0)  # seconds before a failed read is repeated, for network drives
 
 
 class _OpenFile:
-    """Closed with its last owner."""
+    """A file descriptor, closed when the object is collected."""
 
     def __init__(self, path: Path) -> None:
         self.descriptor = os.open(path, os.O_RDONLY)
@@ -22,10 +22,10 @@ class _OpenFile:
 
 
 class PositionalFiles:
-    """`read(file, offset, size)` of many files, opened when first needed, the last `MAX_OPEN` of them kept open.
+    """Reads from many files, opened on first use; the `MAX_OPEN` last used stay open.
 
-    Positional reads share no state, so forked loader workers may go on with the descriptors they inherit; a pickled
-    copy opens its own. One thread per process.
+    Positional reads share no state, so forked loader workers may use the inherited descriptors; a pickled copy opens
+    its own. Not thread-safe.
     """
 
     def __init__(self, paths: Sequence[Path]) -> None:
@@ -33,7 +33,7 @@ class PositionalFiles:
         self._opened = lru_cache(MAX_OPEN)(_OpenFile)
 
     def read(self, file: int, *, offset: int, size: int) -> bytes:
-        """Raises `DataError` where the bytes are not there, after some more tries where the system fails."""
+        """Read `size` bytes of file number `file` from `offset` on; raises `DataError` after repeated failures."""
         for wait in (*_WAITS, None):
             try:
                 data = os.pread(self._opened(self.paths[file]).descriptor, size, offset)

@@ -11,14 +11,14 @@ from limoe.errors import DataError
 
 @dataclass
 class EpochSampler(Sampler[tuple[int, int]]):
-    """Yields (epoch, index) for one rank: whole batches only, equally many on every rank.
+    """Yield (epoch, index) for one rank: whole batches only, equally many on every rank.
 
     Rank r takes every `world_size`-th place of one permutation, so the b-th joint batch holds the same samples for
-    any number of ranks with the same joint batch size. The epoch travels with the index because workers that stay
-    alive would not see it change.
+    any number of ranks with the same joint batch size. The epoch is part of the index, since persistent workers would
+    not see it change.
 
-    `position` is asked at every iteration for the epoch and the first batch of it to yield. There is no `set_epoch`:
-    after resuming at the end of an epoch Lightning would call it with a number that is one too high.
+    `position` returns the epoch and its first batch to yield, at every iteration. There is no `set_epoch`: after
+    resuming at the end of an epoch Lightning would call it with a number that is one too high.
     """
 
     size: int
@@ -38,7 +38,7 @@ class EpochSampler(Sampler[tuple[int, int]]):
             )
 
     def __len__(self) -> int:
-        """Samples of a whole epoch on this rank, wherever it begins."""
+        """Samples of a whole epoch on this rank, independent of the first batch."""
         return self.batches * self.batch_size
 
     def __iter__(self) -> Iterator[tuple[int, int]]:

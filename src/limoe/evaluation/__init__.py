@@ -1,1 +1,1 @@
-"""What a model can do: zero-shot classification and retrieval, from features and from whole tasks."""
+"""Evaluation of models: zero-shot, retrieval, few-shot and linear-probe tasks."""

@@ -1,4 +1,4 @@
-"""Whether the features of a sample depend on its batch. They do where experts drop tokens in evaluation."""
+"""Dependence of a sample's features on its batch, caused by dropped tokens."""
 
 from collections.abc import Sequence
 from itertools import islice
@@ -17,7 +17,7 @@ from limoe.types import PairDataset
 
 
 def depends_on_batch(model: nn.Module) -> bool:
-    """Whether any router of the model says that samples change each other's features in evaluation."""
+    """True if a router of the model lets samples change each other's features in evaluation."""
     return any(router.depends_on_batch for router in routers_of(model))
 
 
@@ -27,12 +27,12 @@ def batch_gap(
     """Cosine distance between features alone and in a batch, over the first `samples` images and texts of a task.
 
     Keys `image_mean`, `image_max`, `text_mean`, `text_max`; the batch holds all those samples of one modality. A
-    distance is from 0 (same direction) to 2. Texts of a zero-shot task are the prompts of its first template.
+    distance is between 0 (same direction) and 2. Texts of a zero-shot task are the prompts of its first template.
     """
     with evaluating(model):
         images = _images(model, data, task.images, samples)
         images_alone = torch.cat([model.encode_image(image) for image in images.split(1)])
-        texts = _wordings(task)[:samples]
+        texts = _texts(task)[:samples]
         texts_alone = torch.cat([encode_texts(model, data.tokenizer, [text]) for text in texts])
         distance = {
             "image": _distance(model.encode_image(images), images_alone),
@@ -44,7 +44,7 @@ def batch_gap(
     return found
 
 
-def _wordings(task: ZeroShotTask | RetrievalTask) -> Sequence[str]:
+def _texts(task: ZeroShotTask | RetrievalTask) -> Sequence[str]:
     if isinstance(task, RetrievalTask):
         return task.texts
     return prompts_of(task.class_names, task.templates[:1])

@@ -1,4 +1,4 @@
-"""How far a number would move with other images: the percentile bootstrap of scipy, seeded."""
+"""Confidence intervals over images or queries: scipy's percentile bootstrap."""
 
 import numpy as np
 import scipy
@@ -11,7 +11,7 @@ _VALUES = 4_000_000  # drawn values held in memory at once
 def mean_over_groups(
     values: Float64[np.ndarray, "*resamples n"], groups: Int64[np.ndarray, "*resamples n"], *, axis: int = -1
 ) -> Float64[np.ndarray, "*resamples"]:
-    """The mean over groups of the mean of their values, along the last axis. A group without values is left out."""
+    """Mean over groups of the mean of their values, along the last axis; empty groups are left out."""
     rows = groups.reshape(-1, groups.shape[axis])
     shape = (len(rows), groups.max() + 1)
     cells = (rows + shape[1] * np.arange(len(rows))[:, None]).ravel()
@@ -29,11 +29,11 @@ def bootstrap_interval(
     level: float = LEVEL,
     seed: int = SEED,
 ) -> tuple[float, float]:
-    """The central `level` of the means of resampled `values`; with `groups`, of the mean over groups of their means.
+    """Ends of the central `level` of the means of resampled `values`; with `groups`, of `mean_over_groups`.
 
-    Where all values are equal the interval has no width, as always with this method: 0 of n says less than it seems.
+    If all values are equal the interval has width 0, as always with this method, although the true value is uncertain.
     """
-    if values.min() == values.max():  # also a single value, which scipy refuses
+    if values.min() == values.max():  # scipy refuses a single value
         return float(values[0]), float(values[0])
     interval = scipy.stats.bootstrap(
         (values,) if groups is None else (values, groups),

@@ -1,7 +1,7 @@
-"""From texts and images to features, with a model in evaluation mode.
+"""Features of texts and images, with a model in evaluation mode.
 
 Everything runs in the precision of the parameters (no autocast), so that a task gives the same numbers inside training
-and in `limoe eval`. Features come back on the CPU: memory of the device stays bounded by one batch.
+and in `limoe eval`. Features are returned on the CPU, so memory of the device is that of one batch.
 """
 
 import math
@@ -24,9 +24,9 @@ from limoe.types import Pair, PairDataset
 
 @runtime_checkable
 class EvaluationData(Protocol):
-    """What evaluation needs of a datamodule. The loader yields image tensors in the order of the dataset.
+    """Interface of a data module for evaluation. The loader yields image tensors in the order of the dataset.
 
-    `tokenizer.encode` makes ids `[texts, n_t]` of texts, and a mask that is True on real tokens.
+    `tokenizer.encode` returns ids `[texts, n_t]`, and a mask that is True on real tokens.
     """
 
     tokenizer: Any
@@ -35,12 +35,12 @@ class EvaluationData(Protocol):
 
 
 class FeatureExtractor:
-    """Features from one state of a model; make a new one when the model has learned.
+    """Features from one state of a model; make a new object when the weights have changed.
 
-    Class features are kept, under the sha256 of names and templates, for as long as the encoder lives. With several
-    ranks each encodes an equal share of the images or texts, and all get all features in the order asked for, each
-    once. `alone` makes this rank do it all by itself, for work that the other ranks don't take part in (no task: its
-    metric gathers). `batch_size` counts texts; the batches of images are those of the datamodule.
+    Class features are cached under the sha256 of names and templates. Each rank encodes an equal share of the images or
+    texts, and all ranks get all features in the given order. With `alone` this rank encodes everything by itself, for
+    work that other ranks do not take part in (not for tasks: their metrics gather). `batch_size` counts texts; the
+    batches of images are those of the data module.
     """
 
     def __init__(self, model: Any, data: EvaluationData, *, batch_size: int = 256, alone: bool = False) -> None:
@@ -52,7 +52,7 @@ class FeatureExtractor:
         self._classes: dict[str, Tensor] = {}
 
     def share(self, total: int) -> slice:
-        """The rows of `total` that this rank encodes: as many on each, in the order of ranks, fewer on the last."""
+        """The rows of `total` that this rank encodes: equal shares in the order of ranks, a smaller one on the last."""
         if self.alone:
             return slice(0, total)
         size = math.ceil(total / world_size())
@@ -61,7 +61,7 @@ class FeatureExtractor:
     def images(
         self, images: PairDataset, *, before_head: bool = False, gathered: bool = True, progress: str | None = None
     ) -> Float[Tensor, "images d"]:
-        """`before_head`: what the image head sees, instead of features of unit length. Not `gathered`: this share."""
+        """Unit-length features, or with `before_head` the head's inputs; without `gathered` this rank's share only."""
 
         def encode(mine: Sequence[int]) -> Tensor:
             share = images if len(mine) == len(images) else Picked(images, mine)
@@ -81,7 +81,7 @@ class FeatureExtractor:
         return self._shared(len(texts), encode)
 
     def classes(self, class_names: Sequence[str], templates: Sequence[str]) -> Float[Tensor, "classes d_out"]:
-        """One unit vector per class; computed once per list of names and templates."""
+        """One unit vector per class, cached per list of names and templates."""
         key = prompts_sha256(class_names, templates)
         if key not in self._classes:
             self._classes[key] = class_embeddings(
@@ -90,7 +90,7 @@ class FeatureExtractor:
         return self._classes[key]
 
     def _shared(self, total: int, encode: Callable[[Sequence[int]], Tensor], *, gathered: bool = True) -> Tensor:
-        """Rows 0 to total - 1. Shares are equal, so every rank runs as often; what fills up the last one is cut off."""
+        """Rows 0 to total - 1. The last share is padded, so that all ranks run equally often, and cut afterwards."""
         own = range(total)[self.share(total)]
         with evaluating(self.model):
             if self.alone or world_size() == 1:
@@ -99,13 +99,13 @@ class FeatureExtractor:
             features = encode(filled)
             if not gathered:
                 return features[: len(own)]
-            device = next(self.model.parameters()).device  # where the process group can gather
+            device = next(self.model.parameters()).device  # the process group gathers on this device
             return all_gather(features.to(device))[:total].cpu()
 
 
 @dataclass(frozen=True)
 class Picked:
-    """Some images of a dataset, in any order, as a dataset."""
+    """The images of a dataset at `indices`, in that order, as a dataset without captions."""
 
     images: PairDataset
     indices: Sequence[int]
@@ -122,7 +122,7 @@ class Picked:
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients; afterwards every submodule has the mode it had before."""
+    """Evaluation mode without gradients inside the block; afterwards the mode of every submodule is restored."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
@@ -134,7 +134,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def encode_texts(model: Any, tokenizer: Any, texts: Sequence[str]) -> Float[Tensor, "texts d_out"]:
-    """One batch of texts."""
+    """Unit-length features of one batch of texts."""
     ids, mask = tokenizer.encode(list(texts))
     device = next(model.parameters()).device
     return model.encode_text(ids.to(device), mask.to(device)).float().cpu()

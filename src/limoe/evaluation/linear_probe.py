@@ -1,6 +1,6 @@
 """Linear probe: multinomial logistic regression with an L2 penalty on frozen features, fitted by L-BFGS in float64.
 
-Deterministic: the start is zero, the split depends on the labels alone, and every step sees all features.
+Deterministic: weights start at zero, the split depends on the labels alone, and every step uses all features.
 """
 
 import math
@@ -17,11 +17,11 @@ from limoe.evaluation.few_shot import standardised
 
 _MAX_STEPS = 200
 _SLOPE = 1e-5  # largest entry of the gradient at the end
-_HELD_OUT = 5  # one of so many training features of a class chooses the strength
+_HELD_OUT = 5  # one in this many training features of a class is held out to select the strength
 
 
 class Probing(NamedTuple):
-    """Scores of the test features, the strength that won, and the held-out accuracy of each."""
+    """Scores of the test features, the selected strength, and the held-out accuracy by strength."""
 
     scores: Float64[Tensor, "m classes"]
     strength: float
@@ -37,9 +37,9 @@ def linear_probe(
     strengths: Sequence[float],
     progress: str | None = None,
 ) -> Probing:
-    """Choose the strength on a fifth of `train`, then fit all of it. Of equally good strengths the strongest wins.
+    """Select the strength on a held-out fifth of `train` (ties: the largest), then fit on all of it.
 
-    Scores are NaN where the features of a diverged model are not finite.
+    Scores are NaN if features are not finite (a diverged model).
     """
     if not (train.isfinite().all() and test.isfinite().all()):
         return Probing(torch.full((len(test), num_classes), torch.nan, dtype=torch.float64), math.nan, {})
@@ -59,7 +59,7 @@ def linear_probe(
 
 
 def split(labels: Int64[Tensor, "n"]) -> tuple[Int64[Tensor, "kept"], Int64[Tensor, "held_out"]]:
-    """Positions to fit, and to choose by: one in five of each class, none of a class with fewer than five."""
+    """Positions to fit on, and held-out ones: one in five of each class, none of a class with fewer than five."""
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
     groups = [order[labels[order] == c] for c in labels.unique()]
     held_out = torch.cat([group[_HELD_OUT - 1 :: _HELD_OUT] for group in groups])
@@ -76,7 +76,7 @@ def fit(
     strength: float,
     start: nn.Linear | None = None,
 ) -> nn.Linear:
-    """The minimum of mean cross-entropy + strength / 2 |weights|^2; the bias is free. `start` only saves steps."""
+    """Minimise mean cross-entropy + strength / 2 |weights|^2; the bias is not penalised. `start`: initial values."""
     probe = nn.utils.skip_init(nn.Linear, features.shape[1], num_classes, dtype=torch.float64)
     for parameter in probe.parameters():
         nn.init.zeros_(parameter)

@@ -1,4 +1,4 @@
-"""What the tasks count, as metrics of torchmetrics: each rank adds its own images or queries, `compute` gathers."""
+"""Metrics of the tasks for torchmetrics, gathered over ranks."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,9 +15,9 @@ from limoe.evaluation.ranks import ranked
 
 @dataclass(frozen=True)
 class Measure:
-    """One number: the mean of `values` (one per image or query), or the mean over `groups` of their means.
+    """One metric: the mean of `values` (one per image or query), or the mean over `groups` of their means.
 
-    The latter weighs rare classes like frequent ones.
+    The latter weighs rare and frequent classes equally.
     """
 
     values: Float64[Tensor, "n"]
@@ -30,12 +30,12 @@ class Measure:
         return float(mean_over_groups(self.values.numpy(), self.groups.numpy()))
 
     def interval(self) -> tuple[float, float]:
-        """95 %: what other images or queries of the same kind would give, the model and the candidates fixed."""
+        """95 % interval over images or queries, with the model and the candidates fixed."""
         return bootstrap_interval(self.values.numpy(), groups=None if self.groups is None else self.groups.numpy())
 
 
-class Answers(NamedTuple):
-    """The class of each image, and the one it was taken for, as positions in `class_names`."""
+class Predictions(NamedTuple):
+    """True and predicted class of each image, as positions in `class_names`."""
 
     labels: Int64[Tensor, "n"]
     predicted: Int64[Tensor, "n"]
@@ -43,11 +43,11 @@ class Answers(NamedTuple):
 
 
 class TaskMetric(Metric):
-    """Numbers of one task, from columns with one entry per image or query; `compute` gives them by key.
+    """Metrics of one task, from columns with one entry per image or query; `compute` returns them by key.
 
     A column is a list state that torchmetrics concatenates over ranks, in their order. Ranks may hold different numbers
-    of entries, but each has to call `update`, with no entries if need be. Entries are kept rather than counts of hits,
-    because intervals draw them again. What is read here belongs to this rank, to all ranks inside `sync_context()`.
+    of entries, also none, but each must call `update`. Entries are kept instead of counts of hits, since intervals
+    resample them. Values read here are those of this rank, of all ranks inside `sync_context()`.
     """
 
     full_state_update = False
@@ -68,26 +68,27 @@ class TaskMetric(Metric):
         return {key: measure.value for key, measure in self.measures().items()}
 
     def measures(self) -> dict[str, Measure]:
-        """What each number is the mean of."""
+        """Per-image or per-query values of each metric."""
         raise NotImplementedError
 
     def details(self) -> dict[str, Any]:
-        """What goes into the record beside the numbers."""
+        """Further content of the record beside the metrics."""
         return {}
 
 
 class Classification(TaskMetric):
-    """`<name>_top<k>`, the share of images whose class is among the k likeliest, and `<name>_class_mean`.
+    """`<name>_top<k>`, the share of images with their class among the k best scores, and `<name>_class_mean`.
 
-    The latter is the mean over classes of their top-1. torchmetrics' MulticlassAccuracy has other rules: a tie goes to
-    the class that comes first, so collapsed features look right for its images, while here a tie (or NaN) is a
-    mistake; and its macro average counts a class that has no image as 0 when it is predicted, while here such a
-    class is left out.
+    The latter is the mean over classes of their top-1. torchmetrics' MulticlassAccuracy has other rules: it gives a tie
+    to the first class, so that collapsed features are correct for its images, while here a tie (or NaN) is an error;
+    and its macro average counts a class without images as 0 if it is predicted, while here such a class is left out.
     """
 
     def __init__(self, name: str, *, class_names: Sequence[str], ks: Sequence[int], **details: Any) -> None:
         super().__init__("ranks", "labels", "predicted")
-        self.name, self.class_names, self.ks = name, class_names, ks
+        self.name = name
+        self.class_names = class_names
+        self.ks = ks
         self._details = details
 
     def update(self, scores: Float[Tensor, "n classes"], labels: Int64[Tensor, "n"]) -> None:
@@ -99,17 +100,17 @@ class Classification(TaskMetric):
         found = {f"{self.name}_top{k}": Measure((ranks < k).double()) for k in self.ks}
         return found | {f"{self.name}_class_mean": Measure((ranks == 0).double(), groups=self.entries("labels"))}
 
-    def answers(self) -> Answers:
-        return Answers(self.entries("labels"), self.entries("predicted"), self.class_names)
+    def predictions(self) -> Predictions:
+        return Predictions(self.entries("labels"), self.entries("predicted"), self.class_names)
 
     def details(self) -> dict[str, Any]:
         return self._details
 
 
 class FewShotAccuracy(TaskMetric):
-    """`fewshot<shots>_top1`, the mean over seeds: the value of an image is the share of seeds that get it right.
+    """`fewshot<shots>_top1`, the mean over seeds: an image counts by its share of correct seeds.
 
-    `short`: how many classes have fewer training images, by number of shots. The details hold one accuracy per seed.
+    `short`: number of classes with fewer training images, by shots. The details hold one accuracy per seed.
     """
 
     def __init__(self, short: Mapping[int, int]) -> None:
@@ -117,7 +118,7 @@ class FewShotAccuracy(TaskMetric):
         self.short = short
 
     def update(self, hits: Mapping[int, Float64[Tensor, "n seeds"]]) -> None:
-        """Which images are right under which seed, by number of shots."""
+        """Add hits (1 or 0) of this rank's images by seed, by number of shots."""
         self.add(**{f"shots{k}": new for k, new in hits.items()})
 
     def measures(self) -> dict[str, Measure]:

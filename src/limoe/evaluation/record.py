@@ -1,4 +1,4 @@
-"""One evaluation as plain content for its JSON file: enough to know what was measured, on what, and how surely."""
+"""Record of one evaluation for its JSON file: metrics, intervals, chance, prompts."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ KINDS = {
 
 
 def evaluation_record(name: str, task: Task, metric: TaskMetric) -> dict[str, Any]:
-    """Each metric with chance, 95 % interval and n; the prompts by name and hash; what else the kind of task tells."""
+    """Each metric with chance, 95 % interval and n; the prompts by name and hash; details of the kind of task."""
     chance = task_chance(task)
     return {
         "task": name,
@@ -41,7 +41,7 @@ def _metric(measure: Measure, *, chance: float) -> dict[str, float]:
 
 
 def _prompts(task: ZeroShotTask) -> dict[str, Any]:
-    """`sha256` is that of names and templates as they were used, whatever file they stood in."""
+    """Prompts of the task; `sha256` is that of the names and templates in use, independent of their file."""
     return {
         "name": task.source.name,
         "sha256": prompts_sha256(task.class_names, task.templates),

@@ -1,8 +1,8 @@
-"""Image-text retrieval from features: recall@k both ways, with several right answers per query.
+"""Image-text retrieval from features: recall@k both ways, several positives per query.
 
-Rules where public code differs: a query counts as found at k if any of its positives is among the first k; ties go
-against us (a wrong candidate as similar as the best right one stands before it), so that duplicates and collapsed
-features can't look good; queries without a positive are left out.
+Rules where public code differs: a query is found at k if any of its positives is among the first k; a negative as
+similar as the best positive is ranked before it, so that duplicates and collapsed features do not count as hits;
+queries without a positive are left out.
 """
 
 from collections import Counter
@@ -21,16 +21,17 @@ KS = (1, 5, 10)
 
 
 class RetrievalRecall(TaskMetric):
-    """`i2t_r<k>` and `t2i_r<k>`: the share of queries with a right candidate among the first k.
+    """`i2t_r<k>` and `t2i_r<k>`: the share of queries with a positive among the first k candidates.
 
-    torchmetrics calls this RetrievalHitRate (its RetrievalRecall is the share of a query's right candidates). It leaves
-    ties to the sort and keeps a score for every pair of query and candidate; here ties count against the model and a
-    query has one entry: the wrong candidates before its best right one. Memory: `chunk` queries times all candidates.
+    torchmetrics calls this RetrievalHitRate (its RetrievalRecall is the share of a query's positives). It leaves ties
+    to the sort and keeps a score for every pair of query and candidate; here ties are errors and a query has one entry:
+    the negatives before its best positive. Memory: `chunk` queries times all candidates.
     """
 
     def __init__(self, *, ks: Sequence[int] = KS, chunk: int = 1024) -> None:
         super().__init__("i2t", "t2i")
-        self.ks, self.chunk = ks, chunk
+        self.ks = ks
+        self.chunk = chunk
 
     def update(
         self,
@@ -41,7 +42,7 @@ class RetrievalRecall(TaskMetric):
         images: slice = slice(None),
         texts: slice = slice(None),
     ) -> None:
-        """Features of unit length, of all candidates; `images` and `texts` are the queries among them.
+        """Add queries: features are of unit length, of all candidates; `images` and `texts` are the queries among them.
 
         `positives` are (image, text) pairs. Raises `DataError` where they point outside the features.
         """
@@ -59,7 +60,7 @@ class RetrievalRecall(TaskMetric):
 def retrieval_chance(
     positives: Sequence[tuple[int, int]], *, num_images: int, num_texts: int, ks: Sequence[int] = KS
 ) -> dict[str, float]:
-    """What a random order of the candidates reaches on average, as `i2t_r<k>` and `t2i_r<k>`."""
+    """Expected recall of a random order of the candidates, as `i2t_r<k>` and `t2i_r<k>`."""
     pairs = _checked(positives, num_images=num_images, num_texts=num_texts).tolist()
     per_image = list(Counter(image for image, _ in pairs).values())
     per_text = list(Counter(text for _, text in pairs).values())
@@ -77,7 +78,7 @@ def chance_recall(num_positives: Sequence[int], *, num_candidates: int, k: int) 
 
 
 def _checked(positives: Sequence[tuple[int, int]], *, num_images: int, num_texts: int) -> Int64[Tensor, "pairs 2"]:
-    """The distinct pairs as a tensor."""
+    """The distinct pairs as a tensor. Raises `DataError` if there is none or an index is out of range."""
     if len(positives) == 0:
         raise DataError("retrieval positives: there is no (image, text) pair, give at least one")
     for image, text in positives:
@@ -98,7 +99,7 @@ def _ranks(
 ) -> Int64[Tensor, "counted"]:
     pairs = pairs.to(features.device)
     first, last, _ = queries.indices(len(features))
-    ranks = [pairs.new_zeros(0)]  # a rank may have no query
+    ranks = [pairs.new_zeros(0)]  # this process may have no query
     for start in range(first, last, chunk):
         stop = min(start + chunk, last)
         similarity = features[start:stop] @ candidates.T

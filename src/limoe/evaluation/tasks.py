@@ -1,4 +1,4 @@
-"""Run one evaluation task with a model: what the validation callbacks and `limoe eval` share."""
+"""Evaluation of a model on one task, for the validation callbacks and `limoe eval`."""
 
 import torch
 from jaxtyping import Float64, Int64
@@ -14,11 +14,11 @@ from limoe.evaluation.ranks import ranked
 from limoe.evaluation.retrieval import RetrievalRecall, retrieval_chance
 from limoe.evaluation.zero_shot import chance_top_k, classify
 
-_CHUNK = 1024  # images whose scores for all classes are in memory at once
+_CHUNK = 1024  # images per matrix of scores
 
 
 def evaluate_task(encoder: FeatureExtractor, task: Task, *, progress: str | None = None) -> TaskMetric:
-    """The metric of the task, updated with the share of this rank. `progress` names the bars.
+    """The metric of the task, updated with the share of this rank. `progress`: label of the progress bars.
 
     Raises `ArgumentError` or `DataError` on a task that can't be scored.
     """
@@ -31,11 +31,11 @@ def evaluate_task(encoder: FeatureExtractor, task: Task, *, progress: str | None
             metric = evaluate_few_shot(encoder, task, progress=progress)
         case LinearProbeTask():
             metric = evaluate_linear_probe(encoder, task, progress=progress)
-    return metric.to(next(encoder.model.parameters()).device)  # where the process group can gather
+    return metric.to(next(encoder.model.parameters()).device)  # the process group gathers on this device
 
 
 def task_chance(task: Task) -> dict[str, float]:
-    """What guessing reaches on average, under the keys of `evaluate_task`: uniform classes, a random order."""
+    """Expected metrics of random predictions (uniform classes, random order), under the keys of `evaluate_task`."""
     if isinstance(task, RetrievalTask):
         return retrieval_chance(task.positives, num_images=len(task.images), num_texts=len(task.texts))
     top1, top5 = (chance_top_k(len(task.class_names), k=k) for k in (1, 5))
@@ -73,7 +73,7 @@ def evaluate_retrieval(
 
 
 def evaluate_few_shot(encoder: FeatureExtractor, task: FewShotTask, *, progress: str | None = None) -> FewShotAccuracy:
-    """`fewshot<shots>_top1`. Only the training images that some seed picks are encoded."""
+    """`fewshot<shots>_top1`. Only the training images picked by some seed are encoded."""
     _check_few_shot(task)
     classes = len(task.class_names)
     labels, test_labels = (_checked(part, classes=classes) for part in (task.train, task.test))
@@ -89,8 +89,8 @@ def evaluate_few_shot(encoder: FeatureExtractor, task: FewShotTask, *, progress:
 
     def hits(shots: int, seed: int) -> Float64[Tensor, "n"]:
         picked = picks[shots, seed]
-        shown = train[torch.searchsorted(used, picked)]
-        scores = ridge_scores(shown, labels[picked], test, num_classes=classes, l2=task.l2)
+        support = train[torch.searchsorted(used, picked)]
+        scores = ridge_scores(support, labels[picked], test, num_classes=classes, l2=task.l2)
         ranks, _ = ranked(scores, own)
         return (ranks == 0).double()
 
@@ -103,7 +103,7 @@ def evaluate_few_shot(encoder: FeatureExtractor, task: FewShotTask, *, progress:
 def evaluate_linear_probe(
     encoder: FeatureExtractor, task: LinearProbeTask, *, progress: str | None = None
 ) -> Classification:
-    """`linear_probe_top1` and `linear_probe_class_mean`; the details hold the strength that won, and all tried."""
+    """`linear_probe_top1` and `linear_probe_class_mean`; the details hold the selected strength, and all candidates."""
     good = len(task.strengths) > 0 and min(task.strengths) > 0
     require_argument(good, "strengths", "a list of numbers > 0", list(task.strengths))
     classes = len(task.class_names)
@@ -129,11 +129,11 @@ def _check_few_shot(task: FewShotTask) -> None:
 
 
 def _checked(part: LabelledImages, *, classes: int) -> Int64[Tensor, "n"]:
-    """The labels as a tensor."""
+    """The labels as a tensor. Raises unless there are two classes, and one label in range per image."""
     images, labels = len(part.images), part.labels
     require_argument(classes >= 2, "class_names", "at least 2 classes", classes)
     if len(labels) != images or images == 0:
         raise DataError(f"evaluation task: {images} images need as many labels, got {len(labels)}")
     if not all(0 <= label < classes for label in labels):
-        raise DataError(f"evaluation task: labels must lie in 0..{classes - 1}, got {min(labels)}..{max(labels)}")
+        raise DataError(f"evaluation task: labels must be in 0..{classes - 1}, got {min(labels)}..{max(labels)}")
     return torch.as_tensor(labels)

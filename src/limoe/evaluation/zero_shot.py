@@ -10,11 +10,11 @@ from torch.nn import functional as F
 
 from limoe.errors import require_argument
 
-_EPS = 1e-8  # added to the length of a class vector, so that prompts that cancel give zeros and not NaN
+_EPS = 1e-8  # added to the length of a class vector, so that prompts with mean zero give zeros and not NaN
 
 
 def prompts_of(class_names: Sequence[str], templates: Sequence[str]) -> list[str]:
-    """Every class in every template, class by class. Raises `ArgumentError` unless each template has one `{}`."""
+    """All templates of the first class, then of the next. Raises `ArgumentError` unless each has one `{}`."""
     require_argument(len(templates) > 0, "templates", "a list with at least one prompt", list(templates))
     for template in templates:
         require_argument(template.count("{}") == 1, "templates", "prompts with exactly one {}", template)
@@ -22,7 +22,7 @@ def prompts_of(class_names: Sequence[str], templates: Sequence[str]) -> list[str
 
 
 def prompts_sha256(class_names: Sequence[str], templates: Sequence[str]) -> str:
-    """Of names and templates as they are used, in order: numbers compare only where this is equal."""
+    """sha256 of names and templates in use, in order: results are comparable only if it is equal."""
     return hashlib.sha256(json.dumps([list(class_names), list(templates)]).encode()).hexdigest()
 
 
@@ -32,7 +32,7 @@ def class_embeddings(
     class_names: Sequence[str],
     templates: Sequence[str],
 ) -> Float[Tensor, "classes d_out"]:
-    """One unit vector per class: prompts of unit length, averaged over templates, brought to unit length again.
+    """One unit vector per class: unit-length features of its prompts, averaged over templates, normalized again.
 
     `encode` turns texts into features `[texts, d_out]`. Computed in float32.
     """
@@ -44,10 +44,10 @@ def class_embeddings(
 def classify(
     image_features: Float[Tensor, "images d_out"], class_features: Float[Tensor, "classes d_out"]
 ) -> Float[Tensor, "images classes"]:
-    """Cosine of every image with every class, in float32; the largest one is the prediction."""
+    """Cosine of every image with every class, in float32."""
     return image_features.float() @ class_features.float().T
 
 
 def chance_top_k(num_classes: int, *, k: int) -> float:
-    """Share of images that k different classes drawn at random get right."""
+    """Expected top-k accuracy of k different classes drawn at random."""
     return min(k, num_classes) / num_classes

@@ -1,1 +1,1 @@
-"""What people look at: reports of finished runs, tables of what a model costs, model cards."""
+"""Reports of finished runs, cost tables, figures and model cards."""

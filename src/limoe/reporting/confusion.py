@@ -1,4 +1,4 @@
-"""Which classes are taken for which: an image, and a table with one row per class."""
+"""Confusion matrix as a figure, and a table with one row per class."""
 
 import csv
 from pathlib import Path
@@ -11,40 +11,40 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
-from limoe.evaluation.metrics import Answers
+from limoe.evaluation.metrics import Predictions
 
-MAX_CLASSES = 250  # with more of them the image shows ...
-_MOST_MISTAKEN = 100  # ... those that take part in the most mistakes
-_NUMBERED = 20  # classes up to which every cell has its number
-_CELL = 0.13  # side of a cell of a large image, inches
+MAX_CLASSES = 250  # with more of them the figure shows ...
+_MOST_MISTAKEN = 100  # ... the classes with the most errors
+_NUMBERED = 20  # largest number of classes with a number in every cell
+_CELL = 0.13  # side of a cell of a large figure, inches
 _DPI = 100
 
 
-def confusion_matrix(answers: Answers) -> Int64[np.ndarray, "classes classes"]:
-    """Images by class (row) and by the class they were taken for (column)."""
-    return multiclass_confusion_matrix(answers.predicted, answers.labels, len(answers.class_names)).numpy()
+def confusion_matrix(predictions: Predictions) -> Int64[np.ndarray, "classes classes"]:
+    """Number of images by true class (row) and predicted class (column)."""
+    return multiclass_confusion_matrix(predictions.predicted, predictions.labels, len(predictions.class_names)).numpy()
 
 
-def save_classes(answers: Answers, path: Path) -> None:
-    """One row per class: its images, how many were right, and what the others were taken for most often."""
-    matrix = confusion_matrix(answers)
+def save_classes(predictions: Predictions, path: Path) -> None:
+    """Write a CSV file with one row per class: images, correct ones, and the most frequent wrong prediction."""
+    matrix = confusion_matrix(predictions)
     with path.open("w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file)
         rows.writerow(["class", "name", "images", "right", "accuracy", "most_taken_for", "times"])
-        for number, name in enumerate(answers.class_names):
+        for number, name in enumerate(predictions.class_names):
             images, right = int(matrix[number].sum()), int(matrix[number, number])
             wrong = matrix[number].copy()
             wrong[number] = 0
             worst = int(wrong.argmax())
-            taken_for = [answers.class_names[worst], int(wrong[worst])] if wrong[worst] else ["", 0]
+            taken_for = [predictions.class_names[worst], int(wrong[worst])] if wrong[worst] else ["", 0]
             rows.writerow([number, name, images, right, f"{right / images:.4f}" if images else "", *taken_for])
 
 
-def save_confusion(answers: Answers, path: Path, *, title: str) -> None:
-    """Rows are classes, columns what they were taken for, colours shares of a row; without classes that never occur."""
-    matrix = confusion_matrix(answers)
+def save_confusion(predictions: Predictions, path: Path, *, title: str) -> None:
+    """Save the figure: rows are classes, columns predictions, colours shares of a row; absent classes are left out."""
+    matrix = confusion_matrix(predictions)
     shown = shown_classes(matrix)
-    names = [f"{answers.class_names[number]} ({matrix[number].sum()})" for number in shown]
+    names = [f"{predictions.class_names[number]} ({matrix[number].sum()})" for number in shown]
     shares = matrix[shown] / np.maximum(matrix[shown].sum(1, keepdims=True), 1)
     if len(shown) < len(matrix):
         title += f" ({len(shown)} of {len(matrix)} classes)"
@@ -53,7 +53,7 @@ def save_confusion(answers: Answers, path: Path, *, title: str) -> None:
 
 
 def shown_classes(matrix: Int64[np.ndarray, "classes classes"]) -> Int64[np.ndarray, "shown"]:
-    """Classes that have images or are predicted, in the order of the task; of many those with the most mistakes."""
+    """Classes with images or predictions, in the order of the task; of too many those with the most errors."""
     occurring = np.flatnonzero(matrix.sum(0) + matrix.sum(1))
     if len(occurring) <= MAX_CLASSES:
         return occurring
@@ -62,8 +62,9 @@ def shown_classes(matrix: Int64[np.ndarray, "classes classes"]) -> Int64[np.ndar
 
 
 def _draw(shares: Float64[np.ndarray, "shown shown"], names: list[str], *, title: str) -> Figure:
-    """All cells as large, whatever the names: they stand outside of the figure, which grows when it is saved."""
-    size, is_small = len(names), len(names) <= _NUMBERED
+    """Draw the matrix. The size of a cell is fixed: names are outside of the axes, and saving enlarges the figure."""
+    size = len(names)
+    is_small = size <= _NUMBERED
     cell, font = (0.45, 9.0) if is_small else (_CELL, 6.5)
     side = cell * size
     figure = Figure(figsize=(side, side))

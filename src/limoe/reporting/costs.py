@@ -1,4 +1,4 @@
-"""What `limoe info` says of a model in the terminal: readable at 80 columns."""
+"""Tables of `limoe info` for the terminal, at most 80 columns wide."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ _OF_PARAMETERS = ("", "k", "M", "B", "T")
 
 
 def cost_tables(info: dict[str, Any], *, title: str) -> RenderableType:
-    """Everything of `info`, one small table per question."""
+    """All entries of `info` as small tables."""
     baselines = {"dense baseline": info.get("dense_baseline"), "two-tower baseline": info.get("two_tower_baseline")}
     slots = info["capacity"]
     text = template("reporting/costs.md.j2", parameters=parameters, number=number, gib=gib).render(
@@ -25,7 +25,7 @@ def cost_tables(info: dict[str, Any], *, title: str) -> RenderableType:
 
 
 def number(value: float, *, units: tuple[str, ...] = _THOUSANDS) -> str:
-    """Four significant digits with a prefix: 353.7 G, 20.19 G, 72."""
+    """Four significant digits with a unit prefix: 353.7 G, 20.19 G, 72."""
     power, scaled = 0, float(value)
     while scaled >= 999.95 and power < len(units) - 1:
         power, scaled = power + 1, scaled / 1000
@@ -34,7 +34,7 @@ def number(value: float, *, units: tuple[str, ...] = _THOUSANDS) -> str:
 
 
 def parameters(value: float) -> str:
-    """As `number`, with B for 10^9."""
+    """A number as `number` writes it, with B for 10^9."""
     return number(value, units=_OF_PARAMETERS)
 
 

@@ -1,4 +1,4 @@
-"""What a run found, in words and tables: shared by the report and the terminal summary."""
+"""Results of a run in words and tables, for the report and the terminal summary."""
 
 import math
 import re
@@ -16,7 +16,7 @@ _STATUS = {"done": "Finished", "failed": "Failed", "stopped": "Stopped early", "
 
 
 def number(key: str, value: float) -> str:
-    """Shares in percent, everything else with four digits; never hides a NaN."""
+    """Shares in percent, other values with four digits; NaN and infinity by name."""
     if not math.isfinite(value):
         return str(value)
     if not SHARE.search(key):
@@ -25,7 +25,7 @@ def number(key: str, value: float) -> str:
 
 
 def duration(seconds: Any) -> str:
-    """`2 min 31 s`; empty if it isn't known."""
+    """`2 min 31 s`; empty if unknown."""
     if not isinstance(seconds, int | float) or not math.isfinite(seconds):
         return ""
     minutes, rest = divmod(round(seconds), 60)
@@ -34,7 +34,7 @@ def duration(seconds: Any) -> str:
 
 
 def factor(value: float, chance: float | None) -> str:
-    """How many times chance a value is, such as `42.1 ×`; empty if that means nothing."""
+    """Ratio of a value to chance, such as `42.1 ×`; empty if chance is unknown or not positive."""
     if not chance or chance < 0 or not math.isfinite(value):
         return ""
     ratio = value / chance
@@ -42,7 +42,7 @@ def factor(value: float, chance: float | None) -> str:
 
 
 def metric_sheet(metrics: Mapping[str, float], *, chance: Mapping[str, float]) -> Sheet:
-    """Final values beside chance; those with a known chance first and in its order, the others by key."""
+    """Final values and chance; those with a known chance first, in its order, the others by key."""
     order = {key: position for position, key in enumerate(chance)}
     return sheet(
         "metrics",
@@ -74,7 +74,8 @@ def headline(run: RunFolder) -> str:
     )
     if not key:
         return f"{start}. No zero-shot accuracy was measured."
-    value, chance = run.metrics[key], run.chance.get(key)
+    value = run.metrics[key]
+    chance = run.chance.get(key)
     found = f"{start}. Zero-shot accuracy on the held-out images of {key.split('/')[1]}: {number(key, value)}"
     if chance is None:
         return f"{found} (top-1; chance unknown)."
@@ -89,7 +90,7 @@ def last_health(run: RunFolder) -> list[Health]:
 
 
 def health_sheet(rows: Sequence[Health]) -> Sheet:
-    """The last state of each router for each modality.
+    """Routing statistics of each layer and modality at the last logged step.
 
     Entropies in nats; load CV: standard deviation over mean; experts used: exponential of the global entropy.
     """

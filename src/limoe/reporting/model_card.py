@@ -1,4 +1,4 @@
-"""README.md of an exported model: what is known about it, and nothing else."""
+"""Model card (README.md) of an exported model."""
 
 import math
 from collections.abc import Mapping
@@ -16,14 +16,14 @@ _SCALARS = (str, int, float, bool)
 def model_card(
     config: Mapping[str, Any], *, run: Mapping[str, Any], record: Mapping[str, Any], name: str, measured: bool = True
 ) -> str:
-    """Markdown.
+    """The model card as Markdown.
 
     Args:
         config: content of the export's config.json.
         run: the resolved config of the run.
         record: run.json, empty where there is none.
-        name: of the folder.
-        measured: whether the results are those of the exported kind of weights.
+        name: name of the export's folder.
+        measured: True if the results were measured with the exported kind of weights.
     """
     found = numbers(record.get("metrics"))
     metrics = {key: x for key, x in found.items() if key.startswith(_RESULTS) and math.isfinite(x)}
@@ -53,7 +53,7 @@ def _is_plain(value: Any) -> bool:
 
 
 def _source(node: Any) -> str:
-    """Which data source with which settings, folders left out: they say nothing to others."""
+    """Target and settings of the data source, without paths."""
     if not isinstance(node, Mapping):
         return "not recorded"
     settings = [f"{key}={value}" for key, value in node.items() if _is_plain(value) and not str(value).count("/")]

@@ -1,4 +1,4 @@
-"""Figures as SVG: no files, no global state of matplotlib, readable on light and dark pages."""
+"""Figures as SVG for light and dark pages, without files or global state of matplotlib."""
 
 import base64
 import io
@@ -19,10 +19,10 @@ from PIL import Image
 
 from limoe.runs.folder import Curve
 
-COLORS = tuple(map(to_hex, matplotlib.color_sequences["petroff10"]))  # told apart by colour-blind readers too
+COLORS = tuple(map(to_hex, matplotlib.color_sequences["petroff10"]))  # distinct for colour-blind readers too
 IMAGE_COLOR, TEXT_COLOR = COLORS[:2]
 MAX_POINTS = 500  # longer curves are drawn as means of neighbouring points
-_FEW = 25  # points up to which each one is marked
+_FEW = 25  # largest number of points with a marker each
 
 STYLE: Any = matplotlib.rc_params_from_file(Path(__file__).with_name("report.mplstyle"), use_default_template=False)
 INK, _GRID = STYLE["text.color"], STYLE["grid.color"]
@@ -32,7 +32,7 @@ _NOT_XML = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
 
 @dataclass(frozen=True)
 class Line:
-    """One curve of a figure, and where it is a mean the range of its members. `x` may be any quantity."""
+    """One curve of a figure; `low` and `high`: the range around a mean, if any. `x` may be any quantity."""
 
     label: str
     x: Sequence[float]
@@ -53,9 +53,9 @@ def lines_plot(
     y_max: float | None = None,
     reference: tuple[str, float] | None = None,
 ) -> str:
-    """Curves against a common quantity; `reference` is a dotted horizontal line with its name.
+    """Plot of curves as a data URI; `reference`: name and height of a dotted horizontal line.
 
-    The y axis begins at zero for shares (`percent`) and where `y_max` says how far it goes, so that figures compare.
+    The y axis begins at zero for shares (`percent`) and with `y_max`, its upper end, so that figures are comparable.
     """
     entries = [line.label for line in lines] + ([] if reference is None else [reference[0]])
     columns = _legend_columns(entries)
@@ -88,9 +88,9 @@ def lines_plot(
 def share_plot(
     *, image: Sequence[float], text: Sequence[float], title: str, assignments: tuple[int, int] = (1, 1)
 ) -> str:
-    """Above: share of each modality's assignments per expert. Below: whom an expert serves.
+    """Two plots as a data URI: share of each modality's assignments per expert, and modality mix of each expert.
 
-    `assignments` says how many there are of image and text; equal numbers weigh the modalities equally.
+    `assignments`: number of image and text assignments; equal numbers weigh the modalities equally.
     """
     experts = range(max(len(image), len(text)))
     with matplotlib.rc_context(STYLE):
@@ -112,7 +112,7 @@ def share_plot(
 
 
 def thinned(curve: Curve, *, limit: int = MAX_POINTS) -> tuple[list[float], list[float]]:
-    """Steps and values in order, at most `limit`: means of neighbours. A NaN stays one, as a gap."""
+    """Steps and values in order, reduced to at most `limit` by means of neighbours; a mean with NaN is NaN."""
     points = sorted(curve.items())
     size = math.ceil(len(points) / limit) or 1
     groups = [points[i : i + size] for i in range(0, len(points), size)]
@@ -125,12 +125,12 @@ def layer_color(position: int, count: int) -> str:
 
 
 def drawn(figure: Figure) -> str:
-    """The figure as an SVG that suits light and dark pages."""
+    """The figure as SVG with colours for light and dark pages."""
     buffer = io.StringIO()
-    nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-    figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
+    no_metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    figure.savefig(buffer, format="svg", transparent=True, metadata=no_metadata)
     svg = _NOT_XML.sub("\ufffd", buffer.getvalue())
-    start = svg.index("<svg")  # the prologue before it names a DTD, whose address is on the web
+    start = svg.index("<svg")  # drop the prologue, which names a DTD by a web address
     end = svg.index(">", start) + 1
     rules = "".join(
         f'[style*="{name}: {light}"]{{{name}:{dark} !important}}'
@@ -141,12 +141,12 @@ def drawn(figure: Figure) -> str:
 
 
 def data_uri(svg: str) -> str:
-    """For the `src` of an image; holds no character that HTML would have to escape."""
+    """The SVG as a data URI without characters that HTML must escape."""
     return f"data:image/svg+xml,{quote(svg, safe=' =:/;,.()+*!?@')}"
 
 
 def image_uri(image: Image.Image, *, kind: str, **settings: Any) -> str:
-    """These very pixels as a file of this kind."""
+    """Data URI of an image encoded as `kind`; `settings` go to Pillow's `save`."""
     buffer = io.BytesIO()
     image.save(buffer, format=kind, **settings)
     return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
@@ -162,12 +162,12 @@ def _legend_columns(labels: Sequence[str]) -> int:
 
 
 def _mix(axes: Axes, image: Sequence[float], text: Sequence[float]) -> None:
-    """Assignments per expert, stacked to 100 %; an expert that nobody chose has no bar."""
+    """Assignments per expert by modality, stacked to 100 %; an expert without assignments has no bar."""
     both = [(i, a, b) for i, (a, b) in enumerate(zip(image, text, strict=False)) if a + b > 0]
     where = [i for i, _, _ in both]
-    images = [a / (a + b) for _, a, b in both]
-    axes.bar(where, images, width=0.8, color=IMAGE_COLOR)
-    axes.bar(where, [1 - share for share in images], width=0.8, bottom=images, color=TEXT_COLOR)
+    image_share = [a / (a + b) for _, a, b in both]
+    axes.bar(where, image_share, width=0.8, color=IMAGE_COLOR)
+    axes.bar(where, [1 - share for share in image_share], width=0.8, bottom=image_share, color=TEXT_COLOR)
     axes.set_ylabel("mix")
     axes.set_ylim(0, 1)
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))

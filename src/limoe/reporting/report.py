@@ -1,4 +1,4 @@
-"""One self-contained HTML page about one run, built from the files of its run folder alone."""
+"""Report of one run: a self-contained HTML page made from the files of its run folder."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,9 +20,9 @@ _FACTS = ("command", "overrides", "seed", "git_commit", "config_hash", "started"
 
 
 def build(run_dir: Path, *, out: Path | None = None) -> Path:
-    """Write the page, by default to `<run_dir>/report.html`, and return where it lies.
+    """Write the page, by default to `<run_dir>/report.html`, and return its path.
 
-    Missing or broken parts become visible lines of the page. Raises `DataError` if `run_dir` is no run folder.
+    Missing or broken parts are listed on the page. Raises `DataError` if `run_dir` is no run folder.
     """
     run = read_run(Path(run_dir))
     target = Path(out) if out is not None else run.path / REPORT
@@ -31,9 +31,9 @@ def build(run_dir: Path, *, out: Path | None = None) -> Path:
 
 
 def render(run: RunFolder) -> str:
-    """The page as text. Everything from the run is escaped, and the page forbids itself scripts and addresses."""
+    """HTML of the page. Everything from the run is escaped, and the page's policy forbids scripts and web addresses."""
     others = {key: value for key, value in run.metrics.items() if key not in run.results}
-    images = [_image(run, sample.image) for sample in run.samples]  # first: it may add to run.problems
+    images = [_image(run, sample.image) for sample in run.samples]  # before rendering: it may add to run.problems
     return template("reporting/report.html.j2").render(
         run=run,
         name=run.path.resolve().name,
@@ -54,7 +54,7 @@ def render(run: RunFolder) -> str:
 
 
 def _facts(run: RunFolder) -> Iterator[tuple[str, str]]:
-    """How the run was made, as name and value."""
+    """Command, seed, versions and other facts of the run, as (name, value)."""
     for name in _FACTS:
         if (value := run.record.get(name)) is not None:
             yield name.replace("_", " "), " ".join(map(str, value)) if isinstance(value, list) else str(value)
@@ -66,7 +66,7 @@ def _facts(run: RunFolder) -> Iterator[tuple[str, str]]:
 
 
 def _image(run: RunFolder, name: str) -> str | None:
-    """A data URI, None if it can't be read. Decoded and encoded again: nothing but pixels gets into the page."""
+    """Data URI of a sample, None if it cannot be read; encoded again, so that only pixels are on the page."""
     try:
         with Image.open(run.path / SAMPLES / name) as opened:
             image = opened.convert("RGB")

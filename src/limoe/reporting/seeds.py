@@ -1,4 +1,4 @@
-"""What several seeds say together: means with intervals, and differences between variants, seed by seed."""
+"""Statistics over seeds: means with intervals, and paired differences between variants."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -29,13 +29,13 @@ def estimate(values: Sequence[float]) -> Estimate:
 
 
 def paired_difference(own: Mapping[int, float], base: Mapping[int, float]) -> Estimate | None:
-    """`own - base` over the seeds that both have; None where they share none."""
+    """Estimate of `own - base` over the common seeds; None without a common seed."""
     shared = sorted(own.keys() & base.keys())
     return estimate([own[seed] - base[seed] for seed in shared]) if shared else None
 
 
 def verdict(difference: Estimate | None, *, higher: bool | None) -> str:
-    """In words what an interval of differences says; `higher` says which way is better, None that neither is."""
+    """An interval of differences in words; `higher`: True if higher is better, None if neither is."""
     if difference is None:
         return "no seed in common"
     if difference.n < 2:

@@ -1,4 +1,4 @@
-"""Plain tables: on pages, in the terminal, as CSV for programs and as LaTeX for papers."""
+"""Tables for pages, for the terminal, as CSV and as LaTeX."""
 
 import csv
 import io
@@ -14,7 +14,7 @@ from limoe.reporting.templates import template
 
 
 class Entry(NamedTuple):
-    """A cell: what people read, and the number behind it where there is one."""
+    """A cell: its text, and the number that it shows, if any."""
 
     text: str
     number: float | None = None
@@ -22,7 +22,7 @@ class Entry(NamedTuple):
 
 @dataclass(frozen=True)
 class Sheet:
-    """`name` is that of its files; a row has an entry per column."""
+    """A table; `name` is the stem of its files, and a row has one entry per column."""
 
     name: str
     columns: tuple[str, ...]
@@ -30,18 +30,18 @@ class Sheet:
 
     @property
     def numeric(self) -> list[bool]:
-        """By column: whether it holds numbers, which are set flush right."""
+        """By column: True if it holds numbers, which are right-aligned."""
         return [any(row[i].number is not None for row in self.rows) for i in range(len(self.columns))]
 
 
 def sheet(name: str, columns: Sequence[str], rows: Sequence[Sequence[Entry | str]]) -> Sheet:
-    """A `Sheet` whose texts need not be wrapped."""
+    """A `Sheet` from rows of entries and plain texts."""
     entries = (tuple(Entry(cell) if isinstance(cell, str) else cell for cell in row) for row in rows)
     return Sheet(name, tuple(columns), tuple(entries))
 
 
 def as_rich(sheet: Sheet, *, title: str) -> Table:
-    """For the terminal."""
+    """The table for the terminal."""
     table = Table(title=Text(title), title_justify="left")
     for column, numeric in zip(sheet.columns, sheet.numeric, strict=True):
         table.add_column(column, justify="right" if numeric else "left", no_wrap=not numeric)
@@ -51,7 +51,7 @@ def as_rich(sheet: Sheet, *, title: str) -> Table:
 
 
 def as_csv(sheet: Sheet) -> str:
-    """Numbers in full, texts where there is no number."""
+    """The table as CSV: numbers with six digits, texts of cells without a number."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(sheet.columns)
@@ -61,12 +61,12 @@ def as_csv(sheet: Sheet) -> str:
 
 
 def as_latex(sheet: Sheet) -> str:
-    """A booktabs table."""
+    """The table as LaTeX (booktabs)."""
     return template("reporting/sheet.tex.j2", tex=_tex).render(table=sheet)
 
 
 def write_sheet(sheet: Sheet, folder: Path, *, suffixes: Sequence[str] = (".csv", ".tex")) -> None:
-    """`<name>.csv` and `<name>.tex`; an empty sheet leaves no file behind."""
+    """Write `<name>.csv` and `<name>.tex` into `folder`; for a table without rows remove them."""
     for suffix in suffixes:
         path = folder / f"{sheet.name}{suffix}"
         if sheet.rows:

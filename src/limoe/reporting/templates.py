@@ -1,4 +1,4 @@
-"""The one Jinja environment of all pages."""
+"""The Jinja environment of all pages."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -12,9 +12,9 @@ _PACKAGE = Path(limoe.__file__).parent
 
 
 def template(name: str, **filters: Callable[..., str]) -> Template:
-    """A template by its path below limoe, such as `studies/study.html.j2`; shared parts lie in `reporting/`.
+    """A template by its path below limoe, such as `studies/study.html.j2`; shared parts are in `reporting/`.
 
-    Whatever goes into HTML is escaped; Markdown has the filter `cell`. A name that is not given is an error.
+    Values are escaped in HTML; Markdown has the filter `cell`. An undefined name is an error.
     """
     environment = Environment(
         loader=FileSystemLoader([_PACKAGE, _PACKAGE / "reporting"]),
@@ -29,5 +29,5 @@ def template(name: str, **filters: Callable[..., str]) -> Template:
 
 
 def _cell(value: Any) -> str:
-    """One line of plain text that cannot leave its table cell or code span in Markdown."""
+    """One line of plain text, safe inside a table cell or code span of Markdown."""
     return " ".join(str(value).split()).replace("|", "\\|").replace("`", "'")

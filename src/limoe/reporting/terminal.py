@@ -1,4 +1,4 @@
-"""Finished runs and evaluations in the terminal."""
+"""Terminal output of finished runs and evaluations."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,7 +15,7 @@ from limoe.runs.layout import REPORT
 
 
 def print_summary(run_dir: Path, *, console: Console | None = None) -> None:
-    """Final numbers beside chance, router health, and where everything lies. Raises `DataError` if it is no run."""
+    """Print final metrics with chance, routing statistics and paths. Raises `DataError` if it is no run folder."""
     console = console or Console()
     run = read_run(Path(run_dir))
     console.print()
@@ -33,7 +33,7 @@ def print_summary(run_dir: Path, *, console: Console | None = None) -> None:
 
 
 def print_evaluations(records: Sequence[Mapping[str, Any]], *, title: str, console: Console | None = None) -> None:
-    """One block per task of the records of `evaluation.record.evaluation_record`; fits 80 columns."""
+    """Print records of `evaluation.record.evaluation_record`, one block per task, at most 80 columns wide."""
     table = Table("task and metric")
     for column in ("value", "95 % interval", "chance", "times", "n"):
         table.add_column(column, justify="right", no_wrap=True)

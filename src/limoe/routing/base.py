@@ -17,7 +17,7 @@ from limoe.types import Dispatcher, PackedTokens, RouterOutput
 
 
 class Groups(NamedTuple):
-    """Routing groups: `of_token[t]` is the group of token t, one of `total` of `pairs` pairs each (the last may be short)."""
+    """Routing groups of a batch: `of_token[t]` is that of token t. There are `total`, of `pairs` pairs (the last: fewer)."""
 
     of_token: Int[Tensor, "T"]
     total: int

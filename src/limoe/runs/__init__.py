@@ -1,1 +1,1 @@
-"""The folder of a run: its files, its record, and how it is read."""
+"""The folder of a run: layout, record and reading."""

@@ -1,6 +1,6 @@
-"""Read a run folder, whole or broken: every part that is missing or torn becomes a line in `problems`.
+"""Reading of run folders; missing or broken parts become lines in `problems`.
 
-Nothing here trusts the files: numbers are parsed one by one, of repeated steps (a resumed run) the last one counts.
+Numbers are parsed one by one, since files may be incomplete; of repeated steps (a resumed run) the last one counts.
 """
 
 import csv
@@ -26,9 +26,9 @@ _MARKS = (RECORD, CONFIG, METRICS)
 
 @dataclass(frozen=True)
 class Health:
-    """One line of `routing/health.jsonl`: what one router did with one modality. Entropies are in nats.
+    """One line of `routing/health.jsonl`: statistics of one layer and modality. Entropies are in nats.
 
-    Where a run wrote no `assignments` the modalities count the same; `effective_experts` is then exp(global entropy).
+    In runs without `assignments` it is 1 for both modalities, and `effective_experts` is exp(global entropy).
     """
 
     step: int
@@ -44,7 +44,7 @@ class Health:
 
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> "Health":
-        """Raises KeyError, TypeError or ValueError on anything that doesn't fit."""
+        """Parse a line; raises KeyError, TypeError or ValueError on other content."""
         load = tuple(float(share) for share in row["load"])
         if row["modality"] not in MODALITIES or not all(0 <= share <= 1 for share in load):
             raise ValueError(row)
@@ -55,7 +55,7 @@ class Health:
 
 @dataclass(frozen=True)
 class Sample:
-    """A test image (a file name inside `samples/`), its class, and the likeliest captions with probabilities."""
+    """A test image (a file name inside `samples/`), its class, and the most probable classes with probabilities."""
 
     image: str
     truth: str
@@ -63,19 +63,19 @@ class Sample:
 
     @property
     def right(self) -> bool:
-        """Whether the likeliest caption is that of its class."""
+        """True if the most probable class is the image's class."""
         return bool(self.top) and self.top[0][0] == self.truth
 
     @classmethod
     def of(cls, item: Mapping[str, Any]) -> "Sample":
-        """Raises KeyError, TypeError or ValueError on anything that doesn't fit."""
+        """Parse an entry; raises KeyError, TypeError or ValueError on other content."""
         top = tuple((str(caption), float(probability)) for caption, probability in item["top"])
         return cls(image=Path(str(item["image"])).name, truth=str(item["truth"]), top=top)
 
 
 @dataclass
 class RunFolder:
-    """What a run left behind. `record` is run.json; `curves` are the logged metrics by key."""
+    """Content of a run folder. `record` is run.json; `curves` are the logged metrics by key."""
 
     path: Path
     record: dict[str, Any] = field(default_factory=dict)
@@ -95,7 +95,7 @@ class RunFolder:
 
     @property
     def results(self) -> dict[str, float]:
-        """The final values that were measured on held-out data."""
+        """Final values measured on held-out data."""
         return {key: value for key, value in self.metrics.items() if key.startswith("val/")}
 
     @property
@@ -104,7 +104,7 @@ class RunFolder:
 
 
 def numbers(mapping: Any) -> dict[str, float]:
-    """The entries of a mapping that are numbers; null stands for NaN or infinity. Nothing if it is no mapping."""
+    """The numbers among the values of a mapping, null as NaN; empty for anything else."""
     if not isinstance(mapping, dict):
         return {}
     return {
@@ -115,7 +115,7 @@ def numbers(mapping: Any) -> dict[str, float]:
 
 
 def read_run(path: Path) -> RunFolder:
-    """Raises `DataError` if the folder is no run folder at all."""
+    """Read a run folder. Raises `DataError` if it has none of the files of a run."""
     if not any((path / mark).is_file() for mark in _MARKS):
         raise DataError(
             f"{path} is not a run folder (none of {', '.join(_MARKS)}): give the folder that training printed"
@@ -131,7 +131,7 @@ def read_run(path: Path) -> RunFolder:
 
 
 def _text(run: RunFolder, name: str, *, consequence: str) -> str | None:
-    """The text of a file; None, and a problem, if it can't be read."""
+    """The text of a file; None, with a line in `problems`, if it cannot be read."""
     try:
         return (run.path / name).read_text(encoding="utf-8", errors="replace")
     except OSError as error:
@@ -178,7 +178,7 @@ def _read_curves(run: RunFolder) -> None:
 def _cells(rows: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, int, float]]:
     """(key, step, value) of every cell that is a number, in the order written."""
     for row in rows:
-        with suppress(KeyError, TypeError, ValueError):  # a torn line ends where it is torn
+        with suppress(KeyError, TypeError, ValueError):  # an incomplete line
             step = int(row["step"])
             for key, text in row.items():
                 if text and key not in ("step", "epoch", ""):
@@ -207,7 +207,7 @@ def _read_health(run: RunFolder) -> None:
 
 
 def _read_alarms(run: RunFolder) -> None:
-    """What a CollapseAlarm wrote, if there was one: per layer and modality the first alarm."""
+    """Read the first alarm of each layer and modality, if the run had a `CollapseAlarm`."""
     if not (run.path / ALARMS).exists():
         return
     for line in (_text(run, ALARMS, consequence="alarms are unknown") or "").splitlines():
@@ -239,7 +239,7 @@ def _read_samples(run: RunFolder) -> None:
 
 
 def steps_done(path: Path) -> int:
-    """Steps that a run, finished or not, had done when it logged last. Lightning counts them from 0."""
+    """Number of optimizer steps at the last log entry of a run (Lightning logs them from 0)."""
     try:
         with (path / METRICS).open(encoding="utf-8", errors="replace", newline="") as file:
             rows = csv.reader(file)

@@ -1,4 +1,4 @@
-"""run.json: what a run was, how it ended, what came out. Replaced in one step: a crash never leaves half of it."""
+"""run.json: command, config hash, status and results of a run, replaced in one step."""
 
 import platform
 import shlex
@@ -26,18 +26,18 @@ _PACKAGES = ("torch", "lightning", "hydra-core", "timm", "tokenizers", "torchmet
 
 
 class RunRecord:
-    """Context manager around a run; `metrics`, `chance`, `stop_reason` and `bad_samples` (counts by kind of those that
-    were left out and those that were replaced) may be filled at any time inside.
+    """Context manager around a run; `metrics`, `chance`, `stop_reason` and `bad_samples` (counts by kind of the samples
+    left out and of those replaced) may be set at any time inside.
 
     `status` is `running` inside, then `done`, `failed` (with `error` in one line), or `stopped` (Ctrl-C, SIGTERM, or
-    with `stop_reason`, which then stands in `error`: the run ended itself, in order, before its last step).
+    with `stop_reason`, which is then the `error`: a callback ended the run before its last step).
     Only rank 0 writes. A SIGTERM before Lightning handles it, or after, ends the process with exit code 143.
 
     Args:
-        folder: the run folder; made where it is missing.
+        folder: the run folder; created if it is missing.
         config_hash: see `limoe.config.compose.config_hash`.
         seed: the run's seed.
-        overrides: what was changed on the command line.
+        overrides: overrides of the command line.
 
     Raises:
         ConfigError: on entering, where the folder already holds a run, or cannot be written.
@@ -65,7 +65,7 @@ class RunRecord:
         if is_writer():
             self._claim()
         self.write("running")
-        with suppress(ValueError):  # not the main thread: then nobody but the main thread can handle signals
+        with suppress(ValueError):  # handlers can be set in the main thread only
             self._sigterm = signal.signal(signal.SIGTERM, self._terminate)
         return self
 
@@ -95,7 +95,7 @@ class RunRecord:
         write_json(self.folder / RECORD, content)
 
     def _claim(self) -> None:
-        """Make run.json exist, or refuse: of two runs in one folder only the first may go on."""
+        """Create run.json, or raise `ConfigError` if the folder already holds a run."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             taken = [name for name in TOP_LEVEL if (self.folder / name).exists()]
@@ -114,25 +114,25 @@ class RunRecord:
             )
 
     def _terminate(self, *_: Any) -> None:
-        """Lightning calls the handler it found as well; then it has its own way to stop between two batches."""
+        """Exit on SIGTERM, unless Lightning has set its handler, which calls this one too and stops after a batch."""
         if signal.getsignal(signal.SIGTERM) == self._terminate:
             raise SystemExit(128 + signal.SIGTERM)
 
 
 def is_writer() -> bool:
-    """Whether this is rank 0. Lightning knows the rank from the environment before there is a process group."""
+    """True on rank 0, which Lightning reads from the environment before there is a process group."""
     return rank_zero_only.rank == 0  # type: ignore[attr-defined]
 
 
 def versions() -> dict[str, str]:
-    """Of Python, limoe and what a result depends on."""
+    """Versions of Python, limoe and the packages that affect results."""
     return {"python": platform.python_version(), "limoe": limoe.__version__} | {
         name: version(name) for name in _PACKAGES
     }
 
 
 def git_commit(file: Path) -> str | None:
-    """Commit of the checkout that tracks `file`, plus `-dirty` where tracked files differ; None without a commit."""
+    """Commit of the checkout that tracks `file`, with `-dirty` if tracked files differ; None outside a checkout."""
 
     def git(*words: str) -> str:
         command = ["git", "-C", str(file.parent), *words]

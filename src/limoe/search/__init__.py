@@ -1,10 +1,10 @@
-"""Adaptive search: optuna proposes values of config keys, and the trials of `limoe.studies` try them."""
+"""Adaptive search over config values by optuna, with trials of `limoe.studies`."""
 
 import importlib
 
 from limoe.errors import ConfigError
 
-for package in ("optuna", "pandas"):  # optuna makes its table of trials with pandas, and does not require it
+for package in ("optuna", "pandas"):  # optuna needs pandas for its table of trials, without depending on it
     try:
         importlib.import_module(package)
     except ImportError as error:

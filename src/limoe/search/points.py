@@ -1,8 +1,8 @@
-"""The points of a search: optuna draws them, `limoe.studies.trial` trains them.
+"""The points of a search, drawn by optuna and trained by `limoe.studies.trial`.
 
 Every try of a point is a trial of one optuna study in an SQLite file. Its user attribute `point` is the number of the
-point, written once all values are drawn: a trial without it is no point. optuna queues a try whose command died (no
-heartbeat for `GRACE` seconds) again, with the values it had.
+point, written after all values are drawn: a trial without it is no point. A try without a heartbeat for `GRACE` seconds
+(its command died) is queued again by optuna, with the same values.
 """
 
 import contextlib
@@ -33,15 +33,15 @@ from limoe.studies.plan import Plan
 from limoe.studies.trial import DONE, FAILED, INTERRUPTED, KILLED, RUNNING, TIMEOUT, read_state, run_trial
 
 PRUNED, REFUSED = "pruned", "refused"
-RETRIED = (FAILED, KILLED, TIMEOUT, INTERRUPTED)  # their end may lie in the machine: the next command tries again
+RETRIED = (FAILED, KILLED, TIMEOUT, INTERRUPTED)  # may be due to the machine: the next command tries them again
 HEARTBEAT, GRACE = 5, 30  # seconds between two heartbeats of a try, and without one until its command counts as dead
-_LOOK = 1.0  # seconds between two looks at what another command does
-_LATE = ("Cannot tell a FAIL trial.", "Should not reach.")  # by optuna, where a heartbeat came late: it has another try
+_LOOK = 1.0  # seconds between two checks of the state of other commands
+_LATE = ("Cannot tell a FAIL trial.", "Should not reach.")  # optuna's errors after a late heartbeat
 
 
 @contextlib.contextmanager
 def opened(search: Search, *, root: Path, key: str) -> Iterator[optuna.Study]:
-    """The study `key` in `root`/search.db.
+    """Open or create the optuna study `key` in `root`/search.db.
 
     Raises:
         ConfigError: `root` cannot be written.
@@ -57,7 +57,7 @@ def opened(search: Search, *, root: Path, key: str) -> Iterator[optuna.Study]:
             root.mkdir(parents=True, exist_ok=True)
             experimental = optuna.exceptions.ExperimentalWarning
             stack.enter_context(warnings.catch_warnings(action="ignore", category=experimental))
-            with alone(root):
+            with locked(root):
                 storage = optuna.storages.RDBStorage(
                     url,
                     {"connect_args": {"timeout": 60}},  # seconds to wait for another writer
@@ -66,7 +66,7 @@ def opened(search: Search, *, root: Path, key: str) -> Iterator[optuna.Study]:
                     heartbeat_stale_trial_callback=queue_again,
                 )
                 stack.callback(storage.engine.dispose)
-                # transactions lock the file before they read: otherwise two commands may take the same queued try
+                # transactions lock the file before they read, or two commands may take the same queued try
                 event.listen(storage.engine, "connect", lambda file, _: setattr(file, "isolation_level", None))
                 event.listen(storage.engine, "begin", lambda file: file.exec_driver_sql("BEGIN IMMEDIATE"))
                 storage.engine.dispose()
@@ -76,26 +76,26 @@ def opened(search: Search, *, root: Path, key: str) -> Iterator[optuna.Study]:
         except OSError as error:
             raise ConfigError(f"paths.log_dir: {root} cannot be written: {error.strerror}") from error
         except (SQLAlchemyError, RuntimeError, optuna.exceptions.OptunaError) as error:
-            said = one_line(str(error).partition("\n")[0])
-            raise DataError(f"{path} cannot be used as the database of a search ({said}); move it away") from error
+            reason = one_line(str(error).partition("\n")[0])
+            raise DataError(f"{path} cannot be used as the database of a search ({reason}); move it away") from error
         yield study
 
 
 @contextlib.contextmanager
-def alone(root: Path) -> Iterator[None]:
-    """One thread of one command at a time."""
+def locked(root: Path) -> Iterator[None]:
+    """Exclude all other threads and commands of the search inside the block."""
     with (root / "search.lock").open("w", encoding="utf-8") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
 def queue_again(study: optuna.Study, trial: FrozenTrial) -> None:
-    """A new try of a point, with its values and its curve."""
+    """Queue a new try of a point, with its values and its curve."""
     optuna.storages.RetryHeartbeatStaleTrialCallback(inherit_intermediate_values=True)(study, trial)
 
 
 def tries(study: optuna.Study) -> list[FrozenTrial]:
-    """Of each point its last try, or the one that has a value."""
+    """The last try of each point, or the complete one."""
     last: dict[int, FrozenTrial] = {}
     for trial in study.get_trials(deepcopy=False):
         point = trial.user_attrs.get("point")
@@ -105,31 +105,31 @@ def tries(study: optuna.Study) -> list[FrozenTrial]:
 
 
 class Stopped(Exception):
-    """The command was interrupted: trainings save and end, and their points are queued again."""
+    """Raised after an interrupt: trainings save and end, and their points are queued again."""
 
 
 class Worker:
-    """One command that trains points of `study`; others may train some at the same time. `say` sees ended trials."""
+    """Training of points of `study` by one command, beside others. `on_end` is called with each ended trial."""
 
     def __init__(
-        self, search: Search, study: optuna.Study, *, root: Path, say: Callable[[optuna.Study, FrozenTrial], None]
+        self, search: Search, study: optuna.Study, *, root: Path, on_end: Callable[[optuna.Study, FrozenTrial], None]
     ) -> None:
         self.search = search
         self.study = study
         self.root = root
-        self.say = say
+        self.on_end = on_end
         self.stop = threading.Event()
         self.cause: BaseException = SystemExit(128 + signal.SIGTERM)
 
     def run(self, *, n_jobs: int) -> None:
-        """Train, `n_jobs` points side by side, until all have ended, those of other commands too."""
-        with alone(self.root):
+        """Train `n_jobs` points in parallel until all have ended, those of other commands too."""
+        with locked(self.root):
             for trial in tries(self.study):
                 if trial.state == TrialState.FAIL and trial.user_attrs["status"] in RETRIED:
                     queue_again(self.study, trial)
         if any(trial.state == TrialState.RUNNING for trial in tries(self.study)):
-            print(f"Some points are under way. {GRACE} s will tell whether their commands still live.")
-        known = time.monotonic() + GRACE + 2 * _LOOK  # from then on a try that runs has a command that lives
+            print(f"Some points are running; waiting {GRACE} s to see if their commands are alive.")
+        known = time.monotonic() + GRACE + 2 * _LOOK  # after this time every running try has a live command
         with self._signals():
             while not self.stop.is_set():
                 optuna.storages.fail_stale_trials(self.study)
@@ -146,13 +146,13 @@ class Worker:
     def _optimize(self, left: int, *, n_jobs: int) -> None:
         bar = sys.stderr.isatty()
         try:
-            self.study.optimize(self.objective, left, n_jobs=n_jobs, callbacks=[self.say], show_progress_bar=bar)
+            self.study.optimize(self.objective, left, n_jobs=n_jobs, callbacks=[self.on_end], show_progress_bar=bar)
         except (ValueError, AssertionError) as error:
             if str(error) not in _LATE:
                 raise
 
     def objective(self, trial: optuna.Trial) -> float:
-        """The value of a point; nan, which optuna counts as failed, where it has none."""
+        """The value of a point; NaN without one, which optuna counts as failed."""
         try:
             if self.stop.is_set():
                 raise Stopped
@@ -160,21 +160,21 @@ class Worker:
             return math.nan if plan is None else self._train(trial, plan)
         except optuna.TrialPruned:
             raise
-        except optuna.exceptions.UpdateFinishedTrialError:  # a heartbeat came late, and the point has another try
+        except optuna.exceptions.UpdateFinishedTrialError:  # after a late heartbeat the point has another try
             return math.nan
         except (Stopped, SystemExit):
             queue_again(self.study, self._frozen(trial))
-        except BaseException as error:  # a fault of ours ends the command
+        except BaseException as error:  # a bug in limoe ends the command
             self.cause = error
         self.stop.set()
         self.study.stop()
         return math.nan
 
     def _draw(self, trial: optuna.Trial) -> Plan | None:
-        """The trainings of a point; None where there are enough points, or where the config refuses this one."""
+        """The trainings of a point; None if there are enough points, or its values are refused."""
         storage: Any = trial.storage
-        storage.record_heartbeat(trial._trial_id)  # optuna waits for ever for a dead command without any
-        with alone(self.root):
+        storage.record_heartbeat(trial._trial_id)  # optuna never fails a running trial without any heartbeat
+        with locked(self.root):
             point = trial.user_attrs.get("point", len(tries(self.study)))
             if "point" not in trial.user_attrs and point >= self.search.trials:
                 self.study.stop()
@@ -191,8 +191,10 @@ class Worker:
         return plan
 
     def _train(self, trial: optuna.Trial, plan: Plan) -> float:
-        """The mean over the seeds, one after the other; the first one without a value ends the point."""
-        key, values, seconds = self.search.metric.key, [], 0.0
+        """The mean value over the seeds, trained in order; the first one without a value ends the point."""
+        key = self.search.metric.key
+        values = []
+        seconds = 0.0
         for training in plan.trials:
             judged = self.search.pruning and training == plan.trials[0]
 
@@ -204,7 +206,7 @@ class Worker:
 
             try:
                 train = functools.partial(run_trial, training, metrics=[key], timeout=plan.timeout, watch=watch)
-                while (state := train()).status == RUNNING:  # elsewhere, perhaps for a command that died
+                while (state := train()).status == RUNNING:  # in another process, maybe that of a dead command
                     if self.stop.wait(_LOOK):
                         raise Stopped
             except optuna.TrialPruned as error:
@@ -215,14 +217,14 @@ class Worker:
                 self._note(trial, status=state.status, error=f"seed {training.seed}: {state.error}", seconds=seconds)
                 return math.nan
             if judged:
-                self._report(trial, state.run)  # what later points are compared with
+                self._report(trial, state.run)  # for the median that later points are compared with
             values.append(read_run(state.run).metrics[key])
             self._note(trial, **{f"value_seed_{training.seed}": values[-1]})
         self._note(trial, status=DONE, seconds=seconds)
         return fmean(values)
 
     def _report(self, trial: optuna.Trial, run: Path) -> int | None:
-        """Tell optuna the metric by step; the first new step at which the point is below the median, if any."""
+        """Report the metric by step to optuna; return the first new step at which the point is below the median."""
         if not (run / "csv" / "metrics.csv").is_file():
             return None
         curve = read_run(run).curves.get(self.search.metric.key, {})
@@ -242,7 +244,7 @@ class Worker:
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
-        """Ctrl-C and SIGTERM let the trainings save; a second one ends the command at once."""
+        """On Ctrl-C or SIGTERM stop after the trainings have saved; a second one ends the command at once."""
 
         def note(number: int, _: Any) -> None:
             self.cause = KeyboardInterrupt() if number == signal.SIGINT else SystemExit(128 + number)
@@ -258,7 +260,7 @@ class Worker:
 
 
 def sampler_of(search: Search, point: int) -> optuna.samplers.BaseSampler:
-    """Its numbers begin anew with every point: those of a search that was interrupted do not repeat themselves."""
+    """Sampler with a seed of its own for every point, so that a resumed search does not repeat draws."""
     seed = int(np.random.SeedSequence([search.sampler.seed, point]).generate_state(1)[0])
     if search.sampler.name == "random":
         return optuna.samplers.RandomSampler(seed=seed)
@@ -266,7 +268,7 @@ def sampler_of(search: Search, point: int) -> optuna.samplers.BaseSampler:
 
 
 def suggested(trial: optuna.Trial, key: str, values: Any) -> Any:
-    """What optuna proposes for one parameter of the space."""
+    """Optuna's proposal for one parameter of the space."""
     if isinstance(values, CategoricalDistribution):
         return trial.suggest_categorical(key, values.choices)
     if isinstance(values, IntDistribution):

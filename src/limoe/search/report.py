@@ -1,4 +1,4 @@
-"""What a search found: every point as a row, the best one as overrides, and a page with the figures of optuna."""
+"""Report of a search: points as rows, the best one as overrides, optuna's figures."""
 
 import base64
 import io
@@ -27,14 +27,14 @@ from limoe.studies.tables import with_interval
 from limoe.studies.trial import DONE, INTERRUPTED
 
 _STYLE: Any = {"svg.fonttype": "none", "svg.hashsalt": "limoe"}
-_FLATTERS = (
-    "A maximum flatters, and part of its lead is luck; with one seed per point there is no interval either. "
-    "Before you believe it, train the point with seeds that the search has not used:"
+_SELECTION_BIAS = (
+    "The best of many points is biased upwards by selection, and with one seed per point there is no interval. "
+    "To confirm it, train the point with seeds that the search has not used:"
 )
 
 
-def say(search: Search, study: optuna.Study, trial: FrozenTrial) -> None:
-    """One line when a point has ended."""
+def print_point(search: Search, study: optuna.Study, trial: FrozenTrial) -> None:
+    """Print one line about a point that has ended."""
     status = trial.user_attrs.get("status", INTERRUPTED)
     if status == INTERRUPTED:
         return
@@ -49,7 +49,7 @@ def say(search: Search, study: optuna.Study, trial: FrozenTrial) -> None:
 
 
 def conclude(search: Search, points: Sequence[FrozenTrial], *, out: Path) -> FrozenTrial | None:
-    """Write the points and what they say to `out`, and say it: the best point, None if none has a value."""
+    """Write the points and their report to `out`, print the result, and return the best point (None without values)."""
     study = optuna.create_study(direction=search.direction)
     study.add_trials(points)  # numbered as the points are
     valued = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
@@ -59,7 +59,7 @@ def conclude(search: Search, points: Sequence[FrozenTrial], *, out: Path) -> Fro
     if best is not None:
         plots = figures(search, study)
         content = {"base": list(search.study.base), "overrides": overrides_of(best)}
-        note = f"# {sentence(search, valued, best)}\n# {_FLATTERS}\n# {command(search, best)}\n"
+        note = f"# {sentence(search, valued, best)}\n# {_SELECTION_BIAS}\n# {command(search, best)}\n"
         texts["best.yaml"] = note + yaml.safe_dump(content, sort_keys=False, width=120, allow_unicode=True)
         texts["slices.svg"] = plots[0]
     texts["report.md"] = markdown(search, study, best)
@@ -74,10 +74,10 @@ def conclude(search: Search, points: Sequence[FrozenTrial], *, out: Path) -> Fro
 
 
 def table(search: Search, study: optuna.Study) -> Any:
-    """optuna's table of trials, one row per point."""
+    """Optuna's table of trials, one row per point."""
     frame = study.trials_dataframe(attrs=("number", "value", "params", "user_attrs"))
     frame.columns = frame.columns.str.replace("^(params|user_attrs)_", "", regex=True)
-    frame["value"] = frame["value"].where(frame["status"] == DONE)  # optuna gives a pruned trial its last one
+    frame["value"] = frame["value"].where(frame["status"] == DONE)  # that of a pruned trial is its last report
     for key in search.space:
         frame[key] = frame[key].map(as_word)
     by_seed = [f"{name}_seed_{seed}" for name in ("value", "hash") for seed in search.study.seeds]
@@ -89,7 +89,7 @@ def overrides_of(point: FrozenTrial) -> list[str]:
 
 
 def command(search: Search, best: FrozenTrial) -> str:
-    """Trains the best point with seeds that the search has not used."""
+    """The command that trains the best point with seeds that the search has not used."""
     first = max(search.study.seeds) + 1
     seeds = ",".join(str(first + i) for i in range(3))
     return shlex.join(["limoe", "train", "-m", *search.study.base, *overrides_of(best), f"seed={seeds}"])
@@ -108,20 +108,20 @@ def interval(search: Search, point: FrozenTrial) -> str:
 
 
 def sentence(search: Search, valued: Sequence[FrozenTrial], best: FrozenTrial | None) -> str:
-    """What came out."""
+    """Summary of the search: the best point, its value, and how many points are within noise of it."""
     if best is None:
         return f"No answer: no point has a value of {search.metric.name}."
-    said = f"{search.metric.name} {interval(search, best)} at {', '.join(overrides_of(best))}"
-    said += f" (point {best.number}, the {'highest' if search.metric.higher else 'lowest'} of {len(valued)})."
+    text = f"{search.metric.name} {interval(search, best)} at {', '.join(overrides_of(best))}"
+    text += f" (point {best.number}, the {'highest' if search.metric.higher else 'lowest'} of {len(valued)})."
     if len(search.study.seeds) == 1 or len(valued) == 1:
-        return said
+        return text
     differences = [paired_difference(by_seed(point), by_seed(best)) for point in valued if point.number != best.number]
     near = [verdict(difference, higher=search.metric.higher) for difference in differences].count("within noise")
-    return f"{said} {near} of the other {len(valued) - 1} points are within noise of it."
+    return f"{text} {near} of the other {len(valued) - 1} points are within noise of it."
 
 
 def importance(search: Search, study: optuna.Study) -> optuna.importance.BaseImportanceEvaluator | None:
-    """What sets the best points apart, a tenth of them but at least five and never more than half; None for few."""
+    """PED-ANOVA importance for the best tenth of the points (5 at least, half at most); None for too few points."""
     n = len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
     if n < 4 or len(search.space) < 2:
         return None
@@ -129,7 +129,7 @@ def importance(search: Search, study: optuna.Study) -> optuna.importance.BaseImp
 
 
 def figures(search: Search, study: optuna.Study) -> list[str]:
-    """optuna's own figures as SVG: slices, history, importances."""
+    """Optuna's figures as SVG: slices, history, importances."""
     matplotlib.use("agg")
     evaluator = importance(search, study)
     drawn = []
@@ -145,7 +145,7 @@ def figures(search: Search, study: optuna.Study) -> list[str]:
 
 
 def current_figure() -> str:
-    """What pyplot holds as SVG; it is closed."""
+    """Close pyplot's current figure and return it as SVG."""
     svg = io.StringIO()
     pyplot.savefig(svg, format="svg", bbox_inches="tight", metadata={"Date": None})
     pyplot.close()
@@ -153,7 +153,7 @@ def current_figure() -> str:
 
 
 def markdown(search: Search, study: optuna.Study, best: FrozenTrial | None) -> str:
-    """The report as text, which shows the slices."""
+    """The report as Markdown, with the figure of the slices."""
     points = study.get_trials(deepcopy=False)
     valued = [point for point in points if point.state == TrialState.COMPLETE]
     evaluator = importance(search, study)
@@ -166,7 +166,7 @@ def markdown(search: Search, study: optuna.Study, best: FrozenTrial | None) -> s
     return template("search/search.md.j2").render(
         search=search,
         sentence=sentence(search, valued, best),
-        flatters=_FLATTERS,
+        flatters=_SELECTION_BIAS,
         command=None if best is None else command(search, best),
         valued=len(valued),
         shares=None if evaluator is None else optuna.importance.get_param_importances(study, evaluator=evaluator),
@@ -176,8 +176,8 @@ def markdown(search: Search, study: optuna.Study, best: FrozenTrial | None) -> s
 
 def page(search: Search, text: str, plots: Sequence[str]) -> str:
     """The report as one self-contained page."""
-    images = [f"data:image/svg+xml;base64,{base64.b64encode(plot.encode()).decode()}" for plot in plots]
+    uris = [f"data:image/svg+xml;base64,{base64.b64encode(plot.encode()).decode()}" for plot in plots]
     body = MarkdownIt("js-default").render(text)
-    for image in images[:1]:
-        body = body.replace('src="slices.svg"', f'style="width: 100%" src="{image}"')
-    return template("search/search.html.j2").render(name=search.study.name, body=body, images=images[1:])
+    for uri in uris[:1]:
+        body = body.replace('src="slices.svg"', f'style="width: 100%" src="{uri}"')
+    return template("search/search.html.j2").render(name=search.study.name, body=body, images=uris[1:])

@@ -1,4 +1,4 @@
-"""What a search is: the file `search.yaml` of its folder, and the check of all values that it may try."""
+"""Definition of a search: `search.yaml` in its folder, and the check of its space."""
 
 import dataclasses
 import hashlib
@@ -24,21 +24,21 @@ from limoe.studies.plan import Plan, plan_study
 from limoe.studies.study import Metric, Study, parse_study, unreadable
 
 FILE = "search.yaml"
-POINT = "point"  # the only variant of the study that a point is
+POINT = "point"  # a point is a study with this only variant
 
 
 @dataclass
 class Sampler:
-    """`startup` points are drawn at random before `tpe` proposes: unless given a quarter of the points, in 4 to 10."""
+    """`startup` points are drawn at random before `tpe` proposes; by default a quarter of the points, 4 to 10."""
 
     name: str = "tpe"  # or random
     seed: int = 0
-    startup: int = -1  # to be chosen
+    startup: int = -1  # -1: the default
 
 
 @dataclass
 class SearchFile:
-    """What a search.yaml holds."""
+    """Keys of a search.yaml."""
 
     question: str = MISSING
     base: list[Any] = MISSING
@@ -53,8 +53,8 @@ class SearchFile:
 
 @dataclass(frozen=True)
 class Search:
-    """Which values of `space` are best for the metric? `trials` is the number of points; `study` holds what a search
-    shares with studies: question, base overrides, seeds, metric, seconds per training."""
+    """A search for the values of `space` with the best metric. `trials`: number of points; `study`: question, base
+    overrides, seeds, metric and timeout, as in studies."""
 
     study: Study
     space: Mapping[str, BaseDistribution]
@@ -72,7 +72,7 @@ class Search:
 
 
 def read_search(folder: Path) -> Search:
-    """The search in `folder`. Raises `DataError` if there is no search.yaml, or a key of it breaks its rule."""
+    """Read the search in `folder`. Raises `DataError` if there is no search.yaml, or a key or value is refused."""
     path = folder / FILE
 
     def require(condition: bool, message: str) -> None:
@@ -93,7 +93,7 @@ def read_search(folder: Path) -> Search:
     if sampler.startup == -1:
         sampler.startup = max(4, min(10, trials // 4))
     whole = {"key", "higher"} <= set(metric) <= {"key", "higher", "name"} and isinstance(metric["higher"], bool)
-    require(whole, f"metric must be {{key, higher}}, and perhaps name, got {metric!r:.60}")
+    require(whole, f"metric must be {{key, higher}}, optionally name, got {metric!r:.60}")
     require(trials > 0, f"trials must be > 0, got {trials}")
     require(sampler.name in ("tpe", "random"), f"sampler.name must be tpe or random, got {sampler.name!r:.60}")
     require(sampler.seed >= 0, f"sampler.seed must be >= 0, got {sampler.seed}")
@@ -110,8 +110,8 @@ def read_search(folder: Path) -> Search:
 
 
 def _distribution(key: str, entry: Any, path: Path) -> BaseDistribution:
-    """optuna's, of whole numbers where both ends and the step are whole; choices are words of Hydra's overrides."""
-    reason = f"must be {{low, high}} with perhaps log: true or step, or {{choices: [...]}}, got {entry!r:.60}"
+    """Optuna's distribution of one key, of whole numbers if ends and step are; choices are values of overrides."""
+    reason = f"must be {{low, high}}, optionally with log: true or step, or {{choices: [...]}}, got {entry!r:.60}"
     given = dict(entry) if isinstance(entry, dict) else {}
     numbers = [value for name, value in given.items() if name not in ("log", "choices")]
     plain = all(type(number) in (int, float) and math.isfinite(number) for number in numbers)
@@ -120,7 +120,7 @@ def _distribution(key: str, entry: Any, path: Path) -> BaseDistribution:
             words = [override_word(value) for value in given["choices"]]
             if len(set(words)) == len(words) > 1:
                 return CategoricalDistribution(words)
-            reason = f"choices must be two or more that differ, got {entry['choices']!r:.60}"
+            reason = f"choices must be at least two different values, got {entry['choices']!r:.60}"
         elif plain and {"low", "high"} <= set(given) and isinstance(given.get("log", False), bool):
             kind = IntDistribution if all(isinstance(number, int) for number in numbers) else FloatDistribution
             with warnings.catch_warnings(action="error"):  # a step that does not divide the range
@@ -144,18 +144,18 @@ def override_word(value: Any) -> str:
 
 
 def as_word(drawn: Any) -> str:
-    """A drawn value as a training is given it: six digits, so that people can read and type it."""
+    """A drawn value as it is written in overrides: six digits of a float."""
     return repr(float(f"{drawn:.6g}")) if isinstance(drawn, float) else str(drawn)
 
 
 def ends(values: Any) -> list[str]:
-    """Both ends of a range, or all choices."""
+    """Both ends of a range, or all choices, as override values."""
     both = values.choices if isinstance(values, CategoricalDistribution) else (values.low, values.high)
     return [as_word(value) for value in both]
 
 
 def plan_point(search: Search, params: Mapping[str, Any], *, root: Path) -> Plan:
-    """The trainings of one point: its values on top of the base, with each seed. No values: the base itself.
+    """The trainings of one point: the base with its values, once per seed; without values the base itself.
 
     Raises:
         ConfigError: the config breaks a rule.
@@ -168,9 +168,9 @@ def plan_point(search: Search, params: Mapping[str, Any], *, root: Path) -> Plan
 
 
 def check_space(search: Search, *, root: Path) -> Plan:
-    """The plan of the base, once it and both ends or all choices of every parameter have been composed and checked.
+    """Compose and check the base, and both ends or all choices of every parameter; return the plan of the base.
 
-    The other parameters are at their first value meanwhile, so a rule about two of them may still refuse a point.
+    The other parameters are at their first value, so a rule about two of them may still refuse a point later.
 
     Raises:
         ConfigError: a key that the config does not have, or a value that it refuses.
@@ -187,7 +187,7 @@ def check_space(search: Search, *, root: Path) -> Plan:
 
 
 def search_key(search: Search, base: Plan) -> str:
-    """What makes two values comparable: the base, the space, the metric, the seeds. More points are the same search."""
+    """Name of the optuna study: a hash of base, space, metric and seeds, but not of the number of points."""
     configs = [trial.config_hash for trial in base.trials]
     content = repr((configs, sorted(search.space.items()), search.metric.key, search.metric.higher))
     return f"{search.study.name}_{hashlib.sha256(content.encode()).hexdigest()[:8]}"

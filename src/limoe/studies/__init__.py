@@ -1,1 +1,1 @@
-"""Studies: a question, variants, seeds; every trial a process of its own; one row per trial, whatever happens to it."""
+"""Studies: variants of a run over seeds, every trial in its own process."""

@@ -1,4 +1,4 @@
-"""The comparison of the paper as a study: the sparse one-tower, the dense one-tower of equal cost, the two-tower."""
+"""The paper's comparison as a study: a sparse one-tower and compute-matched baselines."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,9 +15,9 @@ SPARSE, DENSE, TWO_TOWER = "sparse", "dense", "two_tower"
 VARIANTS = (SPARSE, DENSE, TWO_TOWER)
 # PAPER: zero-shot ImageNet top-1, COCO R@1 (image to text, text to image)
 _PUBLISHED = {
-    "b32": ("LIMoE B/32", "67.5 %; 45.7 %, 31.0 %", "second-hand (2404.16030, Table 13)"),
-    "b16": ("LIMoE B/16", "73.7 %; 51.3 %, 36.2 %", "second-hand (2404.16030; MoE-ViE)"),
-    "l16": ("LIMoE L/16", "78.6 % (camera-ready 77.9 %); 55.7 %, 39.6 %", "certain; COCO second-hand"),
+    "b32": ("LIMoE B/32", "67.5 %; 45.7 %, 31.0 %", "cited by arXiv 2404.16030, Table 13"),
+    "b16": ("LIMoE B/16", "73.7 %; 51.3 %, 36.2 %", "cited by arXiv 2404.16030; MoE-ViE"),
+    "l16": ("LIMoE L/16", "78.6 % (camera-ready 77.9 %); 55.7 %, 39.6 %", "certain; COCO unverified"),
     "h14": ("LIMoE H/14", "84.1 % (camera-ready 83.8 %)", "certain"),
 }
 
@@ -27,8 +27,8 @@ def comparison(
 ) -> Study:
     """The study that trains `variants` of the sparse run `limoe train <overrides>`.
 
-    The dense one-tower has an MLP where the sparse one has experts: with K = 1 the same arithmetic per token but for
-    the routers. The two-tower has a dense tower of that shape per modality: the same arithmetic, twice the parameters.
+    The dense one-tower has an MLP in place of the experts: with K = 1 the same FLOPs per token, without the routers'.
+    The two-tower has one dense tower of that shape per modality: the same FLOPs, twice the parameters.
 
     Raises:
         ConfigError: the run is not a sparse one-tower with K = 1, or a variant is unknown.
@@ -53,7 +53,7 @@ def comparison(
         name=name,
         question="At equal compute, does the sparse one-tower beat the dense one-tower and the dense two-tower?",
         paper="Reports gains over the dense one-tower at equal cost, about 10 points zero-shot on average, and that it "
-        "matches or beats the two-tower in most cases (arXiv 2206.02770; both known to us from memory, uncertain).",
+        "matches or beats the two-tower in most cases (arXiv 2206.02770; both unverified).",
         base=tuple(word for word in overrides if word not in sizes),
         variants={name: own[name] for name in variants},
         seeds=tuple(seeds),
@@ -64,7 +64,7 @@ def comparison(
 
 
 def _numbers(settings: dict[str, Any]) -> list[str]:
-    """Overrides that set every number of a model; the option that is overridden has the rest."""
+    """Overrides that set every number of a model; the model option that they override sets the rest."""
     return [
         f"{key}={str(value).lower() if isinstance(value, bool) else value}"
         for key, value in leaves(settings, "model")
@@ -73,5 +73,5 @@ def _numbers(settings: dict[str, Any]) -> list[str]:
 
 
 def published(overrides: Sequence[str]) -> tuple[Published, ...]:
-    """Rows of the paper at the scale of a model named limoe_b16, limoe_l16 ...; ImageNet; COCO R@1 I->T, T->I."""
+    """The paper's numbers for the models limoe_b16, limoe_l16 ... in `overrides`: ImageNet; COCO R@1 I->T, T->I."""
     return tuple(Published(*row) for scale, row in _PUBLISHED.items() if f"model=limoe_{scale}" in overrides)

@@ -1,4 +1,4 @@
-"""What the variants of a study cost: parameters and FLOPs by arithmetic, seconds as measured by finished trials."""
+"""Cost of the variants of a study: parameters and FLOPs computed, seconds measured."""
 
 import contextlib
 from collections.abc import Sequence
@@ -20,14 +20,14 @@ from limoe.studies.plan import Plan
 from limoe.studies.results import Row, collect
 from limoe.studies.trial import read_state
 
-# The config of a run elsewhere may be another version's.
+# The config of a run from elsewhere may be of another version of limoe.
 BUILDS_NO_MODEL = (ValueError, TypeError, HydraException, OmegaConfBaseException)
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one variant. `flops_per_pair` are those of a training step, every token at its experts; seconds are those of
-    the whole run (evaluation included) per step, None until a trial has finished."""
+    """Cost of one variant. `flops_per_pair`: of a training step, no token dropped; `seconds_per_step`: seconds of the
+    whole run (evaluation included) per step, None until a trial has finished."""
 
     variant: str
     parameters: int
@@ -43,12 +43,12 @@ class Cost:
 
     @property
     def petaflop(self) -> float:
-        """Of a whole training."""
+        """PFLOP of a whole training."""
         return self.flops_per_step * self.max_steps / 1e15
 
 
 def costs_of(plan: Plan, rows: Sequence[Row], *, leave_out: tuple[type[Exception], ...] = ()) -> list[Cost]:
-    """One per variant, in the order of the plan; those whose model raises one of `leave_out` are left out."""
+    """Costs in the order of the plan, without variants with a model that raises one of `leave_out`."""
     costs = []
     for name, cfg in plan.configs.items():
         with contextlib.suppress(*leave_out):
@@ -57,7 +57,7 @@ def costs_of(plan: Plan, rows: Sequence[Row], *, leave_out: tuple[type[Exception
 
 
 def print_cost(plan: Plan) -> None:
-    """What would run, and what it takes."""
+    """Print the trials that would run, and their cost."""
     rows = collect(plan, [read_state(trial) for trial in plan.trials])
     table = Table("variant", title=f"{len(plan.trials)} trials", title_justify="left")
     for column in ("seeds", "done", "steps", "params", "PFLOP each", "time each", "time left"):
@@ -89,8 +89,10 @@ def _cost(name: str, cfg: DictConfig, rows: Sequence[Row]) -> Cost:
         model = build_model(cfg)
     own = [row for row in rows if row.trial.variant == name and row.state.finished]
     paces = [row.seconds_per_step for row in own if row.seconds_per_step is not None]
-    devices, nodes = cfg.trainer.devices, cfg.trainer.get("num_nodes", 1)  # as far as the config says it
-    parts, pairs = anatomy(model), int(cfg.data.batch_size)  # type: ignore[arg-type]
+    devices = cfg.trainer.devices  # "auto" counts as one
+    nodes = cfg.trainer.get("num_nodes", 1)
+    parts = anatomy(model)  # type: ignore[arg-type]
+    pairs = int(cfg.data.batch_size)
     counts = parameters(model, parts, pairs=pairs)
     return Cost(
         variant=name,

@@ -1,4 +1,4 @@
-"""Curves of a study: each variant's mean over seeds, against steps, pairs seen, FLOPs and hours."""
+"""Curves of a study: mean over seeds, against steps, pairs, FLOPs and time."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from limoe.studies.study import Metric, Study
 from limoe.types import MODALITIES
 
 MAX_POINTS = 50  # longer curves are drawn as means of neighbouring points
-_STYLES = ("-", "--", ":", "-.")  # where there are more variants than colours
+_STYLES = ("-", "--", ":", "-.")  # used in turn when there are more variants than colours
 
 
 def _seconds(cost: Cost) -> float:
@@ -22,7 +22,7 @@ def _seconds(cost: Cost) -> float:
 
 @dataclass(frozen=True)
 class _Axis:
-    """A quantity, its units from large to small with what they are in the quantity, what one step adds to it."""
+    """A horizontal axis: its quantity, units with their sizes (largest first), and the amount per training step."""
 
     quantity: str
     units: dict[str, float]
@@ -40,7 +40,7 @@ AXES = {
 def metric_figures(
     study: Study, rows: Sequence[Row], costs: Sequence[Cost], *, metrics: Sequence[Metric]
 ) -> list[Figure]:
-    """One figure for each horizontal axis that is known and each metric, in this order."""
+    """One figure per horizontal axis with known values and metric, in this order."""
     figures = []
     for name, axis in AXES.items():
         known = {cost.variant: axis.of(cost) for cost in costs}
@@ -55,7 +55,7 @@ def metric_figures(
 
 
 def health_figures(study: Study, rows: Sequence[Row]) -> list[Figure]:
-    """Success rate of both modalities over steps, mean over layers."""
+    """Success rate of both modalities by training step, mean over layers."""
     metrics = [Metric(f"router/{name}/success_rate", f"success rate of {name}") for name in MODALITIES]
     same = dict.fromkeys(study.variants, 1.0)
     found = (_figure(study, rows, metric, "training steps", same) for metric in metrics)
@@ -67,7 +67,7 @@ def variant_color(study: Study, variant: str) -> str:
 
 
 def _unit(units: Mapping[str, float], *, longest: float) -> str:
-    """The largest in which the axis reaches 2, else the smallest."""
+    """The largest unit in which the axis reaches 2, else the smallest unit."""
     return next((unit for unit, size in units.items() if longest >= 2 * size), list(units)[-1])
 
 
@@ -88,14 +88,14 @@ def _figure(
 
 
 def _curves(rows: Sequence[Row], variant: str, key: str) -> list[Curve]:
-    """Of the finished trials; where there is none, of those that began."""
+    """Curves of the finished trials; without any, of those that have started."""
     own = [row for row in rows if row.trial.variant == variant]
     found = [row for row in own if row.state.finished] or own
     return [row.curves[key] for row in found if key in row.curves]
 
 
 def _line(variant: str, curves: Sequence[Curve], scale: float, *, color: str, style: str) -> Line:
-    """Over the steps that all seeds have logged."""
+    """Mean and range over seeds, at the steps that all seeds have logged."""
     columns = {step: [curve[step] for curve in curves] for step in set(curves[0]).intersection(*curves[1:])}
     steps, mean = thinned({step: sum(column) / len(column) for step, column in columns.items()}, limit=MAX_POINTS)
     return Line(

@@ -1,4 +1,4 @@
-"""Runs that were trained one by one as a study: variants are the configs that differ in more than seed and folders."""
+"""Separately trained runs as a study: equal configs, apart from seed, are a variant."""
 
 import json
 import re
@@ -24,30 +24,30 @@ _SHOWN = 2  # differences in a name; the others are counted
 
 @dataclass(frozen=True)
 class Group:
-    """Runs of one variant. `config` is what they share, empty where none can be read."""
+    """Runs of one variant. `config` is their common config, empty if none can be read."""
 
     config: dict[str, Any]
     rows: list[Row]
 
     @property
     def words(self) -> tuple[str, ...]:
-        """The shortest overrides that any of its runs has written down."""
+        """The shortest recorded overrides of its runs."""
         return min(filter(None, (row.trial.overrides for row in self.rows)), key=len, default=())
 
     @property
     def given(self) -> str:
-        """What a study called all of them, or empty."""
+        """The variant's name if a study gave all runs the same one, else empty."""
         names = {row.trial.variant for row in self.rows}
         return names.pop() if len(names) == 1 else ""
 
 
 def joint_study(folders: Sequence[Path], *, metrics: Sequence[str] | None) -> tuple[Study, Plan, list[Row]]:
-    """The runs in `folders` as a study whose baseline is the variant of the first one that has a readable config.
+    """The runs in `folders` as a study; the baseline is the variant of the first one with a readable config.
 
-    `metrics` are logged keys; None: all that the finished runs measured on held-out data, and success rates.
+    `metrics` are logged keys; None: all held-out metrics of the finished runs, and success rates.
 
     Raises:
-        ConfigError: nobody logged one of `metrics`, or runs of different tasks have nothing in common.
+        ConfigError: no run logged one of `metrics`, or the runs have no held-out metric in common.
     """
     bar = tqdm(folders, desc="reading runs", unit="run", leave=False, delay=2, disable=None)
     groups = grouped([read_row(folder) for folder in bar])
@@ -74,10 +74,10 @@ def joint_study(folders: Sequence[Path], *, metrics: Sequence[str] | None) -> tu
 
 
 def grouped(rows: Sequence[Row]) -> list[Group]:
-    """By config, in the order of their first runs, unreadable ones last.
+    """Group runs by config, in the order of their first runs, unreadable ones last.
 
-    A key that holds the seed in every run, as a number or within a text, follows from it (a run's config is resolved,
-    so `${seed}` is a number there). A trial that died before it had a config belongs to its variant.
+    A key with the seed in its value in every run, as a number or within a text, counts as equal (a run's config is
+    resolved, so `${seed}` is a number there). A trial without a config belongs to its variant.
     """
     readable = [row for row in rows if row.config]
     fixed = {
@@ -103,19 +103,20 @@ def _seedless(row: Row, fixed: Collection[str]) -> dict[str, Any]:
 
 
 def variant_names(groups: Sequence[Group]) -> list[str]:
-    """One name each, all different.
+    """One distinct name per group.
 
-    That of a study stays as long as no other group bears it. The others are called by the overrides that not all have
-    in common; where those do not tell them apart, by the first config keys that differ.
+    A name given by a study is kept if no other group has it. Other groups are named by the overrides that not all have
+    in common; if those are equal, by the first config keys that differ.
     """
     shared = _shared(groups)
-    said = [[word for word in group.words if word not in shared] for group in groups]
-    keys = [override_key(word) for words in said for word in words]
-    if any(group.config and said.count(words) > 1 for group, words in zip(groups, said, strict=True)):
-        said, keys = [[] for _ in groups], _differing([group.config for group in groups if group.config])
+    own = [[word for word in group.words if word not in shared] for group in groups]
+    keys = [override_key(word) for words in own for word in words]
+    if any(group.config and own.count(words) > 1 for group, words in zip(groups, own, strict=True)):
+        own = [[] for _ in groups]
+        keys = _differing([group.config for group in groups if group.config])
     given = [group.given for group in groups]
     names: list[str] = []
-    for group, words in zip(groups, said, strict=True):
+    for group, words in zip(groups, own, strict=True):
         parts = words or _values(group.config, dict.fromkeys(keys)) or group.words
         name = _shortened(parts) if group.config else "config unknown"
         name = group.given if given.count(group.given) == 1 and group.given else name or "baseline"
@@ -131,7 +132,7 @@ def _shared(groups: Sequence[Group]) -> list[str]:
 
 
 def _differing(configs: Sequence[dict[str, Any]]) -> list[str]:
-    """Keys in which configs differ; of several that always have the same values the first one."""
+    """Keys in which configs differ; of keys with equal values in all configs only the first."""
     flat = [dict(leaves(config)) for config in configs]
     first: dict[str, str] = {}
     for key in dict.fromkeys(key for own in flat for key in own):
@@ -152,7 +153,7 @@ def _shortened(parts: Sequence[str]) -> str:
 
 
 def _without_seed(value: Any, seed: int) -> Any:
-    """`<seed>` in place of a number that is the seed, and within a text that holds it."""
+    """A value with `<seed>` in place of the seed, as a number or within a text."""
     if isinstance(value, str):
         return re.sub(rf"(?<!\d){seed}(?!\d)", "<seed>", value)
     return "<seed>" if type(value) is int and value == seed else value

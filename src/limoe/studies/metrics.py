@@ -1,4 +1,4 @@
-"""What a report compares where nobody has said it."""
+"""Metrics of a report on several runs, chosen by the user or by default."""
 
 from collections.abc import Sequence
 
@@ -14,15 +14,15 @@ _NAMES = {_LOSS: "validation loss"} | {f"router/{name}/success_rate": f"success 
 
 
 def metric(key: str) -> Metric:
-    """A logged key with a readable name; of losses the lower is the better."""
+    """The metric of a logged key, with a readable name; for losses lower is better."""
     return Metric(key, _NAMES.get(key, key.removeprefix("val/")), higher=not key.endswith("loss"))
 
 
 def chosen_metrics(rows: Sequence[Row], keys: Sequence[str] | None) -> tuple[Metric, ...]:
-    """Those named by `keys`, by default `common_metrics`.
+    """The metrics named by `keys`, by default `common_metrics`.
 
     Raises:
-        ConfigError: nobody logged one of `keys`, or runs of different tasks have nothing in common.
+        ConfigError: no run logged one of `keys`, or the runs have no held-out metric in common.
     """
     logged = {key for row in rows for key in (*row.metrics, *row.curves)}
     for key in keys or ():
@@ -35,15 +35,15 @@ def chosen_metrics(rows: Sequence[Row], keys: Sequence[str] | None) -> tuple[Met
         tasks = sorted({key.split("/")[1] for keys in found for key in keys if key.count("/") == 2})
         raise ConfigError(
             f"runs: no held-out metric but the loss is common to all (tasks: {', '.join(tasks)}); "
-            "compare runs with the same eval=..., or name what to compare: metrics=[val/loss]"
+            "compare runs with the same eval=..., or choose metrics: metrics=[val/loss]"
         )
     return common_metrics(rows)
 
 
 def common_metrics(rows: Sequence[Row]) -> tuple[Metric, ...]:
-    """What all finished runs measured on held-out data, best known first, then the success rates that any of them has.
+    """Held-out metrics of all finished runs, top-1 and R@1 first, then the success rates that any of them has.
 
-    Without a finished run the validation loss alone.
+    Without a finished run only the validation loss.
     """
     measured = [row.metrics for row in rows if row.metrics]
     common = set.intersection(*(held_out(row) for row in rows if row.metrics)) if measured else set()
@@ -57,5 +57,5 @@ def held_out(row: Row) -> set[str]:
 
 
 def _order(key: str) -> tuple[int, list[tuple[int, str]]]:
-    """Top-1 and R@1, the loss, the rest; R@5 before R@10."""
+    """Sort key: top-1 and R@1, then the loss, then the rest; R@5 before R@10."""
     return (0 if key.endswith(("_top1", "_r1")) else 1 if key == _LOSS else 2), natural(key)

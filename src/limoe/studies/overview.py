@@ -1,4 +1,4 @@
-"""The answer of a study as one image, for its page and for a README: a row per variant, every seed a dot."""
+"""Overview figure of a study: one row per variant, one dot per seed."""
 
 import math
 import textwrap
@@ -20,14 +20,15 @@ from limoe.studies.tables import values
 from limoe.types import MODALITIES
 
 _ROW, _LINE, _FRAME = 0.36, 0.15, 0.75  # inches
-_BELOW = 0.16  # of a row: the dots are under their interval
+_BELOW = 0.16  # of a row: distance of the dots below their interval
 _LABEL = 26  # characters of a line of a variant's name
 _RATES = {"image": IMAGE_COLOR, "text": TEXT_COLOR}
 
 
 def answer_plot(study: Study, rows: Sequence[Row], *, chance: Mapping[str, float]) -> str:
-    """An SVG: the first metric of every variant and, where any is sparse, the success rates of both modalities."""
-    metric, variants = study.metrics[0], [study.baseline, *(n for n in study.variants if n != study.baseline)]
+    """SVG with the first metric of every variant and the success rates of sparse variants, by modality."""
+    metric = study.metrics[0]
+    variants = [study.baseline, *(n for n in study.variants if n != study.baseline)]
     rates = {
         variant: {name: found for name in MODALITIES if (found := _seeds(rows, variant, f"router/{name}/success_rate"))}
         for variant in variants
@@ -64,7 +65,7 @@ def _wrapped(name: str) -> str:
 
 
 def _draw(axes: Axes, found: Sequence[float], *, y: float, color: str, label: str | None = None) -> None:
-    """The mean with its interval, and below it every seed."""
+    """Draw the mean with its interval, and a dot per seed below it."""
     if not found:
         return
     mean = estimate(found)

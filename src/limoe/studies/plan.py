@@ -1,4 +1,4 @@
-"""From a study to its trials: every config is composed and checked before the first one starts."""
+"""The trials of a study, with all configs composed and checked before the first one."""
 
 import json
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ from limoe.studies.trial import Trial
 
 @dataclass(frozen=True)
 class Plan:
-    """Trials in the order they run, and what all of them share. `max_steps` is by variant."""
+    """Trials in the order they run, and their common settings. `max_steps` and `configs` are by variant."""
 
     trials: tuple[Trial, ...]
     metrics: tuple[str, ...]
@@ -33,13 +33,13 @@ class Plan:
     configs: dict[str, DictConfig]
 
     def save(self, path: Path) -> None:
-        """What a trial's own process needs to know."""
+        """Write the parts that the process of a trial needs, as JSON."""
         entries = [{**asdict(trial), "folder": str(trial.folder)} for trial in self.trials]
         write_json(path, {"trials": entries, "metrics": list(self.metrics), "timeout": self.timeout})
 
 
 def plan_study(study: Study, *, root: Path, extra: Sequence[str] = ()) -> Plan:
-    """All seeds of a variant differ in nothing but the seed; seeds come first, so that variants grow evenly.
+    """Trials of a study, seed by seed; the trials of a variant differ only in the seed.
 
     `root` is the folder of the trials, `extra` overrides that come after those of the study.
 
@@ -57,7 +57,7 @@ def plan_study(study: Study, *, root: Path, extra: Sequence[str] = ()) -> Plan:
             trials.append(Trial(name, seed, overrides, digest, root / name / f"seed_{seed}_{digest}"))
     return Plan(
         trials=tuple(trials),
-        metrics=tuple(metric.key for metric in study.metrics[:1]),  # the answer; others may be in some variants alone
+        metrics=tuple(metric.key for metric in study.metrics[:1]),  # some variants may lack the other metrics
         timeout=study.trial_timeout,
         max_steps={name: int(cfg.trainer.max_steps) for name, cfg in configs.items()},
         configs=configs,
@@ -76,7 +76,7 @@ def load_trial(path: Path, index: int) -> tuple[Trial, dict[str, Any]]:
 
 
 def differences(configs: dict[str, DictConfig], *, baseline: str) -> dict[str, dict[str, tuple[Any, Any]]]:
-    """Per variant the dotted keys in which its config differs from the baseline's: (baseline's value, its own)."""
+    """By variant the dotted keys in which its config differs from the baseline's: (baseline's value, its value)."""
     flat = {name: dict(leaves(OmegaConf.to_container(cfg, resolve=False))) for name, cfg in configs.items()}
     base = flat.pop(baseline)
     changed = {}
@@ -87,7 +87,7 @@ def differences(configs: dict[str, DictConfig], *, baseline: str) -> dict[str, d
 
 
 def _compose(name: str, overrides: Sequence[str]) -> DictConfig:
-    """All that needs no data is built too, the model without values: what a trial would refuse is refused here."""
+    """Compose and check a config, and build all parts that need no data (the model without values)."""
     known = Known(
         keys=lambda: composed_keys("train", overrides),
         options=lambda group: GlobalHydra.instance().config_loader().get_group_options(group),

@@ -1,4 +1,4 @@
-"""What a study found: rows, tables, an image and one self-contained page, written after every sweep."""
+"""Report of a study: rows, tables, a figure and one self-contained page."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -28,17 +28,17 @@ from limoe.studies.sweep import run_sweep, status_table
 from limoe.studies.tables import compare, number_sheet, result_sheet, sentence
 from limoe.studies.trial import State
 
-IMAGE = "answer.svg"
-MAIN = 5  # metrics of the main table, with curves and a column in the table of trials; others are in a table below
+FIGURE = "answer.svg"
+MAIN = 5  # metrics in the main table, the curves and the table of trials; others have a table of their own
 MARKDOWN = "report.md"
 _TEMPLATES = {REPORT: "studies/study.html.j2", MARKDOWN: "studies/study.md.j2"}
 _TRAINING = Metric("train/contrastive", "contrastive loss in training", higher=False)
 
 
 def carry_out(study: Study, plan: Plan, cfg: DictConfig, *, root: Path, out: Path) -> None:
-    """Run what has no result yet, then report to `out`; the exit code is 1 if a trial has no result.
+    """Run the trials without a result, then report to `out`; the exit code is 1 if a trial has no result.
 
-    With `cfg.dry_run` say what would run; with `cfg.report_only` report of the rows that lie in `out` already.
+    With `cfg.dry_run` print what would run; with `cfg.report_only` report on the rows in `out`.
     """
     if cfg.dry_run:
         print_cost(plan)
@@ -55,10 +55,10 @@ def carry_out(study: Study, plan: Plan, cfg: DictConfig, *, root: Path, out: Pat
 
 
 def conclude(study: Study, plan: Plan, states: Sequence[State] | None, *, out: Path) -> None:
-    """The rows of a sweep, and their report; without `states` the report alone, of the rows that lie in `out` already.
+    """Write the rows of a sweep and their report; without `states` only the report, on the rows in `out`.
 
     Raises:
-        DataError: there are none.
+        DataError: `out` has no rows.
     """
     if states is None:
         found = read_csv(out / RUNS)
@@ -71,9 +71,9 @@ def conclude(study: Study, plan: Plan, states: Sequence[State] | None, *, out: P
 
 
 def write_report(study: Study, plan: Plan, rows: list[Row], *, out: Path) -> None:
-    """Write the page as HTML and Markdown, its image, and every table as CSV and LaTeX; say what came out.
+    """Write the page as HTML and Markdown, its figure, and every table as CSV and LaTeX; print the main result.
 
-    The table of rows, which `conclude` writes, stays as it is.
+    The table of rows is written by `conclude`.
     """
     out.mkdir(parents=True, exist_ok=True)
     found = contents(study, plan, rows, costs=costs_of(plan, rows, leave_out=BUILDS_NO_MODEL))
@@ -81,7 +81,7 @@ def write_report(study: Study, plan: Plan, rows: list[Row], *, out: Path) -> Non
     write_sheet(result_sheet(study, found["lines"]), out, suffixes=[".tex"])
     for table in found["sheets"].values():
         write_sheet(table, out, suffixes=[".tex"] if table.name == "runs" else [".csv", ".tex"])
-    write_text(out / IMAGE, found["image"])
+    write_text(out / FIGURE, found["image"])
     for name in _TEMPLATES:
         write_text(out / name, render(found, name))
     print(found["answer"])
@@ -90,12 +90,12 @@ def write_report(study: Study, plan: Plan, rows: list[Row], *, out: Path) -> Non
 
 
 def render(found: Mapping[str, Any], name: str) -> str:
-    """The page as text: "report.html" or "report.md"."""
+    """The text of the page `name`: "report.html" or "report.md"."""
     return template(_TEMPLATES[name], data_uri=data_uri).render(found)
 
 
 def contents(study: Study, plan: Plan, rows: Sequence[Row], *, costs: Sequence[Cost]) -> dict[str, Any]:
-    """All that the pages show, by the names that their templates use."""
+    """Content of the pages, by the names in their templates."""
     lines = compare(study, rows)
     changes = differences(plan.configs, baseline=study.baseline)
     chance = {key: value for row in rows for key, value in row.chance.items()}

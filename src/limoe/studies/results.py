@@ -1,4 +1,4 @@
-"""One row per trial, as a table that other programs read, and of which a report can be made again."""
+"""Results of a study: one row per trial, as a CSV file."""
 
 import csv
 import math
@@ -19,17 +19,16 @@ from limoe.types import MODALITIES
 RUNS = "runs.csv"
 _FIXED = ("variant", "seed", "config_hash", "commit", "status", "seconds", "error", "successful", "run", "alarms")
 _PACE, _CHANCE = "seconds_per_step", "chance/"
-_KEPT = 0.9  # share of a modality's tokens with a slot in a successful run
+_KEPT = 0.9  # success rate that a modality needs in a successful run
 
 
 @dataclass(frozen=True)
 class Row:
-    """What became of one trial.
+    """Result of one trial.
 
-    `metrics` are those of its last attempt, empty unless the trial finished: numbers of half a training are no results.
-    `curves` are those of all attempts; where two logged the same step the later one counts. `seconds_per_step` is
-    None where there were several attempts: they may have thrown steps away. `config`, without seed and folders, and
-    `started` are known of runs that are compared without a study.
+    `metrics` are those of its last attempt, empty unless the trial finished. `curves` are those of all attempts; of two
+    values at one step the later counts. `seconds_per_step` is None after several attempts, which may have repeated
+    steps. `config`, without seed and folders, and `started` are set for runs that are compared without a study.
     """
 
     trial: Trial
@@ -45,7 +44,7 @@ class Row:
 
     @classmethod
     def of(cls, trial: Trial, state: State, runs: Sequence[RunFolder]) -> "Row":
-        """From the folders of its attempts, oldest first."""
+        """The row of a trial from the run folders of its attempts, oldest first."""
         if not runs:
             return cls(trial, state)
         curves: dict[str, Curve] = {}
@@ -66,38 +65,38 @@ class Row:
 
     @property
     def successful(self) -> bool:
-        """Finished with finite losses, and with at least 90 % of both modalities in their slots (our rule).
+        """True for a finished trial with finite losses and, if sparse, a success rate of at least 90 % per modality.
 
-        A dense run has no slots to lose.
+        The limit is limoe's, not the paper's.
         """
         losses = [value for key, value in self.metrics.items() if key in ("train/loss", "val/loss")]
         return bool(losses) and all(map(math.isfinite, losses)) and all(kept_slots(self.metrics).values())
 
     @property
     def name(self) -> str:
-        """Of its folder, with the one around it where that is a number alone, as in a multirun."""
+        """Name of its folder, with that of the parent if it is only a number, as in a multirun."""
         folder = self.trial.folder
         return f"{folder.parent.name}/{folder.name}" if folder.name.isdecimal() else folder.name
 
 
 def collect(plan: Plan, states: Sequence[State]) -> list[Row]:
-    """Rows in the order of the plan, each with what its attempts left behind."""
+    """Rows in the order of the plan, with the content of the attempts' run folders."""
     return [Row.of(trial, state, runs_of(trial.folder)) for trial, state in zip(plan.trials, states, strict=True)]
 
 
 def runs_of(trial: Path) -> list[RunFolder]:
-    """What the attempts of a trial left behind, oldest first."""
+    """Run folders of the attempts of a trial, oldest first."""
     return [read_run(run) for run in attempts(trial) if (run / RECORD).is_file()]
 
 
 def kept_slots(metrics: Mapping[str, float]) -> dict[str, bool]:
-    """By modality whether it kept its slots to the end, mean over layers; nothing for a dense run."""
+    """By modality: True if its final success rate, mean over layers, is at least 90 %; empty for a dense run."""
     rates = {name: metrics.get(f"router/{name}/success_rate") for name in MODALITIES}
     return {name: rate >= _KEPT for name, rate in rates.items() if rate is not None}
 
 
 def write_csv(rows: Sequence[Row], path: Path) -> None:
-    """All trials with all metrics that any of them has, and chance where it is known; replaced in one step."""
+    """Write all trials with all metrics, and chance where it is known; the file is replaced in one step."""
     keys = sorted({key for row in rows for key in _numbers(row)})
     table: list[list[Entry | str]] = []
     for row in rows:
@@ -109,15 +108,15 @@ def write_csv(rows: Sequence[Row], path: Path) -> None:
 
 
 def read_csv(path: Path) -> list[Row]:
-    """What `write_csv` wrote: all that a report shows, but for the curves.
+    """Read the file of `write_csv`: all rows without their curves.
 
     Raises:
         DataError: the file is missing, or no such table.
     """
     if not path.is_file():
         raise DataError(
-            f"{path} does not exist; report_only=true writes the report of the {path.name} that lies in its folder: "
-            "name that folder (out=FOLDER), or train first, without report_only"
+            f"{path} does not exist; report_only=true needs it: give its folder (out=FOLDER), "
+            "or train first, without report_only"
         )
     try:
         with path.open(encoding="utf-8", newline="") as file:

@@ -1,4 +1,4 @@
-"""Finds the runs that somebody means (run folders, folders that hold some, patterns), and reads them."""
+"""Finding and reading of several runs, given by run folders, parent folders or patterns."""
 
 import glob
 import hashlib
@@ -21,13 +21,13 @@ from limoe.studies.trial import DIVERGED, DONE, FAILED, INTERRUPTED, STOPPED, St
 from limoe.studies.trial import FILE as TRIAL
 
 UNREADABLE = "unreadable"
-NOT_THE_RUN = ("seed", "task", "paths", "hydra", "ckpt_path", "report")  # keys that say where, whence and which time
+NOT_THE_RUN = ("seed", "task", "paths", "hydra", "ckpt_path", "report")  # keys that do not distinguish variants
 _STATUS = {"done": DONE, "failed": FAILED, "stopped": STOPPED, "running": INTERRUPTED}
 _ENDED_FROM_OUTSIDE = ("KeyboardInterrupt", "SystemExit", "SIGTERMException")
 
 
 def find_runs(places: Sequence[str]) -> tuple[list[Path], list[str]]:
-    """(folders of runs and of trials, each once and in the order given, places that hold none).
+    """(folders of runs and trials, each once and in the given order; places without any).
 
     Raises:
         DataError: a place does not exist, or none of them holds a run.
@@ -50,20 +50,19 @@ def find_runs(places: Sequence[str]) -> tuple[list[Path], list[str]]:
 
 
 def read_row(folder: Path) -> Row:
-    """One run, or all attempts of one trial; what cannot be read is a state, not an error.
+    """One run, or all attempts of one trial, as a row; an unreadable one has the status "unreadable".
 
-    The variant is what a study called it, or empty; the seed -1 where it is unknown; the config empty where it cannot
-    be read.
+    The variant is the name in its study, or empty; an unknown seed is -1; an unreadable config is empty.
     """
     is_trial = (folder / TRIAL).is_file()
     runs = runs_of(folder) if is_trial else [read_run(folder)]
-    said = read_object(folder / TRIAL) if is_trial else {}
+    written = read_object(folder / TRIAL) if is_trial else {}
     record = runs[-1].record if runs else {}
     config = _config(runs[-1]) if runs else {}
-    seed = said.get("seed", config.get("seed", record.get("seed")))
+    seed = written.get("seed", config.get("seed", record.get("seed")))
     words = record.get("overrides")
     trial = Trial(
-        variant=str(said.get("variant", "")),
+        variant=str(written.get("variant", "")),
         seed=seed if type(seed) is int and seed >= 0 else -1,
         overrides=tuple(word for word in map(str, words if isinstance(words, list) else ()) if is_setting(word)),
         config_hash=str(record.get("config_hash") or ""),
@@ -74,7 +73,7 @@ def read_row(folder: Path) -> Row:
 
 
 def is_setting(word: str) -> bool:
-    """Whether an override, or a dotted key, says what a run is."""
+    """True if an override or dotted key distinguishes variants."""
     return override_key(word).partition(".")[0] not in NOT_THE_RUN
 
 
@@ -84,12 +83,12 @@ def last_run(folder: Path) -> Path:
 
 
 def digest(folders: Sequence[Path]) -> str:
-    """Names a set of runs, in whatever order they are given."""
+    """Eight hex digits that identify a set of run folders, independent of their order."""
     return hashlib.sha256("\n".join(sorted(str(path.resolve()) for path in folders)).encode()).hexdigest()[:8]
 
 
 def _runs_in(path: Path) -> Iterator[Path]:
-    """Itself, or what lies below; attempts count as their trial."""
+    """Run and trial folders at or below `path`; an attempt counts as its trial."""
     if (path / RECORD).is_file() and (path.parent / TRIAL).is_file():
         yield path.parent
         return
@@ -104,7 +103,7 @@ def _state(run: RunFolder) -> State:
     error, seconds = str(run.record.get("error") or ""), run.record.get("seconds")
     status = _STATUS.get(str(run.record.get("status")), UNREADABLE)
     if status == UNREADABLE:
-        error = f"{RECORD} says nothing of how the run ended"
+        error = f"{RECORD} has no known status"
     elif status == INTERRUPTED:
         error = "has not ended, or was killed"
     elif status == FAILED and error.startswith("DivergedError"):
@@ -115,7 +114,7 @@ def _state(run: RunFolder) -> State:
 
 
 def _settings(config: dict[str, Any]) -> dict[str, Any]:
-    """What a run is: without seed and places, and with names for the run's own folders."""
+    """The config without keys that do not distinguish variants, and with names in place of the run's folders."""
     paths = config.get("paths")
     folders = sorted(paths.items(), key=lambda item: -len(str(item[1]))) if isinstance(paths, dict) else []
 

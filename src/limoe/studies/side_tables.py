@@ -21,7 +21,7 @@ Differences = Mapping[str, Mapping[str, tuple[Any, Any]]]
 
 
 def routing_sheet(study: Study, rows: Sequence[Row], configs: Mapping[str, DictConfig]) -> Sheet:
-    """One row per sparse variant and modality, at the last logged step of its finished trials."""
+    """Routing at the last logged step of the finished trials, one row per sparse variant and modality."""
     columns = ["variant", "modality", "success rate", "worst layer", "effective experts", "dead experts", "kept slots"]
     found = []
     for variant in study.variants:
@@ -46,11 +46,12 @@ def cost_sheet(costs: Sequence[Cost]) -> Sheet:
 
 
 def trial_sheet(metrics: Sequence[Metric], rows: Sequence[Row]) -> Sheet:
-    """Every trial, failed ones too, with the reason in its last column."""
+    """All trials, also failed ones, with the reason in the last column."""
     columns = ["variant", "seed", "status", "successful", "time", *(metric.name for metric in metrics), "run", "note"]
     table: list[list[Entry | str]] = []
     for row in rows:
-        seed, seconds = row.trial.seed, row.state.seconds
+        seed = row.trial.seed
+        seconds = row.state.seconds
         cells = [
             row.trial.variant,
             Entry(str(seed), seed) if seed >= 0 else "–",
@@ -101,7 +102,7 @@ def _routing(variant: str, modality: str, rows: Sequence[Row], config: DictConfi
 
 
 def _by_layer(row: Row, modality: str, name: str) -> list[float]:
-    """A router metric of one modality in every sparse layer."""
+    """Values of a router metric of one modality in all sparse layers."""
     pattern = re.compile(rf"router/L\d+/{modality}/{name}")
     return [value for key, value in row.metrics.items() if pattern.fullmatch(key)]
 

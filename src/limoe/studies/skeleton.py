@@ -1,4 +1,4 @@
-"""A new study or search to fill in."""
+"""Templates of a new study or search (`limoe study new`, `limoe search new`)."""
 
 import shutil
 from pathlib import Path
@@ -11,7 +11,7 @@ _README = """\
     limoe {command} {folder} dry_run=true
     limoe {command} {folder}
 
-What it asks and what it tries is in `{command}.yaml`; what came out, with the report, in `results/`.
+The question and the variants or values are in `{command}.yaml`, the results and the report in `results/`.
 """
 
 

@@ -1,4 +1,4 @@
-"""What a study is: the file `study.yaml` of its folder."""
+"""Definition of a study, and reading of `study.yaml` in its folder."""
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,7 +16,7 @@ _OPTIONAL = ("paper", "baseline", "expectation", "trial_timeout", "paper_scale",
 
 @dataclass(frozen=True)
 class Metric:
-    """A logged number that the study compares. `higher` says which way is better, None that neither is."""
+    """A logged metric that the study compares. `higher`: True if higher is better, None if neither is."""
 
     key: str
     name: str
@@ -24,7 +24,7 @@ class Metric:
 
 
 class Published(NamedTuple):
-    """A number of the paper beside ours: how it is called, what it says, and how certain we are of it."""
+    """A published number for comparison: its name, its value, and its source or "unverified"."""
 
     name: str
     value: str
@@ -33,10 +33,10 @@ class Published(NamedTuple):
 
 @dataclass(frozen=True)
 class Study:
-    """A question asked of several variants of one run over the same seeds.
+    """A comparison of several variants of one run over the same seeds.
 
     `base` and the values of `variants` are overrides of `limoe train`. `paper_scale` is the same study at the paper's
-    size, with the sentences and seeds of this one. `trial_timeout` is in seconds per trial (None: no limit).
+    size, with the texts and seeds of this one. `trial_timeout` is in seconds per trial (None: no limit).
     """
 
     name: str
@@ -55,10 +55,10 @@ class Study:
 
 
 def read_study(folder: Path) -> Study:
-    """The study in `folder`.
+    """Read the study in `folder`.
 
     Raises:
-        DataError: there is no study.yaml, or a key of it breaks its rule.
+        DataError: there is no study.yaml, or it is no YAML, or a key is unknown, missing or of a wrong type.
     """
     path = folder / FILE
     try:
@@ -71,8 +71,9 @@ def read_study(folder: Path) -> Study:
 
 
 def unreadable(path: Path, error: Exception) -> DataError:
-    """The YAML error of a file with overrides, and what to do where it is the usual one."""
-    problem, hint = one_line(str(error)), ""
+    """The error of an unreadable YAML file, with a hint for a list inside an unquoted override."""
+    problem = one_line(str(error))
+    hint = ""
     if isinstance(error, yaml.MarkedYAMLError):
         problem = yaml_problem(error)
         if problem.endswith("but got '['"):  # a list in the list: [aux_loss=[a,b]]
@@ -81,7 +82,7 @@ def unreadable(path: Path, error: Exception) -> DataError:
 
 
 def parse_study(content: Any, *, name: str, place: str) -> Study:
-    """Check and convert what a study.yaml holds; `place` is named in errors."""
+    """Check and convert the content of a study.yaml; errors begin with `place`."""
     known = (*_REQUIRED, *_OPTIONAL, "published")
     if not isinstance(content, dict):
         raise DataError(f"{place} must hold keys and values, got {type(content).__name__}")
@@ -120,8 +121,10 @@ def parse_study(content: Any, *, name: str, place: str) -> Study:
 
 
 def _paper_scale(content: dict[str, Any], place: str) -> dict[str, Any]:
-    """The same study on another base; a variant whose overrides speak of the small model has others here."""
-    large, variants, keys = content["paper_scale"], content["variants"], {"base", "metrics"}
+    """Content of the study at the paper's size: other base and metrics, and other overrides for some variants."""
+    large = content["paper_scale"]
+    variants = content["variants"]
+    keys = {"base", "metrics"}
     rule = f"paper_scale must hold base, metrics and, where they differ, variants, got {large!r:.60}"
     _require(isinstance(large, dict) and keys <= set(large) <= {*keys, "variants"}, place, rule)
     own = large.get("variants", {})
@@ -163,7 +166,8 @@ def _seeds(value: Any, place: str) -> tuple[int, ...]:
 
 
 def _metric(entry: Any, place: str) -> Metric:
-    rule, known = f"metrics must list keys, or {{key, name, higher}}, got {entry!r:.60}", ("key", "name", "higher")
+    rule = f"metrics must list keys, or {{key, name, higher}}, got {entry!r:.60}"
+    known = ("key", "name", "higher")
     if isinstance(entry, str):
         entry = {"key": entry}
     _require(isinstance(entry, dict), place, rule)

@@ -1,4 +1,4 @@
-"""Runs the trials of a plan with a Hydra launcher, and shows where each one stands."""
+"""Running of the trials of a plan with a Hydra launcher, and display of their states."""
 
 import os
 import signal
@@ -18,16 +18,16 @@ from limoe.config.overrides import quoted
 from limoe.reporting.findings import duration
 from limoe.runs.folder import steps_done
 from limoe.studies.plan import Plan
-from limoe.studies.trial import DONE, PENDING, RUNNING, STOPPED, State, attempts, last_words, read_state
+from limoe.studies.trial import DONE, PENDING, RUNNING, STOPPED, State, attempts, last_message, read_state
 
 _REFRESH = 2.0  # seconds
 _COLORS = {DONE: "green", STOPPED: "green", RUNNING: "cyan", PENDING: "dim"}
 
 
 def run_sweep(plan: Plan, *, folder: Path, launcher: Sequence[str], console: Console) -> list[State]:
-    """Run what is not finished and return the state of every trial.
+    """Run the unfinished trials and return the state of every trial.
 
-    `launcher` are Hydra's overrides that choose and set the launcher; `folder` takes the plan and the launcher's log.
+    `launcher` are Hydra's overrides for the launcher; `folder` gets the plan and the launcher's log.
     """
     states = [read_state(trial) for trial in plan.trials]
     todo = [number for number, state in enumerate(states) if not state.finished]
@@ -51,14 +51,14 @@ def run_sweep(plan: Plan, *, folder: Path, launcher: Sequence[str], console: Con
             raise
     states = [read_state(trial) for trial in plan.trials]
     if process.returncode != 0 and any(state.status == PENDING for state in states):
-        said = last_words(folder / f"{name}.log")
+        reason = last_message(folder / f"{name}.log")
         where = f"{folder / name}.log"
-        console.print(f"the launcher ended early (exit code {process.returncode}): {said} ({where})", markup=False)
+        console.print(f"the launcher ended early (exit code {process.returncode}): {reason} ({where})", markup=False)
     return states
 
 
 def status_table(plan: Plan, states: Sequence[State]) -> Table:
-    """One row per trial."""
+    """Status, steps and time of the trials, one row each."""
     table = Table("variant", "seed", "status", "step", "time", "note")
     for trial, state in zip(plan.trials, states, strict=True):
         steps = plan.max_steps[trial.variant]
@@ -71,7 +71,7 @@ def status_table(plan: Plan, states: Sequence[State]) -> Table:
 
 
 def _watch(plan: Plan, states: list[State], is_running: Callable[[], bool], *, console: Console) -> None:
-    """A live table in a terminal, a line per change elsewhere, until nothing runs any more."""
+    """Show a live table in a terminal, elsewhere a line per change of state, until no trial is running."""
     with Live(console=console, auto_refresh=False, transient=True, vertical_overflow="visible") as live:
         running = True
         while running:
@@ -80,13 +80,13 @@ def _watch(plan: Plan, states: list[State], is_running: Callable[[], bool], *, c
             if console.is_terminal:
                 live.update(status_table(plan, now), refresh=True)
             else:
-                _say_changes(plan, states, now, console=console)
+                _print_changes(plan, states, now, console=console)
             states = now
             if running:
                 time.sleep(_REFRESH)
 
 
-def _say_changes(plan: Plan, before: Sequence[State], now: Sequence[State], *, console: Console) -> None:
+def _print_changes(plan: Plan, before: Sequence[State], now: Sequence[State], *, console: Console) -> None:
     for trial, old, new in zip(plan.trials, before, now, strict=True):
         if new.status != old.status:
             note = f": {new.error}" if new.error else ""

@@ -1,4 +1,4 @@
-"""The main table of a study: every variant beside the baseline, and what it says in one sentence."""
+"""The main table of a study: variants compared with the baseline, and one sentence."""
 
 import math
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from limoe.studies.study import Metric, Study
 _NUMBERS = ("seeds", "mean", "half_95", "difference", "difference_half_95")
 _CSV = ("variant", "metric", *_NUMBERS, "verdict", "finished", "successful", "trials")
 _NO_RESULT, _NO_BASE = "no result", "the baseline has no result"
-_SAID = {name: f"{{is}} {name}" for name in ("better", "worse", "higher", "lower", "within noise")} | {
+_CLAUSES = {name: f"{{is}} {name}" for name in ("better", "worse", "higher", "lower", "within noise")} | {
     _NO_RESULT: "{has} no result"
 }
 
@@ -28,8 +28,8 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Line:
-    """One variant: cells by metric, how many of its trials finished, how many were successful (`Row.successful`)."""
+class VariantResult:
+    """One variant: cells by metric, and the numbers of finished, successful (`Row.successful`) and all trials."""
 
     variant: str
     cells: tuple[Cell, ...]
@@ -38,20 +38,20 @@ class Line:
     trials: int
 
 
-def compare(study: Study, rows: Sequence[Row]) -> list[Line]:
-    """One line per variant, the baseline first."""
+def compare(study: Study, rows: Sequence[Row]) -> list[VariantResult]:
+    """Results of all variants, the baseline first."""
     order = [study.baseline, *(name for name in study.variants if name != study.baseline)]
     return [_line(name, study, rows) for name in order]
 
 
 def values(rows: Sequence[Row], variant: str, key: str) -> dict[int, float]:
-    """A metric by seed, of the finished trials where it is a number; of several with one seed the last one's."""
+    """Finite values of a metric by seed; of several trials with one seed the last one's."""
     found = [(row.trial.seed, row.metrics.get(key, math.nan)) for row in rows if row.trial.variant == variant]
     return {seed: value for seed, value in found if math.isfinite(value)}
 
 
 def with_interval(key: str, value: Estimate | None, *, signed: bool = False) -> str:
-    """`32.1 ± 0.8 %`, `2.31 ± 0.04`; without an interval where there is one seed.
+    """`32.1 ± 0.8 %`, `2.31 ± 0.04`; without an interval for one seed.
 
     `signed` is for differences: those of shares are percentage points, `+1.2 ± 0.8 pp`.
     """
@@ -69,22 +69,25 @@ def share(part: int, whole: int) -> Entry:
     return Entry(f"{part} / {whole} ({part / whole:.0%})".replace("%", " %"), part / whole) if whole else Entry("–")
 
 
-def sentence(study: Study, lines: Sequence[Line]) -> str:
-    """What came out for the first metric: the baseline's value, then the other variants by verdict."""
-    metric, base = study.metrics[0], lines[0].cells[0].value
+def sentence(study: Study, lines: Sequence[VariantResult]) -> str:
+    """Summary of the first metric: the baseline's value, then the other variants by verdict."""
+    metric = study.metrics[0]
+    base = lines[0].cells[0].value
     if base is None:
         return f"No answer: no trial of {study.baseline} has a value of {metric.name}."
     value = f"{study.baseline} ({with_interval(metric.key, base)})"
     if len(lines) == 1:
         return f"{metric.name}: {value}, {_seeds(base.n)}."
-    verdicts = dict.fromkeys([*_SAID, *(line.cells[0].verdict for line in lines[1:])])
-    said = [part for verdict in verdicts if (part := _said(verdict, metric, lines))]
+    verdicts = dict.fromkeys([*_CLAUSES, *(line.cells[0].verdict for line in lines[1:])])
+    clauses = [part for verdict in verdicts if (part := _clause(verdict, metric, lines))]
     seeds = {cell.value.n for line in lines for cell in line.cells[:1] if cell.value}
     known = _seeds(min(seeds)) if len(seeds) == 1 else f"{min(seeds)} to {max(seeds)} seeds"
-    return f"{metric.name}, against {value}: {'; '.join(said)} ({known}, 95 % intervals, differences paired by seed)."
+    return (
+        f"{metric.name}, against {value}: {'; '.join(clauses)} ({known}, 95 % intervals, differences paired by seed)."
+    )
 
 
-def number_sheet(study: Study, lines: Sequence[Line]) -> Sheet:
+def number_sheet(study: Study, lines: Sequence[VariantResult]) -> Sheet:
     """Numbers for other programs: one row per variant and metric."""
     rows: list[list[Entry | str]] = []
     for line in lines:
@@ -96,10 +99,10 @@ def number_sheet(study: Study, lines: Sequence[Line]) -> Sheet:
     return sheet("table", _CSV, rows)
 
 
-def result_sheet(study: Study, lines: Sequence[Line], part: slice = slice(None)) -> Sheet:
-    """Some of the metrics: means with intervals, and below them in each cell the difference to the baseline.
+def result_sheet(study: Study, lines: Sequence[VariantResult], part: slice = slice(None)) -> Sheet:
+    """Table of the metrics in `part`: means with intervals, and below them the differences to the baseline.
 
-    With the first metric come the shares of finished and of successful trials.
+    The table with the first metric has the shares of finished and of successful trials too.
     """
     metrics = study.metrics[part]
     columns = [metric.name + (" (lower is better)" if metric.higher is False else "") for metric in metrics]
@@ -117,9 +120,9 @@ def result_sheet(study: Study, lines: Sequence[Line], part: slice = slice(None))
     return sheet("table", ["variant", *columns, *counts], rows if metrics else [])
 
 
-def _line(variant: str, study: Study, rows: Sequence[Row]) -> Line:
+def _line(variant: str, study: Study, rows: Sequence[Row]) -> VariantResult:
     own = [row for row in rows if row.trial.variant == variant]
-    return Line(
+    return VariantResult(
         variant,
         tuple(_cell(variant, metric, study, rows) for metric in study.metrics),
         finished=sum(row.state.finished for row in own),
@@ -139,15 +142,15 @@ def _cell(variant: str, metric: Metric, study: Study, rows: Sequence[Row]) -> Ce
     return Cell(value, difference, verdict(difference, higher=metric.higher) if base else _NO_BASE)
 
 
-def _said(verdict: str, metric: Metric, lines: Sequence[Line]) -> str:
-    """Such as `b (+1.0 ± 0.2 pp) and c (+2.0 ± 0.3 pp) are better`; empty where no variant has this verdict."""
-    said = [(line.variant, line.cells[0].difference) for line in lines[1:] if line.cells[0].verdict == verdict]
-    names = [f"{name} ({with_interval(metric.key, by, signed=True)})" if by else name for name, by in said]
+def _clause(verdict: str, metric: Metric, lines: Sequence[VariantResult]) -> str:
+    """Clause such as `b (+1.0 ± 0.2 pp) and c (+2.0 ± 0.3 pp) are better`; empty if no variant has this verdict."""
+    pairs = [(line.variant, line.cells[0].difference) for line in lines[1:] if line.cells[0].verdict == verdict]
+    names = [f"{name} ({with_interval(metric.key, by, signed=True)})" if by else name for name, by in pairs]
     if not names:
         return ""
     joined = " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
     words = {"is": "is", "has": "has"} if len(names) == 1 else {"is": "are", "has": "have"}
-    return f"{joined} {_SAID.get(verdict, '{has} ' + verdict).format(**words)}"
+    return f"{joined} {_CLAUSES.get(verdict, '{has} ' + verdict).format(**words)}"
 
 
 def _seeds(n: int) -> str:
@@ -155,8 +158,8 @@ def _seeds(n: int) -> str:
 
 
 def _digits(value: Estimate, scale: float) -> int:
-    """Two digits of the interval, or four of the value."""
-    known = math.isfinite(value.half) and value.half > 1e-12  # less is rounding alone
+    """Decimals that show two digits of the interval, or four of the value."""
+    known = math.isfinite(value.half) and value.half > 1e-12  # smaller widths are rounding errors
     size = value.half * scale if known else abs(value.mean * scale) / 100
     return min(5, max(1, 1 - math.floor(math.log10(size)))) if size > 0 else 2
 

@@ -1,9 +1,10 @@
-"""One trial: one training in a process of its own, which may fail, hang or die without harm to the others.
+"""One trial: one training in its own process.
 
-A trial's folder is `<study>/<variant>/seed_<n>_<config hash>/`: another config is another folder, so results are never
-mixed. Each attempt to run it has its own run folder `try_<i>` inside; a new attempt goes on from the newest checkpoint
-of the last one, where that was interrupted. `trial.json` says where the trial stands. A lock, held by the process that
-watches and by the training itself, keeps two studies from running the same trial at once, and dies with them.
+A failure, hang or crash of one trial does not affect the others. A trial's folder is
+`<study>/<variant>/seed_<n>_<config hash>/`: results of different configs are never mixed. Each attempt to run it has
+its own run folder `try_<i>` inside; a new attempt continues from the newest checkpoint of the last one if that was
+interrupted. `trial.json` holds the state. A lock, held by the watching process and by the training itself until both
+have ended, keeps two studies from running the same trial at once.
 """
 
 import contextlib
@@ -28,13 +29,13 @@ from limoe.runs.layout import LAST_CHECKPOINT, RECORD
 
 FILE, _LOCK = "trial.json", ".lock"
 PENDING, RUNNING, INTERRUPTED = "pending", "running", "interrupted"
-DONE, STOPPED = "done", "stopped"  # stopped: the run ended itself before its last step, in order
+DONE, STOPPED = "done", "stopped"  # stopped: a callback ended the run before its last step
 FAILED, DIVERGED, KILLED, TIMEOUT, NO_RESULT = "failed", "diverged", "killed", "timeout", "no result"
 FINISHED = (DONE, STOPPED)  # all others are run again
-_RESUMED = (INTERRUPTED, KILLED, TIMEOUT)  # a failure may come from the state itself: it begins anew
+_RESUMED = (INTERRUPTED, KILLED, TIMEOUT)  # others restart, since the checkpoint may be the cause of the failure
 TRAIN = (sys.executable, "-m", "limoe", "train")
-_GRACE = 30  # seconds between asking a training to end and ending it
-_LOOK = 1.0  # seconds between two looks at a training that is watched
+_GRACE = 30  # seconds between SIGTERM and SIGKILL
+_LOOK = 1.0  # seconds between two calls of `watch`
 _ERROR = re.compile(r"^limoe: error: (.*)$", re.MULTILINE)
 
 
@@ -51,7 +52,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class State:
-    """What `trial.json` says: `seconds` of training over all attempts, `run` the folder of the last attempt."""
+    """Content of `trial.json`: `seconds` of training over all attempts, `run` the folder of the last attempt."""
 
     status: str
     seconds: float = 0.0
@@ -64,7 +65,7 @@ class State:
 
 
 def read_state(trial: Trial) -> State:
-    """Where a trial stands; a running one that nobody watches any more was interrupted."""
+    """State of a trial; "running" without a process that holds the lock becomes "interrupted"."""
     state = _written(trial)
     if state.status != RUNNING:
         return state
@@ -73,7 +74,7 @@ def read_state(trial: Trial) -> State:
 
 
 def _written(trial: Trial) -> State:
-    """What `trial.json` says, whether or not it still holds."""
+    """State in `trial.json`, which may be outdated."""
     try:
         content = json.loads((trial.folder / FILE).read_text(encoding="utf-8"))
         run = trial.folder / content["run"] if content["run"] else None
@@ -87,15 +88,15 @@ def _written(trial: Trial) -> State:
 def run_trial(
     trial: Trial, *, metrics: Sequence[str], timeout: float | None, watch: Callable[[Path], None] | None = None
 ) -> State:
-    """Run it to an end unless it is finished, or runs elsewhere. Never raises because of the training.
+    """Run the trial unless it is finished or another process runs it. A failed training raises nothing.
 
-    `metrics` are the keys without which a finished run counts as "no result"; `timeout` is in seconds.
-    A KeyboardInterrupt or SIGTERM ends the training, which saves what it does on SIGTERM, and is raised again.
-    So does whatever `watch` raises, which sees the run folder about every second.
+    `metrics`: keys that a run needs, else its status is "no result"; `timeout` is in seconds. A KeyboardInterrupt or
+    SIGTERM ends the training, which then saves as on SIGTERM, and is raised again. The same holds for exceptions of
+    `watch`, which is called with the run folder about every second.
     """
     trial.folder.mkdir(parents=True, exist_ok=True)
     with try_lock(trial.folder / _LOCK) as lock:
-        if lock is None:  # who holds it may not have written down yet that it runs
+        if lock is None:  # the process with the lock may not have written its state yet
             state = read_state(trial)
             return state if state.finished else replace(state, status=RUNNING, error="")
         before = _read_unwatched(trial, metrics=metrics)
@@ -123,10 +124,10 @@ def run_trial(
 
 
 def _read_unwatched(trial: Trial, *, metrics: Sequence[str]) -> State:
-    """With the lock in hand a running trial is an interrupted one, or has ended after the process that watched it."""
+    """State of a trial while this process holds its lock: "running" is resolved to interrupted or the outcome."""
     state = _written(trial)
     runs = attempts(trial.folder)
-    if state.status not in (RUNNING, NO_RESULT):  # the latter may have one by the metrics of today
+    if state.status not in (RUNNING, NO_RESULT):  # `metrics` may have changed since "no result" was written
         return state
     if runs and read_object(runs[-1] / RECORD).get("status") == "done":
         state = _outcome(trial, runs[-1], code=0, timed_out=False, metrics=metrics)
@@ -137,7 +138,7 @@ def _read_unwatched(trial: Trial, *, metrics: Sequence[str]) -> State:
 
 
 def _next_attempt(trial: Trial, before: State) -> tuple[Path, list[str]]:
-    """(its run folder, its command), from the checkpoint of an attempt that was cut short."""
+    """(run folder, command) of the next attempt, from the checkpoint of an interrupted one."""
     number = max([0, *(int(run.name.removeprefix("try_")) for run in attempts(trial.folder))]) + 1
     run = trial.folder / f"try_{number}"
     command = [*TRAIN, *trial.overrides, f"hydra.run.dir={run}", "report=false"]
@@ -147,14 +148,14 @@ def _next_attempt(trial: Trial, before: State) -> tuple[Path, list[str]]:
 
 
 def _log(run: Path) -> Path:
-    """What the process of an attempt said."""
+    """File with the output of an attempt."""
     return run.with_name(f"{run.name}.log")
 
 
 def _wait(
     process: subprocess.Popen, *, timeout: float | None, look: Callable[[], None] | None
 ) -> tuple[bool, BaseException | None]:
-    """Until it ended: whether it had to be ended, and what interrupted the waiting."""
+    """Wait for the process: (True if it was ended at the timeout, the exception that interrupted the wait)."""
     end = math.inf if timeout is None else time.monotonic() + timeout
     previous = None
     if threading.current_thread() is threading.main_thread():
@@ -178,7 +179,7 @@ def _wait(
 
 
 def _end(process: subprocess.Popen) -> None:
-    """Ask, wait, then end the process and all that it started."""
+    """End the process by SIGTERM, after `_GRACE` seconds by SIGKILL, and then all processes of its group."""
     process.terminate()
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(_GRACE)
@@ -198,7 +199,7 @@ def _outcome(trial: Trial, run: Path, *, code: int, timed_out: bool, metrics: Se
     if code != 0:
         if error.startswith("DivergedError"):
             return State(DIVERGED, seconds, run, error.partition(": ")[2])
-        return State(FAILED, seconds, run, error or last_words(_log(run)) or f"exit code {code}")
+        return State(FAILED, seconds, run, error or last_message(_log(run)) or f"exit code {code}")
     known = numbers(record.get("metrics"))
     missing = [key for key in metrics if not math.isfinite(known.get(key, math.nan))]
     if missing:
@@ -206,11 +207,11 @@ def _outcome(trial: Trial, run: Path, *, code: int, timed_out: bool, metrics: Se
     return State(STOPPED if record.get("status") == "stopped" else DONE, seconds, run, error)
 
 
-def last_words(log: Path) -> str:
-    """What a process said at its end: its error in one line, else its last line."""
+def last_message(log: Path) -> str:
+    """The error of a process in one line, else the last line of its output."""
     text = log.read_text(encoding="utf-8", errors="replace")
-    said = _ERROR.findall(text) or [line for line in text.splitlines() if line.strip()][-1:]
-    return one_line(said[-1])[:300] if said else ""
+    found = _ERROR.findall(text) or [line for line in text.splitlines() if line.strip()][-1:]
+    return one_line(found[-1])[:300] if found else ""
 
 
 def attempts(folder: Path) -> list[Path]:

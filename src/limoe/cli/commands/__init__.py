@@ -1,10 +1,10 @@
-"""The commands of the program `limoe`: one file each, found by listing this folder.
+"""The commands of `limoe`: one file each, found by listing this folder.
 
-A command is `<command>.py` with `run(cfg: DictConfig) -> None` and a docstring, whose first line stands in the list of
-commands and all of it in `limoe <command> --help`; its config is `configs/<command>.yaml`. Constants of the module:
+A command is `<command>.py` with `run(cfg: DictConfig) -> None` and a docstring: its first line is shown in the list of
+commands, all of it by `limoe <command> --help`; its config is `configs/<command>.yaml`. Constants of the module:
 `POSITIONAL = "key"` turns one argument without `=` into `key=argument`, `POSITIONAL = ["key"]` any number of them into
-a list; `FLAGS = {"--json": "json=true"}` gives a command options of its own, each short for an override;
-`GOES_ON = True` says that the same command, given again after an interrupt, continues where it stopped.
+a list; `FLAGS = {"--json": "json=true"}` defines options of the command, each an abbreviation of an override;
+`GOES_ON = True`: the same command, given again after an interrupt, continues where it stopped.
 """
 
 import ast
@@ -17,6 +17,8 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Command:
+    """One command, read from its file without importing it."""
+
     name: str
     help: str
     positional: str | list[str] | None
@@ -28,12 +30,12 @@ class Command:
         return self.help.partition("\n")[0]
 
     def load(self) -> Callable[..., Any]:
-        """Its `run`. Imports the file, and with it whatever the command needs."""
+        """Import the file, with all that the command needs, and return its `run`."""
         return importlib.import_module(f"{__name__}.{self.name}").run
 
 
 def all_commands() -> dict[str, Command]:
-    """Commands by name. Reads the files without importing them, so that listing stays fast."""
+    """Commands by name; the files are not imported, so that listing is fast."""
     files = sorted(Path(__file__).parent.glob("[!_]*.py"))
     return {file.stem: _read(file) for file in files}
 

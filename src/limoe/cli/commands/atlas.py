@@ -2,8 +2,8 @@
 
 limoe atlas logs/emoji/runs/<run id>                           writes atlas/index.html and atlas.json there
 limoe atlas RUN eval=[emoji_identity] source=emoji_identity    the images of a task instead of the validation split
-limoe atlas RUN knock_out=null                                 without the slow part
-limoe atlas RUN capacity_factor=0.75 slot_priority=first_come  which tokens would be dropped then
+limoe atlas RUN knock_out=null                                 without the expert knock-out, which is slow
+limoe atlas RUN capacity_factor=0.75 slot_priority=first_come  dropped tokens for this capacity and priority
 """
 
 import shlex
@@ -28,25 +28,26 @@ from limoe.runs.layout import TOKENIZER
 
 POSITIONAL = "ckpt"
 _VALIDATION = "val"
-_PLACES = ("ckpt", "out", "accelerator", "data", "paths", "task")  # what changes no number
+_PLACES = ("ckpt", "out", "accelerator", "data", "paths", "task")  # keys that change no number
 
 
 def run(cfg: DictConfig) -> None:
-    """Write the page and its numbers, and say where they lie.
+    """Write the page and its numbers, and print their path.
 
     Raises:
-        ConfigError: a dense model, a value that breaks its rule, or `out` holds something else.
+        ConfigError: a dense model, a refused setting, or `out` holds other files.
         DataError: checkpoint, tokenizer or data is missing or broken.
     """
     checkpoint = find_checkpoint(Path(cfg.ckpt))
-    state, run_folder = load_checkpoint(checkpoint), checkpoint.parents[1]
+    state = load_checkpoint(checkpoint)
+    run_folder = checkpoint.parents[1]
     run_cfg = atlas_config(state["hyper_parameters"], root=cfg.data.root, tasks=cfg.eval)
     settings = settings_of(cfg, run_cfg)
-    asked = {key: value for key, value in plain(cfg).items() if key not in _PLACES}
-    asked |= {"eval": plain(run_cfg)["eval"], "checkpoint_sha256": sha256(checkpoint)}
-    folder = folder_for(run_folder, settings=asked, out=None if cfg.out is None else Path(cfg.out))
+    chosen = {key: value for key, value in plain(cfg).items() if key not in _PLACES}
+    chosen |= {"eval": plain(run_cfg)["eval"], "checkpoint_sha256": sha256(checkpoint)}
+    folder = folder_for(run_folder, settings=chosen, out=None if cfg.out is None else Path(cfg.out))
     if cfg.source != _VALIDATION:
-        run_cfg.data.module.val = None  # it need not be here
+        run_cfg.data.module.val = None  # its data may be missing
     tokenizer = run_folder / TOKENIZER
     model, data = build_trained(run_cfg, state, tokenizer=tokenizer, accelerator=cfg.accelerator)
     pairs = data.val if cfg.source == _VALIDATION else images_of(run_cfg, cfg.source)
@@ -57,20 +58,20 @@ def run(cfg: DictConfig) -> None:
         "name": f"{run_cfg.task} · {run_folder.resolve().name}",
         "step": state["global_step"],
         "source": "the validation split" if cfg.source == _VALIDATION else cfg.source,
-        "facts": _facts(checkpoint, asked),
+        "facts": _facts(checkpoint, chosen),
     }
-    page = write(folder, page=render(found, about=about), record={"settings": asked, "about": about, **found.record})
+    page = write(folder, page=render(found, about=about), record={"settings": chosen, "about": about, **found.record})
     print(headline(found.record))
     print(f"atlas: {page}")
 
 
-def _facts(checkpoint: Path, asked: dict[str, Any]) -> dict[str, str]:
-    """How the page was made, by name."""
+def _facts(checkpoint: Path, chosen: dict[str, Any]) -> dict[str, str]:
+    """Command, checkpoint, version and settings of the page, by name."""
     return {
         "command": shlex.join(["limoe", *sys.argv[1:]]),
         "checkpoint": str(checkpoint),
-        "sha256": asked["checkpoint_sha256"],
+        "sha256": chosen["checkpoint_sha256"],
         "limoe": limoe.__version__,
-        "settings": ", ".join(f"{key}={value}" for key, value in asked.items() if not isinstance(value, dict)),
-        "tasks": ", ".join(asked["eval"]),
+        "settings": ", ".join(f"{key}={value}" for key, value in chosen.items() if not isinstance(value, dict)),
+        "tasks": ", ".join(chosen["eval"]),
     }

@@ -2,7 +2,7 @@
 
 limoe compare experiment=emoji_limoe data.root=DIR seeds=[0,1,2]
 limoe compare experiment=emoji_limoe dry_run=true
-limoe compare experiment=emoji_limoe out=FOLDER report_only=true      the report again, of the rows in FOLDER
+limoe compare experiment=emoji_limoe out=FOLDER report_only=true      the report again, on the rows in FOLDER
 limoe compare experiment=emoji_limoe hydra/launcher=joblib hydra.launcher.n_jobs=2
 """
 
@@ -22,10 +22,10 @@ _OWN = ("seeds", "variants", "metrics", "dry_run", "report_only", "out")
 
 
 def run(cfg: DictConfig) -> None:
-    """Train what is not trained yet, then report; the exit code is 1 if a trial has no result.
+    """Run the trials without a result, then report; the exit code is 1 if a trial has no result.
 
     Raises:
-        ConfigError: the run is no sparse one-tower with K = 1, or breaks another rule; nothing was run.
+        ConfigError: the run is no sparse one-tower with K = 1, or its config is refused; nothing was run.
     """
     words = [word for word in HydraConfig.get().overrides.task if override_key(word) not in _OWN]
     name = HydraConfig.get().runtime.choices.get("experiment") or "compare"
@@ -38,6 +38,6 @@ def run(cfg: DictConfig) -> None:
 
 
 def _digest(plan: Plan) -> str:
-    """Another question is another folder; more seeds of the same are not."""
+    """Eight hex digits of the variants' configs: more seeds of the same variants share a folder."""
     configs = {trial.variant: trial.config_hash for trial in reversed(plan.trials)}
     return hashlib.sha256(repr(sorted(configs.items())).encode()).hexdigest()[:8]

@@ -1,10 +1,10 @@
 """Evaluate a finished run: zero-shot, retrieval, few-shot and linear-probe tasks, each number with its 95 % interval.
 
 limoe eval logs/train/runs/<run id>                         the run's own tasks
-limoe eval RUN eval=[emoji_identity,fashion,caltech]        others, also of datasets it was not trained on
-LIMOE_DATA_DIR=/datasets limoe eval RUN eval=[caltech]      where the datasets lie: /datasets/caltech-photos ...
-limoe eval RUN eval=[emoji_subgroup] data.root=DIR          where the run's own dataset lies
-limoe eval RUN eval_capacity_factor=1.05                    with limited slots; also says what the batch then does
+limoe eval RUN eval=[emoji_identity,fashion,caltech]        other tasks, also on datasets it was not trained on
+LIMOE_DATA_DIR=/datasets limoe eval RUN eval=[caltech]      parent folder of the datasets: /datasets/caltech-photos ...
+limoe eval RUN eval=[emoji_subgroup] data.root=DIR          folder of the run's own dataset
+limoe eval RUN eval_capacity_factor=1.05                    with limited slots; prints how features depend on the batch
 """
 
 from pathlib import Path
@@ -34,7 +34,7 @@ POSITIONAL = "ckpt"
 
 
 def run(cfg: DictConfig) -> None:
-    """Write one `<task>.json` per task and results.json into a new folder, and print the numbers beside chance.
+    """Write one `<task>.json` per task and results.json into a new folder, and print the metrics with chance.
 
     Raises:
         ConfigError: the checkpoint was not written by limoe.
@@ -64,18 +64,18 @@ def run(cfg: DictConfig) -> None:
 def evaluate(
     encoder: FeatureExtractor, name: str, task: Task, *, folder: Path, about: dict[str, Any]
 ) -> dict[str, Any]:
-    """Run one task and write what it found: JSON, and for a classification an image and a table of its classes."""
+    """Run one task and write its record; for a classification also the confusion matrix and a table of classes."""
     metric = evaluate_task(encoder, task, progress=name)
     record = evaluation_record(name, task, metric) | about
     write_json(folder / f"{name}.json", record)
     if isinstance(metric, Classification):
-        save_classes(metric.answers(), folder / f"{name}_classes.csv")
-        save_confusion(metric.answers(), folder / f"{name}_confusion.png", title=name)
+        save_classes(metric.predictions(), folder / f"{name}_classes.csv")
+        save_confusion(metric.predictions(), folder / f"{name}_confusion.png", title=name)
     return record
 
 
 def summary(records: list[dict[str, Any]], *, about: dict[str, Any]) -> dict[str, Any]:
-    """All numbers in one place, under `val/<task>/<metric>`."""
+    """Metrics of all tasks in one record, under `val/<task>/<metric>`."""
     metrics = {f"val/{r['task']}/{key}": metric for r in records for key, metric in r["metrics"].items()}
     return {
         "checkpoint": about["path"],
@@ -89,20 +89,20 @@ def summary(records: list[dict[str, Any]], *, about: dict[str, Any]) -> dict[str
 
 
 def batch_gaps(model: nn.Module, data: Any, tasks: dict[str, Task]) -> dict[str, dict[str, float]]:
-    """How far a batch moves features, by task; empty where it does not."""
+    """`batch_gap` by task; empty if features do not depend on the batch."""
     if not depends_on_batch(model):
         return {}
     return {n: batch_gap(model, data, t) for n, t in tasks.items() if isinstance(t, ZeroShotTask | RetrievalTask)}
 
 
 def gap_line(task: str, gap: dict[str, float]) -> str:
-    """How far a batch moves the features of its samples, in one line."""
+    """A result of `batch_gap` in one line."""
     parts = [f"{kind} mean {gap[f'{kind}_mean']:.2g}, max {gap[f'{kind}_max']:.2g}" for kind in MODALITIES]
     return f"features depend on the batch ({task}; cosine distance alone / in a batch of up to 64): {'; '.join(parts)}"
 
 
 def evaluation_config(hyper_parameters: dict[str, Any], cfg: DictConfig) -> DictConfig:
-    """The run's config with the tasks and data settings asked for, without its training data."""
+    """The run's config with the tasks and data settings of the command, without its training data."""
     run_cfg = OmegaConf.create(hyper_parameters)
     for key, value in cfg.data.items():
         if value is not None:
@@ -115,20 +115,20 @@ def evaluation_config(hyper_parameters: dict[str, Any], cfg: DictConfig) -> Dict
         run_cfg.eval = OmegaConf.to_container(cfg.eval, resolve=False)
         _set_root(run_cfg, cfg.data.root)
     elif cfg.data.root is not None:
-        raise ConfigError("data.root needs eval=[...]: the run's own tasks hold the path they were made with")
+        raise ConfigError("data.root needs eval=[...]: the run's own tasks keep the path that they were made with")
     return run_cfg
 
 
 def _set_root(run_cfg: DictConfig, root: str | None) -> None:
-    """A folder of the run's data that is not here (another machine) is forgotten, so that LIMOE_DATA_DIR counts."""
+    """Remove a recorded `data.root` that does not exist on this machine, so that LIMOE_DATA_DIR is used."""
     recorded = run_cfg.data.get("root")
     if root is None and recorded is not None and not Path(recorded).is_dir():
         run_cfg.data.root = None
     if root is not None and root not in str(OmegaConf.to_container(run_cfg.eval, resolve=True)):
         own = run_cfg.data.get("dataset") or "none in files"
         raise ConfigError(
-            f"data.root={root} is where the run's own dataset ({own}) lies, and no task of eval=[...] reads it; "
-            "set LIMOE_DATA_DIR to the folder that holds the folders of the other datasets"
+            f"data.root={root} is for the run's own dataset ({own}), which no task of eval=[...] reads; "
+            "set LIMOE_DATA_DIR to the parent folder of the other datasets"
         )
 
 

@@ -17,7 +17,7 @@ POSITIONAL = "ckpt"
 
 
 def run(cfg: DictConfig) -> None:
-    """Export and say what lies where.
+    """Export the model and print the files.
 
     Raises:
         ConfigError: the output folder is taken, or the checkpoint has no such weights.

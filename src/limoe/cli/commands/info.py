@@ -1,4 +1,4 @@
-"""Say what a model costs before it is trained: parameters, FLOPs, slots, memory, and its dense baseline.
+"""Print the cost of a model before training: parameters, FLOPs, slots, memory, baselines.
 
 limoe info model=limoe_h14 data.batch_size=1024
 limoe info experiment=emoji_limoe               any config that `limoe train` takes
@@ -24,7 +24,7 @@ def run(cfg: DictConfig) -> None:
     """Print tables, or JSON.
 
     Raises:
-        ConfigError: a size breaks its rule.
+        ConfigError: a size of the model, the routers or the batch is refused.
     """
     check_sizes(plain(cfg))
     info = model_info(cfg)
@@ -35,9 +35,10 @@ def run(cfg: DictConfig) -> None:
 
 
 def model_info(cfg: DictConfig) -> dict[str, Any]:
-    """Everything by name. Nothing is loaded and no memory is taken."""
+    """The content of `limoe info` by name; the model has no values and takes no memory."""
     settings = plain(cfg)
-    model, pairs = settings["model"], settings["data"]["batch_size"]
+    model = settings["model"]
+    pairs = settings["data"]["batch_size"]
     info = {
         "model": model["_target_"].rpartition(".")[2],
         "pairs": pairs,

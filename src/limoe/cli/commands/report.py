@@ -4,7 +4,7 @@ limoe report logs/emoji/runs/<run id>          writes report.html into the run f
 limoe report RUN out=page.html                 writes the page elsewhere
 limoe report RUN RUN ... [out=FOLDER]          one report: runs of one config are a variant, seeds its repetitions
 limoe report 'logs/emoji/runs/*' FOLDER        patterns, and folders that hold runs: a multirun, the trials of a study
-limoe report RUNS metrics=[val/loss]           what to compare; the first variant is the baseline
+limoe report RUNS metrics=[val/loss]           metrics to compare; the first variant is the baseline
 """
 
 import sys
@@ -23,18 +23,18 @@ POSITIONAL = ["runs"]
 
 
 def run(cfg: DictConfig) -> None:
-    """Build the page and say where it lies.
+    """Write the page and print its path.
 
     Raises:
-        ConfigError: `out` does not fit the number of runs, or the runs have nothing to compare.
-        DataError: no run lies where one is said to be.
+        ConfigError: `out` does not fit the number of runs, or the runs have no metric in common.
+        DataError: a given place does not exist, or none of them holds a run.
     """
     places = [str(place) for place in cfg.runs]
     require(len(places) > 0, "runs", "at least one run folder", cfg.runs)
     folders, empty = find_runs(places)
     if empty:
         shown = ", ".join(empty[:3]) + (" ..." if len(empty) > 3 else "")
-        print(f"left out, since no run lies there: {shown}", file=sys.stderr)
+        print(f"left out, since they hold no run: {shown}", file=sys.stderr)
     if len(folders) == 1:
         page = build(last_run(folders[0]), out=None if cfg.out is None else Path(cfg.out))
         print(f"report: {page}")

@@ -2,7 +2,7 @@
 
 limoe search experiments/search_recipe                  trains the points that are missing, then reports
 limoe search experiments/search_recipe dry_run=true     the space, and the cost
-limoe search FOLDER trials=40 n_jobs=2                  more points, two side by side
+limoe search FOLDER trials=40 n_jobs=2                  more points, two in parallel
 limoe search new experiments/my_search                  a search to fill in
 """
 
@@ -19,7 +19,7 @@ from limoe.config.compose import experiment_dir
 from limoe.errors import require
 from limoe.reporting.findings import duration
 from limoe.search.points import FrozenTrial, TrialState, Worker, opened, tries
-from limoe.search.report import conclude, say
+from limoe.search.report import conclude, print_point
 from limoe.search.space import FILE, Search, check_space, read_search, search_key
 from limoe.studies.cost import costs_of
 from limoe.studies.plan import Plan
@@ -33,8 +33,8 @@ def run(cfg: DictConfig) -> None:
     """Run the search; the exit code is 1 if no point has a value.
 
     Raises:
-        ConfigError: a key of the space is unknown, or a value of it is refused; nothing was run.
-        DataError: the folder holds no search, or a broken one.
+        ConfigError: a key of the space is unknown, or a value is refused; nothing was run.
+        DataError: search.yaml is missing or broken.
     """
     words = [str(word) for word in cfg.search]
     if words and words[0] == "new":
@@ -51,14 +51,14 @@ def run(cfg: DictConfig) -> None:
         if cfg.dry_run:
             print("\n".join(dry_run(search, base, tries(study))))
             return
-        Worker(search, study, root=root, say=functools.partial(say, search)).run(n_jobs=cfg.n_jobs)
+        Worker(search, study, root=root, on_end=functools.partial(print_point, search)).run(n_jobs=cfg.n_jobs)
         best = conclude(search, tries(study), out=home / "results" if cfg.out is None else Path(cfg.out))
     if best is None:
         sys.exit(1)
 
 
 def chosen(search: Search, cfg: DictConfig) -> Search:
-    """The search with the number of points, and the overrides of every training, asked for."""
+    """The search with the command's number of points and overrides."""
     trials = search.trials if cfg.trials is None else cfg.trials
     require(type(trials) is int and trials > 0, "trials", "a whole number > 0", trials)
     study = dataclasses.replace(search.study, base=(*search.study.base, *cfg.overrides))
@@ -66,7 +66,7 @@ def chosen(search: Search, cfg: DictConfig) -> Search:
 
 
 def dry_run(search: Search, base: Plan, points: Sequence[FrozenTrial]) -> list[str]:
-    """The space, the cost of a training (sizes those of the base, time the median of the points), and of all."""
+    """Lines with the space, the cost of one training (size of the base, median time of the points), and of all."""
     (cost,) = costs_of(base, [])
     seeds = len(search.study.seeds)
     took = [point.user_attrs["seconds"] / seeds for point in points if point.state == TrialState.COMPLETE]

@@ -1,10 +1,10 @@
-"""Ask a question: train every variant of a study over its seeds, then write the rows and the report.
+"""Train every variant of a study over its seeds, then write the rows and the report.
 
-limoe study experiments/02_aux_losses                   runs what is not done yet; 02_aux_losses means the same
-limoe study experiments/02_aux_losses dry_run=true      what it would run, and the cost
+limoe study experiments/02_aux_losses                   runs the trials without a result; 02_aux_losses means the same
+limoe study experiments/02_aux_losses dry_run=true      the trials that it would run, and the cost
 limoe study experiments/02_aux_losses seeds=[0] only=[limoe,classic]
 limoe study FOLDER scale=paper dry_run=true             the same at the paper's size
-limoe study FOLDER report_only=true                     the report again, of the rows in its results; nothing is trained
+limoe study FOLDER report_only=true                     the report again, on the rows in its results; nothing is trained
 limoe study FOLDER hydra/launcher=joblib hydra.launcher.n_jobs=2
 limoe study new experiments/my_study                    a study to fill in
 """
@@ -29,8 +29,8 @@ def run(cfg: DictConfig) -> None:
     """Run the study; the exit code is 1 if a trial has no result.
 
     Raises:
-        ConfigError: a variant's config breaks a rule; nothing was run.
-        DataError: the folder holds no study, or a broken one.
+        ConfigError: a variant's config is refused; nothing was run.
+        DataError: study.yaml is missing or broken.
     """
     words = [str(word) for word in cfg.study]
     if words and words[0] == "new":
@@ -48,17 +48,17 @@ def run(cfg: DictConfig) -> None:
 
 
 def at_scale(study: Study, scale: str | None) -> Study:
-    """The study itself, or what it is at the paper's scale."""
+    """The study itself, or the study at the paper's scale."""
     require(scale in (None, "paper"), "scale", "paper, or null", scale)
     if scale is None:
         return study
     if study.paper_scale is None:
-        raise ConfigError(f"scale=paper: the study {study.name} has no paper_scale")
+        raise ConfigError(f"scale=paper: the study {study.name} has no paper_scale; add it to study.yaml")
     return study.paper_scale
 
 
 def chosen(study: Study, cfg: DictConfig) -> Study:
-    """The study with the seeds and variants asked for."""
+    """The study with the command's seeds and variants."""
     seeds = study.seeds if cfg.seeds is None else tuple(cfg.seeds)
     only = tuple(study.variants) if cfg.only is None else tuple(cfg.only)
     for name in only:

@@ -1,8 +1,8 @@
-"""Train a tokenizer on the training captions of a data set, save it, and show how it cuts them.
+"""Train a tokenizer on the captions of a data set, save it, and print its statistics.
 
 limoe tokenizer data=emoji data.root=DIR                             byte-level BPE to tokenizer.json
 limoe tokenizer data=emoji tokenizer=unigram tokenizer.vocab_size=8000 out=emoji.json
-limoe tokenizer tokenizer=file tokenizer.path=T.json tokenizer.vocab_size=N out=mine.json     look at a ready one
+limoe tokenizer tokenizer=file tokenizer.path=T.json tokenizer.vocab_size=N out=mine.json     an existing one
 """
 
 import shlex
@@ -25,10 +25,10 @@ from limoe.types import PairDataset
 
 
 def run(cfg: DictConfig) -> None:
-    """Write one tokenizer.json and print what it does to the captions.
+    """Write one tokenizer.json and print its statistics and examples.
 
     Raises:
-        ConfigError: a value breaks a rule, or the file exists already.
+        ConfigError: a setting is refused, or the file exists already.
         DataError: data is missing or broken, or the file cannot be written.
     """
     out = Path(cfg.out)
@@ -50,7 +50,7 @@ def run(cfg: DictConfig) -> None:
 
 
 def usage(tokenizer: TextTokenizer, path: Path) -> str:
-    """The overrides of `limoe train` that use the tokenizer as it was made."""
+    """The overrides of `limoe train` that use the saved tokenizer."""
     words = [f"tokenizer.path={path.resolve()}", f"tokenizer.vocab_size={tokenizer.vocab_size}"]
     settings = {"sticky_eos": tokenizer.sticky_eos, "count_pad": tokenizer.counts_pad}
     flags = [f"tokenizer.{name}=true" for name, is_set in settings.items() if is_set]
@@ -58,7 +58,7 @@ def usage(tokenizer: TextTokenizer, path: Path) -> str:
 
 
 def _spread(captions: Sequence[str], number: int) -> list[str]:
-    """Some of the captions, from all over."""
+    """Up to `number` captions at equal distances."""
     return [captions[place * len(captions) // number] for place in range(min(number, len(captions)))]
 
 
@@ -73,7 +73,7 @@ def _summary(statistics: TokenizerStatistics, *, tokenizer: TextTokenizer, total
     read = f"{total:,}"
     if statistics.captions < total:
         read += f" (measured on {statistics.captions:,} of them)"
-    unknown = "none: every text can be spelled" if statistics.unknown is None else f"{statistics.unknown:.2%} of tokens"
+    unknown = "none: all texts are covered" if statistics.unknown is None else f"{statistics.unknown:.2%} of tokens"
     rows = [
         ("captions", read),
         ("vocabulary", f"{tokenizer.vocab_size:,} tokens, {statistics.used_tokens:,} of them used"),

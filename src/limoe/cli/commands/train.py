@@ -1,8 +1,8 @@
-"""Train a model, evaluate it while it trains, and write a report.
+"""Train a model, evaluate it during training, and write a report.
 
-limoe train experiment=demo                    the tour: built-in data, three minutes on two CPU cores
+limoe train experiment=demo                    built-in data, three minutes on two CPU cores
 limoe train experiment=emoji_limoe data.root=DIR seed=1
-limoe train aux_loss=[classic,local_text]      swap the losses on the routers
+limoe train aux_loss=[classic,local_text]      other losses on the routers
 limoe train model.moe_layers=[] aux_loss=none  the dense model
 limoe train -m seed=0,1,2 priority=bpr,random  a sweep
 """
@@ -26,10 +26,10 @@ from limoe.runs.record import RunRecord, is_writer
 
 
 def run(cfg: DictConfig) -> None:
-    """One run in one folder, whose run.json says how it ended.
+    """Train one run in one folder; its run.json records the outcome.
 
     Raises:
-        ConfigError: a value breaks a rule, or the output folder already holds a run.
+        ConfigError: the config is refused, or the output folder already holds a run.
         DataError: data is missing or broken.
     """
     check(cfg)
@@ -44,12 +44,14 @@ def run(cfg: DictConfig) -> None:
 
 
 def fit(cfg: DictConfig, *, record: RunRecord) -> None:
-    """Build everything, train, and keep the last value of every metric."""
+    """Build all parts, train, and write the last value of every metric to `record`."""
     _quiet()
     L.seed_everything(cfg.seed, workers=True, verbose=False)
-    data, tasks = build_data(cfg), build_tasks(cfg)
+    data = build_data(cfg)
+    tasks = build_tasks(cfg)
     record.chance = {f"val/{name}/{key}": c for name, task in tasks.items() for key, c in task_chance(task).items()}
-    module, trainer = build_module(cfg), build_trainer(cfg, tasks=tasks)
+    module = build_module(cfg)
+    trainer = build_trainer(cfg, tasks=tasks)
     callbacks: list[L.Callback] = trainer.callbacks  # type: ignore[attr-defined]
     check_callbacks(callbacks, module)
     assert data.tokenizer is not None
@@ -68,9 +70,9 @@ def fit(cfg: DictConfig, *, record: RunRecord) -> None:
 
 
 def _quiet() -> None:
-    """Silence what a user of limoe cannot act on; warnings that matter still come through."""
+    """Hide messages of Lightning and torch that a user of limoe cannot act on."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")  # steps are counted over epochs
-    warnings.filterwarnings("ignore", message=".*`IterableDataset` has `__len__` defined.*")  # and it is right
+    warnings.filterwarnings("ignore", message=".*`IterableDataset` has `__len__` defined.*")  # the length is right

@@ -1,4 +1,4 @@
-"""Run one trial of a plan: what `limoe study` and `limoe compare` start, through any Hydra launcher.
+"""Run one trial of a plan (started by `limoe study` and `limoe compare`).
 
 limoe trial -m plan=FILE index=0,1,2 hydra/launcher=joblib
 """
@@ -12,10 +12,10 @@ from limoe.studies.trial import run_trial
 
 
 def run(cfg: DictConfig) -> None:
-    """The training is a process of its own; whatever becomes of it is written down, and the other trials go on.
+    """Train in a process of its own and record the outcome; a failure does not stop the other trials.
 
     Raises:
-        DataError: the plan holds no such trial.
+        DataError: the plan has no such trial.
     """
     trial, settings = load_trial(Path(cfg.plan), cfg.index)
     state = run_trial(trial, **settings)

@@ -1,1 +1,1 @@
-"""Images: decoded, checked and transformed."""
+"""Decoding, checking and transforming images."""

@@ -1,8 +1,8 @@
-"""Image bytes to an RGB image: bounded before decoding, upright, transparency on white.
+"""Decoding of image bytes to RGB: limits, EXIF rotation, transparency on white.
 
-What a file declares in a few bytes must not cost memory or time that its size does not explain. Pillow bounds texts and
-EXIF; the size of the image, the tiles of a TIFF (libtiff allocates a whole one first) and the scans of a JPEG (each
-one goes over all pixels) are bounded here.
+A small file must not cause large costs in memory or time. Pillow limits texts and EXIF; the size of the image, the
+tiles of a TIFF (libtiff allocates a whole one first) and the scans of a JPEG (each passes over all pixels) are limited
+here.
 """
 
 import warnings
@@ -15,17 +15,17 @@ from limoe.data.bad_samples import BadContent
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 MAX_PIXELS = 40_000_000
-_MAX_TILE = 4_000_000  # pixels of one tile of a TIFF; usual are 65,536
-_MAX_SCANNED = 4_000_000_000  # pixels times scans of a JPEG, some seconds of work; a progressive one has about 10 scans
+_MAX_TILE = 4_000_000  # pixels of one tile of a TIFF; 65,536 are usual
+_MAX_SCANNED = 4_000_000_000  # pixels times scans of a JPEG, a few seconds; a progressive JPEG has about 10 scans
 _START_OF_SCAN = b"\xff\xda"
 _TILE_WIDTH, _TILE_LENGTH = 322, 323  # tags of a TIFF
 
 
 def decode_rgb(data: bytes) -> Image.Image:
-    """Decode by content, whatever the file was called; of an animation or a document the first image.
+    """Decode an image by its content, not its file name; of several frames or pages the first.
 
-    Raises `BadContent` with one of the kinds `empty`, `unknown_format`, `too_large` and `bad_image`, and nothing else
-    whatever the bytes are. Not for threads: Python's warnings are silenced for the whole process meanwhile.
+    Raises only `BadContent`, of one of the kinds `empty`, `unknown_format`, `too_large` and `bad_image`. Not
+    thread-safe: Python's warnings are ignored for the whole process during the call.
     """
     if not data:
         raise BadContent("its image is empty (0 bytes)", kind="empty")
@@ -43,18 +43,18 @@ def decode_rgb(data: bytes) -> Image.Image:
         raise BadContent(reason, kind="unknown_format") from error
     except Image.DecompressionBombError as error:
         raise BadContent(f"its image has more than {MAX_PIXELS:,} pixels", kind="too_large") from error
-    except Exception as error:  # no decoder says what it raises on broken bytes
+    except Exception as error:  # decoders do not document their exceptions
         reason = " ".join(str(error).split())[:100] or type(error).__name__
         raise BadContent(f"its image ({len(data):,} bytes) cannot be decoded: {reason}", kind="bad_image") from error
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """An image that somebody else opened, in RGB as `decode_rgb` gives it; `image` stays as it is."""
+    """Convert an opened image to RGB as `decode_rgb` does; `image` is not changed."""
     return _to_rgb(_upright(image.copy()))
 
 
 def _check_cost(image: Image.Image, data: bytes) -> None:
-    """Refuse what takes more memory or time than any honest image, before it is decoded."""
+    """Refuse an image above the limits on pixels, tile size and scans, before it is decoded."""
     pixels = image.width * image.height
     if pixels > MAX_PIXELS:
         size = f"{image.width} x {image.height}"
@@ -69,10 +69,10 @@ def _check_cost(image: Image.Image, data: bytes) -> None:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """Apply the EXIF orientation; a broken EXIF block says nothing about it."""
+    """Apply the EXIF orientation, unless the EXIF block is broken."""
     try:
         ImageOps.exif_transpose(image, in_place=True)
-    except Exception:  # the pixels are good, and they are what counts
+    except Exception:  # the pixels are usable without it
         return image
     return image
 
@@ -81,7 +81,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16"):  # 16-bit grey: Pillow's own conversion clips at 255 instead of scaling
         return Image.fromarray((np.asarray(image).astype(np.uint16) // 257).astype(np.uint8)).convert("RGB")
     if image.mode in ("I", "F"):
-        raise BadContent("its image has 32 bits per pixel and channel, of no agreed range", kind="bad_image")
+        raise BadContent("its image has 32 bits per channel, for which no range is defined", kind="bad_image")
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         rgba = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")

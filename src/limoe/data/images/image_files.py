@@ -1,4 +1,4 @@
-"""The bytes of image files below one folder, and of no others."""
+"""Reading of image files below one folder only."""
 
 import os
 from pathlib import Path, PurePosixPath
@@ -9,12 +9,13 @@ MAX_BYTES = 1 << 28  # of one image file
 
 
 def inside(root: Path, name: str) -> str:
-    """`name` relative to `root`, also where it is an absolute path below it.
+    """`name` relative to `root`; it may be an absolute path below `root`.
 
     Raises `BadContent` (kind `outside`) for a name that leads out of `root`.
     """
     if os.path.isabs(name) and "\0" not in name:
-        real, folder = Path(os.path.realpath(name)), root.resolve()
+        real = Path(os.path.realpath(name))
+        folder = root.resolve()
         if real.is_relative_to(folder):
             return real.relative_to(folder).as_posix()
     path = PurePosixPath(name.replace("\\", "/"))
@@ -24,14 +25,14 @@ def inside(root: Path, name: str) -> str:
 
 
 def check_file(root: Path, name: str, *, allow_outside: bool = False) -> None:
-    """`name` must be a file below `root`, neither a link that leads out of it nor endless.
+    """Check that `name` is a regular file below `root`, with links resolved, of at most `MAX_BYTES` bytes.
 
     Raises `BadContent` with one of the kinds `outside`, `missing_file` and `too_large`.
     """
     path = root / name
     if not allow_outside and not path.resolve().is_relative_to(root.resolve()):
         raise _outside(name)
-    if not path.is_file():  # pipes and devices would never end
+    if not path.is_file():  # reading a pipe or device may never end
         raise BadContent(f"its image {name!r:.80} is no file in {root}", kind="missing_file")
     if path.stat().st_size > MAX_BYTES:
         raise BadContent(f"its image {name!r:.80} has more than {MAX_BYTES:,} bytes", kind="too_large")
@@ -48,4 +49,4 @@ def read_image(root: Path, name: str, *, allow_outside: bool = False) -> bytes:
 
 def _outside(name: str) -> BadContent:
     hint = "only allow_outside of a table or a Hugging Face dataset permits that"
-    return BadContent(f"its image {name!r:.300} lies outside the folder of the images; {hint}", kind="outside")
+    return BadContent(f"its image {name!r:.300} is outside the folder of the images; {hint}", kind="outside")

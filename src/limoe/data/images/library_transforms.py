@@ -1,8 +1,8 @@
-"""Training transforms made of any library's parts (torchvision v2, timm), whose randomness is made our own.
+"""Training transforms of other libraries (torchvision v2, timm), made reproducible.
 
-Such parts draw from the global generators of Python, numpy and torch. Here these are seeded for each image from the
-`rng` that is handed in, and get their state back afterwards: the image is a function of (seed, epoch, index) for any
-number of workers, and the training process keeps its own random numbers.
+Such parts draw from the global generators of Python, numpy and torch. These are seeded for each image from the
+argument `rng` and restored afterwards, so the result is a function of (seed, epoch, index) for any number of workers,
+and the random state of the training process is unchanged.
 """
 
 import random
@@ -21,12 +21,12 @@ from limoe.errors import LimoeError, require_argument
 
 
 class LibraryTransform:
-    """Apply `steps`, one after the other, to the RGB image.
+    """Apply `steps` in order to an RGB image.
 
     Args:
-        steps: by name; the first gets a Pillow image. An image or a tensor of bytes that comes out of the last is
-            normalized here; a float tensor is taken as it is, so steps that end in floats normalize by themselves.
-        image_size: height and width that must come out, in pixels.
+        steps: by name; the first gets a Pillow image. If the last returns an image or a tensor of bytes, it is
+            normalized here; a float tensor is returned as it is, so such steps must normalize by themselves.
+        image_size: required height and width of the result, in pixels.
         normalization: see `Normalize`.
     """
 
@@ -39,7 +39,7 @@ class LibraryTransform:
         self.normalize = Normalize(normalization)
 
     def __call__(self, image: Image.Image, rng: random.Random) -> Float[Tensor, "3 h w"]:
-        """All randomness comes from `rng`. Raises `LimoeError` if the steps make anything but such an image."""
+        """Transform an image; all randomness comes from `rng`. Raises `LimoeError` for a result of another shape."""
         result: Any = image
         with seeded(rng.getrandbits(63)):
             for step in self.steps.values():
@@ -65,7 +65,7 @@ class LibraryTransform:
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Inside, the global generators of Python, numpy and torch (CPU) start from `seed`; after it they are as before."""
+    """Seed the global generators of Python, numpy and torch (CPU) inside the block, and restore them afterwards."""
     before = random.getstate(), np.random.get_state(), torch.default_generator.get_state()
     random.seed(seed)
     np.random.seed(seed % 2**32)

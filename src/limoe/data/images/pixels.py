@@ -1,4 +1,4 @@
-"""Steps that the transforms share: resize by Pillow, image to tensor, and the range the model wants."""
+"""Shared steps of the transforms: resize by Pillow, image to tensor, and normalization."""
 
 from collections.abc import Mapping, Sequence
 
@@ -23,10 +23,10 @@ NORMALIZATIONS: dict[str, tuple[Sequence[float], Sequence[float]]] = {
 
 
 class Normalize:
-    """Pixels in [-1, 1] to (value - mean) / std per channel, where value, mean and std are those of [0, 1].
+    """Normalize pixels in [-1, 1] to (value - mean) / std per channel, with value, mean and std on the scale [0, 1].
 
-    `unit` leaves [-1, 1] as it is (the paper's range; second-hand), `imagenet` and `clip` are what pretrained towers
-    expect; any other is given as {mean: [r, g, b], std: [r, g, b]}.
+    `unit` keeps [-1, 1] (the paper's range, *unverified*); `imagenet` and `clip` are the ranges of pretrained towers;
+    any other is given as {mean: [r, g, b], std: [r, g, b]}.
     """
 
     def __init__(self, normalization: Normalization) -> None:
@@ -40,20 +40,20 @@ class Normalize:
 
 
 def resampling(name: str) -> Image.Resampling:
-    """Pillow's filter of that name."""
+    """Pillow's resampling filter of that name."""
     require_argument(name in FILTERS, "interpolation", f"one of {', '.join(FILTERS)}", name)
     return Image.Resampling[name.upper()]
 
 
 def resized(image: Image.Image, *, size: int, box: Box | None, resample: Image.Resampling) -> Image.Image:
-    """The part of the image in `box` (None: all of it) as a square of `size` pixels."""
+    """Resize the part of the image in `box` (None: all of it) to a square of `size` pixels."""
     if box is None and image.size == (size, size):
         return image
     return image.resize((size, size), resample, box=box, reducing_gap=3.0)
 
 
 def to_tensor(image: Image.Image) -> Float[Tensor, "3 h w"]:
-    """An RGB image as numbers in [-1, 1]."""
+    """An RGB image as float32 in [-1, 1]."""
     pixels = torch.from_numpy(np.array(image, dtype=np.float32))
     return pixels.permute(2, 0, 1).mul(1 / 127.5).sub_(1).contiguous()
 
@@ -65,6 +65,7 @@ def _statistics(normalization: Normalization) -> tuple[Sequence[float], Sequence
         require_argument(normalization in NORMALIZATIONS, "normalization", rule, normalization)
         return NORMALIZATIONS[normalization]
     rule = "{mean: [r, g, b], std: [r, g, b]}, std > 0"
-    mean, std = normalization.get("mean", ()), normalization.get("std", ())
+    mean = normalization.get("mean", ())
+    std = normalization.get("std", ())
     require_argument(len(mean) == len(std) == 3 and min(std) > 0, "normalization", rule, dict(normalization))
     return mean, std

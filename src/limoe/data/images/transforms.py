@@ -1,7 +1,7 @@
-"""RGB image to model input: float [3, h, w], in [-1, 1] unless another `normalization` is asked for.
+"""Transforms of an RGB image to model input, float32 [3, h, w].
 
-Plain Pillow and numpy: at 64 pixels they are twice as fast as `torchvision.transforms.v2`, and their randomness comes
-from the generator that is handed in, never from the global one.
+Values are in [-1, 1] unless another `normalization` is set. Plain Pillow and numpy: at 64 pixels they are twice as fast
+as `torchvision.transforms.v2`, and their randomness comes from the argument `rng`, never from the global generator.
 """
 
 import math
@@ -18,12 +18,12 @@ from limoe.errors import require_argument
 
 @dataclass(kw_only=True)
 class EvalTransform:
-    """Resize to a square: the whole image (the paper's way), or a square out of its middle.
+    """Resize the whole image (as the paper does) or its centre square to a square.
 
     Args:
-        image_size: of the square, in pixels.
-        crop: None squeezes the whole image into the square; a number in (0, 1] keeps the middle square of that share
-            of the shorter side: 0.875 is the usual "shorter side to 256, centre crop of 224", in one step.
+        image_size: side of the square, in pixels.
+        crop: None resizes the whole image; a number in (0, 1] keeps the centre square of that share of the shorter
+            side: 0.875 is the usual "shorter side to 256, centre crop of 224", in one step.
         interpolation: a filter of Pillow: bicubic, bilinear, lanczos, box, hamming or nearest.
         normalization: see `Normalize`.
     """
@@ -46,12 +46,12 @@ class EvalTransform:
 
 @dataclass(kw_only=True)
 class TrainTransform:
-    """Random resized crop, horizontal flip, light brightness and contrast jitter.
+    """Random resized crop, horizontal flip, and jitter of brightness and contrast.
 
     Args:
-        image_size: of the square, in pixels.
+        image_size: side of the square, in pixels.
         min_scale: smallest share of the area that a crop keeps (1: the whole image, as the paper trains).
-        flip: probability.
+        flip: probability of a flip.
         jitter: largest relative change of brightness and of contrast.
         interpolation, normalization: as in `EvalTransform`.
     """
@@ -72,7 +72,7 @@ class TrainTransform:
         self.normalize = Normalize(self.normalization)
 
     def __call__(self, image: Image.Image, rng: Random) -> Float[Tensor, "3 h w"]:
-        """All randomness comes from `rng`."""
+        """Transform an image; all randomness comes from `rng`."""
         box = _random_crop(image.size, min_scale=self.min_scale, rng=rng) if self.min_scale < 1 else None
         pixels = to_tensor(resized(image, size=self.image_size, box=box, resample=self.resample))
         if rng.random() < self.flip:
@@ -84,7 +84,7 @@ class TrainTransform:
 
 
 def _centre_crop(size: tuple[int, int], *, share: float) -> Box:
-    """The square in the middle whose side is `share` of the shorter side."""
+    """The centre square with a side of `share` times the shorter side."""
     width, height = size
     side = share * min(size)
     left, top = (width - side) / 2, (height - side) / 2
@@ -92,9 +92,12 @@ def _centre_crop(size: tuple[int, int], *, share: float) -> Box:
 
 
 def _random_crop(size: tuple[int, int], *, min_scale: float, rng: Random) -> Box:
-    """A box with a share of the area in [min_scale, 1] and an aspect up to 3/4 or 4/3 of the image's own."""
+    """A box with a share of the area in [min_scale, 1] and 3/4 to 4/3 times the aspect ratio of the image."""
     width, height = size
-    share, aspect = rng.uniform(min_scale, 1), math.exp(rng.uniform(-1, 1) * math.log(4 / 3) / 2)
-    w, h = width * min(1, math.sqrt(share) * aspect), height * min(1, math.sqrt(share) / aspect)
-    left, top = rng.uniform(0, width - w), rng.uniform(0, height - h)
+    share = rng.uniform(min_scale, 1)
+    aspect = math.exp(rng.uniform(-1, 1) * math.log(4 / 3) / 2)
+    w = width * min(1, math.sqrt(share) * aspect)
+    h = height * min(1, math.sqrt(share) / aspect)
+    left = rng.uniform(0, width - w)
+    top = rng.uniform(0, height - h)
     return left, top, left + w, top + h

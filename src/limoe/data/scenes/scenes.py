@@ -1,4 +1,4 @@
-"""Synthetic scenes as descriptions, and a small grammar that puts them into words."""
+"""Descriptions of synthetic scenes, and the grammar of their captions."""
 
 from dataclasses import dataclass
 from random import Random
@@ -33,7 +33,7 @@ _ROWS, _COLUMNS = ("top", "middle", "bottom"), ("left", "middle", "right")
 
 @dataclass(frozen=True)
 class Item:
-    """One shape. Centre and radius are shares of the image's side, `angle` is in radians."""
+    """One shape. Centre and radius are fractions of the image's side, `angle` is in radians."""
 
     colour: str
     shape: str
@@ -46,7 +46,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Scene:
-    """What an image shows; `items[0]` is the main shape. `shift` moves the background's pattern."""
+    """Content of one image; `items[0]` is the main shape. `shift` moves the background's pattern."""
 
     items: tuple[Item, ...]
     background: str
@@ -55,7 +55,7 @@ class Scene:
 
 
 def scene_captions(scene: Scene, rng: Random) -> list[str]:
-    """Two to four captions of up to 14 words; the first one tells most."""
+    """Two to four captions of up to 14 words; the first one is the most complete."""
     describe = {1: _one_item, 2: _two_items, 3: _three_items}[len(scene.items)]
     full, *rest = describe(scene, rng)
     return [full, *rng.sample(rest, rng.randint(1, 3))]
@@ -93,7 +93,7 @@ def _three_items(scene: Scene, rng: Random) -> list[str]:
 
 
 def relation(first: Item, second: Item) -> str:
-    """Where `first` is, seen from `second`, along the axis on which they are further apart."""
+    """Position of `first` relative to `second`, along the axis on which they are further apart."""
     dx, dy = first.x - second.x, first.y - second.y
     if abs(dx) >= abs(dy):
         return "left of" if dx < 0 else "right of"

@@ -1,4 +1,4 @@
-"""What synthetic scenes are made of: colours, outlines and backgrounds."""
+"""Parts of synthetic scenes: colours, outlines and backgrounds."""
 
 import math
 from itertools import product
@@ -24,7 +24,7 @@ TEXTURES = ("plain", "striped", "checkered", "dotted", "grainy", "shaded")
 
 
 def _turned(radii: list[float], *, start: float) -> list[tuple[float, float]]:
-    """Points at equal angles, at the given distances from the centre; `start` is the first angle in turns."""
+    """Points at equal angles and the given distances from the centre; `start` is the first angle in turns."""
     angles = [2 * math.pi * (start + i / len(radii)) for i in range(len(radii))]
     return [(r * math.cos(a), r * math.sin(a)) for r, a in zip(radii, angles, strict=True)]
 
@@ -71,7 +71,7 @@ TRAIN_COMBOS = [combo for combo in product(COLOURS, SHAPES) if combo not in HELD
 
 
 def texture(name: str, *, size: int) -> np.ndarray:
-    """A pattern of `size` x `size` with values in [-1, 1]."""
+    """A pattern [size, size] with values in [-1, 1]."""
     y, x = np.mgrid[0:size, 0:size] / size
     patterns = {
         "plain": np.zeros_like(x),

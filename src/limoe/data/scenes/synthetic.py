@@ -1,9 +1,8 @@
 """Scenes of coloured shapes, drawn on the fly, with captions from a small grammar.
 
-Words and images have real structure: one to three shapes, each with colour, size and place, the relation between the
-first two, and a background with colour and texture. One fifth of the colour-shape combinations is never seen in
-training (`shapes.HELD_OUT_COMBOS`), though each of their colours and shapes is: naming them right shows composition,
-not memory.
+A scene has one to three shapes, each with colour, size and place, the relation between the first two, and a background
+with colour and texture. One fifth of the colour-shape combinations is held out of training (`shapes.HELD_OUT_COMBOS`),
+while each of their colours and shapes occurs in it: accuracy on them measures composition.
 """
 
 import math
@@ -27,8 +26,8 @@ _OVERSAMPLE = 2
 class SyntheticScenes(DescribedPairs):
     """`size` scenes, each a pure function of (seed, split, index).
 
-    `train` and `val` show other scenes of the same combinations. In `heldout` the main shape is a combination that
-    neither of them shows. `labels["combo"]` names the main shape, such as "red circle". `image_size` is in pixels.
+    `train` and `val` have different scenes of the same combinations. In `heldout` the main shape is a combination that
+    neither of them has. `labels["combo"]` names the main shape, such as "red circle". `image_size` is in pixels.
     """
 
     def __init__(self, *, split: str, size: int, image_size: int, seed: int, max_items: int = 3) -> None:
@@ -55,7 +54,7 @@ class SyntheticScenes(DescribedPairs):
         return Description(scene_captions(scene, rng), _labels(scene), self._key(index))
 
     def _scene(self, index: int) -> tuple[Scene, Random]:
-        """The scene, and the generator that goes on to word its captions."""
+        """The scene, and the generator that draws its captions next."""
         if not 0 <= index < self.size:
             raise IndexError(index)
         rng = Random(f"{self.seed}/{self.split}/{index}")
@@ -76,15 +75,15 @@ def sample_scene(
     cells = [(rng.choice(THIRDS), rng.choice(THIRDS))]
     if more:
         cells = rng.sample([(0.27, 0.27), (0.27, 0.73), (0.73, 0.27), (0.73, 0.73)], len(combos))
-    items = tuple(_item(rng, combo, cell, crowded=bool(more)) for combo, cell in zip(combos, cells, strict=True))
+    items = tuple(_item(rng, combo, cell, alone=not more) for combo, cell in zip(combos, cells, strict=True))
     return Scene(items, rng.choice(list(BACKGROUNDS)), rng.choice(TEXTURES), (rng.random(), rng.random()))
 
 
-def _item(rng: Random, combo: tuple[str, str], cell: tuple[float, float], *, crowded: bool) -> Item:
+def _item(rng: Random, combo: tuple[str, str], cell: tuple[float, float], *, alone: bool) -> Item:
     size = rng.choice(("small", "large"))
     radius = {"small": rng.uniform(0.12, 0.15), "large": rng.uniform(0.20, 0.23)}[size]
     x, y = (centre + rng.uniform(-0.03, 0.03) for centre in cell)
-    return Item(*combo, size, x, y, radius if crowded else 1.15 * radius, rng.uniform(-0.2, 0.2))
+    return Item(*combo, size, x, y, 1.15 * radius if alone else radius, rng.uniform(-0.2, 0.2))
 
 
 def _labels(scene: Scene) -> dict[str, str]:
@@ -93,7 +92,7 @@ def _labels(scene: Scene) -> dict[str, str]:
 
 
 def draw_scene(scene: Scene, *, image_size: int) -> Image.Image:
-    """Drawn at twice the size and averaged down, so edges are smooth."""
+    """Draw the scene at twice the size and average it down for smooth edges."""
     side = image_size * _OVERSAMPLE
     left, top = (round(shift * side) for shift in scene.shift)
     image = _backdrop(scene.background, scene.texture, side).crop((left, top, left + side, top + side))
@@ -112,7 +111,7 @@ def _outline(item: Item, side: int) -> list[float]:
 
 @cache
 def _backdrop(background: str, name: str, side: int) -> Image.Image:
-    """A background twice as large as the image, from which images cut their own piece."""
+    """A background of twice the image's side, from which each image crops its own part."""
     pattern = texture(name, size=2 * side)[..., None]
     pixels = np.array(BACKGROUNDS[background]) + 24 * pattern
     return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))

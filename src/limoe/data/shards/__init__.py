@@ -1,1 +1,1 @@
-"""Tar shards: built, indexed, read in any order or as a stream."""
+"""Tar shards: indexing, random access and streaming."""

@@ -1,4 +1,4 @@
-"""Once over a shard: where every usable sample lies, and what cannot be used, counted by kind."""
+"""Scan of one shard: positions of usable samples, and counts of unusable ones."""
 
 import logging
 import os
@@ -21,7 +21,7 @@ Read = Callable[[Span], bytes]
 
 
 class Contents(NamedTuple):
-    """What a walk over a shard found; `damage` is where and why it had to stop."""
+    """Result of the scan of a shard; `damage` says where and why it stopped (None: at the end)."""
 
     samples: list[Located]
     damage: str | None
@@ -30,7 +30,7 @@ class Contents(NamedTuple):
 
 @dataclass(slots=True)
 class _Group:
-    """The members of one key by suffix, and what they make up: a sample, or a bad one."""
+    """The members of one key by suffix, and the sample or bad sample that they form."""
 
     parts: dict[str, Span] = field(default_factory=dict)
     repeated: bool = False
@@ -38,10 +38,10 @@ class _Group:
 
 
 def read_contents(tar: Path, *, shard: Path, damage: str | None = None) -> Contents:
-    """Walk over `tar`, which is `shard` itself or its unpacked copy with a known `damage`.
+    """Scan `tar`, which is `shard` itself or its unpacked copy with a known `damage`.
 
-    Memory grows with the samples of this shard. Raises `DataError` on a file that never was a tar, `OSError` on one
-    that cannot be read.
+    Memory grows with the samples of this shard. Raises `DataError` on a file that is not a tar, `OSError` on one that
+    cannot be read.
     """
     size = tar.stat().st_size
     with tar.open("rb") as file:
@@ -63,9 +63,9 @@ def read_contents(tar: Path, *, shard: Path, damage: str | None = None) -> Conte
 
 
 def split_name(name: str) -> tuple[str, str] | None:
-    """Key and suffix in lower case: the key is the name up to the first dot after the last slash, as in webdataset.
+    """Key, and suffix in lower case: the key is the name up to the first dot after the last slash, as in webdataset.
 
-    None for hidden files and names without a dot: they belong to no sample.
+    None for hidden files and names without a dot, which belong to no sample.
     """
     folder, slash, file = name.removeprefix("./").rpartition("/")
     stem, dot, suffix = file.partition(".")
@@ -73,7 +73,7 @@ def split_name(name: str) -> tuple[str, str] | None:
 
 
 def describe(sample: Located, *, read: Read) -> Description:
-    """Captions and labels. Raises `BadContent`."""
+    """Read captions and labels of a sample. Raises `BadContent`."""
     text, fields = (None if span is None else _text(span, read) for span in (sample.text, sample.fields))
     return read_description(sample.key, text=text, fields=fields)
 
@@ -86,7 +86,7 @@ def _grouped(members: TarMembers) -> dict[str, _Group]:
         key, suffix = name
         group = groups.setdefault(key, _Group())
         group.repeated |= suffix in group.parts
-        if not group.repeated:  # from a repeated member on, nobody can tell what belongs together
+        if not group.repeated:  # after a repeated member the grouping is ambiguous: the first members count
             group.parts[suffix] = Span(member.offset, member.size)
     return groups
 
@@ -112,12 +112,12 @@ def _text(span: Span, read: Read) -> bytes:
 
 
 def _drop_unfinished(groups: dict[str, _Group]) -> bool:
-    """Whether the last sample before a damage had to go: it stays if it has every kind of member of the one before."""
+    """Drop the last sample before a damage unless it has every suffix of the one before; True if it was dropped."""
     if not groups:
         return False
     *before, last = list(groups)[-2:]
-    wanted = set(groups[before[0]].parts) if before else set()
-    if isinstance(groups[last].found, Located) and wanted <= set(groups[last].parts):
+    expected = set(groups[before[0]].parts) if before else set()
+    if isinstance(groups[last].found, Located) and expected <= set(groups[last].parts):
         return False
     del groups[last]
     return True

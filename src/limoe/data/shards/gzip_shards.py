@@ -1,4 +1,4 @@
-"""Shards compressed with gzip: unpacked once, then read by position like all others."""
+"""Shards compressed with gzip: unpacked once, then read by position like other shards."""
 
 import gzip
 import zlib
@@ -9,7 +9,7 @@ from limoe.files import replaced
 
 _CHUNK = 1 << 20  # bytes at a time
 MIN_LIMIT = 1 << 30  # bytes
-MAX_GROWTH = 20  # images hardly shrink; a tar of tiny ones is half padding
+MAX_GROWTH = 20  # ratio; images hardly compress, a tar of tiny ones is half padding
 
 
 def is_gzip(path: Path) -> bool:
@@ -18,12 +18,13 @@ def is_gzip(path: Path) -> bool:
 
 
 def unpack(path: Path, *, to: Path) -> str | None:
-    """Write the unpacked bytes of `path` to the file `to`; of a cut or damaged file as many as can be had.
+    """Unpack `path` to the file `to`; of a cut or damaged file as many bytes as can be read.
 
-    Returns what was wrong with the end of the file (None: nothing).
-    Raises `DataError` on more than `MAX_GROWTH` times its size, and more than 1 GiB: a bomb must not fill the disk.
+    Returns the damage of the file (None: intact).
+    Raises `DataError` on a result above both `MAX_GROWTH` times its size and 1 GiB (decompression bomb).
     """
-    written, damage = 0, None
+    written = 0
+    damage = None
     with path.open("rb") as packed, replaced(to) as out:
         limit = max(MIN_LIMIT, MAX_GROWTH * path.stat().st_size)
         with gzip.GzipFile(fileobj=packed) as file:

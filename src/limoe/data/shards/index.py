@@ -1,8 +1,8 @@
-"""Where the samples of one tar shard lie: a file of its own, mapped into memory, never copied into it.
+"""Index of one tar shard: a memory-mapped file with the positions of its samples.
 
-Layout, numbers little-endian: the preamble (magic, version, bytes and crc32 of the header), the header (JSON: what the
-shard was when it was indexed, its bad samples, the crc32 of all that follows), 8 bytes of hash per key, one `RECORD`
-per sample, the keys as UTF-8. That is 56 bytes and the key per sample.
+Layout, numbers little-endian: the preamble (magic, version, bytes and crc32 of the header), the header (JSON:
+`ShardFacts`, number of samples and bytes of keys, crc32 of all that follows), 8 bytes of hash per key, one `RECORD` per
+sample, the keys as UTF-8. That is 56 bytes and the key per sample.
 """
 
 import json
@@ -27,7 +27,7 @@ _PREAMBLE = struct.Struct("<8sIII")
 _HASH = np.dtype("<u8")
 _CHUNK = 1 << 20
 _NO_INDEX = "no index of this version"
-# An offset of 0 says that there is no such member: byte 0 of a tar is a header.
+# Offset 0 means that there is no such member: byte 0 of a tar is a header.
 RECORD = np.dtype(
     [
         *((f"{part}_offset", "<u8") for part in ("image", "text", "fields", "key")),
@@ -44,7 +44,7 @@ class Span(NamedTuple):
 
 
 class Located(NamedTuple):
-    """One sample: its key, and where in the shard its image, its .txt and its .json are."""
+    """One sample: its key, and the positions of its image, its .txt and its .json in the shard."""
 
     key: str
     image: Span
@@ -54,7 +54,7 @@ class Located(NamedTuple):
 
 @dataclass(frozen=True)
 class ShardFacts:
-    """What is known about a shard beside its samples. `unpacked` is the size of the unpacked copy of a gzip shard.
+    """State of a shard when it was indexed. `unpacked`: bytes of the unpacked copy of a gzip shard.
 
     `bad` holds (key, kind, reason); `bad_counts` counts all of them by kind.
     """
@@ -74,7 +74,7 @@ class ShardFacts:
 class ShardIndex:
     """The index file at `path`. A pickled copy maps the file again.
 
-    Raises `ValueError` on a file that is damaged, of another version, or no index; `OSError` where there is none.
+    Raises `ValueError` on a file that is damaged, of another version, or no index; `OSError` if it is missing.
     """
 
     def __init__(self, path: Path) -> None:
@@ -113,7 +113,7 @@ class ShardIndex:
 
 
 def write_index(path: Path, *, facts: ShardFacts, samples: list[Located]) -> None:
-    """Raises `OSError` where nothing can be written."""
+    """Write the index file of a shard; raises `OSError` if that fails."""
     keys = [sample.key.encode("utf-8") for sample in samples]
     records = np.zeros(len(samples), dtype=RECORD)
     place = 0
@@ -132,7 +132,7 @@ def write_index(path: Path, *, facts: ShardFacts, samples: list[Located]) -> Non
 def _mapped_again(path: Path, sha256: str) -> ShardIndex:
     index = ShardIndex(path)
     if index.facts.sha256 != sha256:
-        raise DataError(f"{path} was written anew while it was in use: its shard changed; start again")
+        raise DataError(f"{path} was rewritten while it was in use, since its shard changed; start the run again")
     return index
 
 

@@ -1,4 +1,4 @@
-"""Tar shards with their indexes: read where they are there and still true, built where not."""
+"""Tar shards with their indexes, which are built where they are missing or outdated."""
 
 import logging
 import os
@@ -21,22 +21,22 @@ log = logging.getLogger(__name__)
 
 VERIFY = ("changed", "full")
 UNPACKED = ".unpacked"
-_THREADS = 8  # hashing runs beside the walk of another shard
+_THREADS = 8  # shards are hashed and scanned in parallel
 
 
 @dataclass(frozen=True)
 class IndexedShard:
-    """An index, and the file that its samples are read from: the shard itself, or its unpacked copy."""
+    """An index, and the file with its samples: the shard itself, or its unpacked copy."""
 
     data: Path
     index: ShardIndex
 
 
 def index_shards(paths: Sequence[Path], *, cache_dir: str | None, verify: str) -> list[IndexedShard]:
-    """All shards in order. An index is trusted as long as its shard has the same size and time of change; with
-    `verify="full"` only if the sha256 is still the same. What is not trusted is built again.
+    """Index all shards, in order. An index is reused as long as its shard has the same size and modification time, with
+    `verify="full"` only if the sha256 is the same.
 
-    Raises `DataError` on files that are no tar or cannot be read, and where an index cannot be written.
+    Raises `DataError` if a file is no tar or cannot be read, or an index cannot be written.
     """
     try:
         with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as pool:
@@ -48,14 +48,14 @@ def index_shards(paths: Sequence[Path], *, cache_dir: str | None, verify: str) -
 
 
 def repeated_keys(indexes: Sequence[ShardIndex]) -> list[int]:
-    """Positions, over all indexes, of samples whose key came before. Needs 16 bytes per sample for a moment."""
+    """Positions, over all indexes, of samples with an earlier key. Uses 16 bytes per sample during the call."""
     hashes = np.concatenate([index.hashes for index in indexes])
     ordered = np.sort(hashes)
     twice = ordered[1:][ordered[1:] == ordered[:-1]]
     starts = np.cumsum([0, *map(len, indexes)])
     seen: set[str] = set()
     repeated = []
-    for position in np.flatnonzero(np.isin(hashes, twice)).tolist():  # different keys may have one hash
+    for position in np.flatnonzero(np.isin(hashes, twice)).tolist():  # equal hashes do not imply equal keys
         shard = int(np.searchsorted(starts, position, side="right")) - 1
         key = indexes[shard][position - int(starts[shard])].key
         if key in seen:
@@ -73,13 +73,13 @@ def _indexed(path: Path, *, cache_dir: str | None, verify: str) -> IndexedShard:
         if index is None or index.facts != facts:
             write_index(place, facts=facts, samples=samples)
         if index is not None and index.facts.sha256 != facts.sha256:
-            log.warning("%s is not what it was when it was indexed; indexed again", path)
+            log.warning("%s has changed since it was indexed; indexed again", path)
         index = ShardIndex(place)
     return IndexedShard(path if index.facts.unpacked is None else copy, index)
 
 
 def _known(place: Path) -> ShardIndex | None:
-    """What an earlier run has left; None if it left nothing that can be used."""
+    """The index of an earlier run; None if there is no usable one."""
     try:
         return ShardIndex(place)
     except (OSError, ValueError, KeyError, TypeError):
@@ -93,7 +93,7 @@ def _is_current(facts: ShardFacts, *, path: Path, copy: Path) -> bool:
 
 
 def _walked(path: Path, *, copy: Path) -> tuple[ShardFacts, list[Located]]:
-    size, mtime_ns = stamp(path)  # from before it is read
+    size, mtime_ns = stamp(path)  # taken before the file is read
     digest = sha256(path)
     unpacked = None
     if is_gzip(path):

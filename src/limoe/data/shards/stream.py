@@ -1,8 +1,8 @@
-"""Image-text pairs out of tar shards that are read from front to back, locally or over HTTP, by `webdataset`.
+"""Image-text pairs streamed from tar shards, locally or over HTTP, by `webdataset`.
 
-What of the library is used neither starts programs nor loads pickles: shards are opened here, members other than
-images, `.txt` and `.json` are passed over, and bytes are decoded by limoe. A tar whose headers are damaged ends the
-reading of this shard, in places without a word (Python's `tarfile`); the indexed source `TarShards` would tell.
+The parts of the library in use neither start programs nor load pickles: shards are opened here, members other than
+images, `.txt` and `.json` are skipped, and bytes are decoded by limoe. A damaged tar header ends the reading of its
+shard, sometimes without an error (Python's `tarfile`); the indexed source `TarShards` reports it.
 """
 
 import glob
@@ -35,10 +35,10 @@ Sample = dict[str, Any]  # bytes by suffix, and `__key__` and `__url__`
 
 
 class ShardStream:
-    """`shards`: local paths, patterns such as `train-*.tar`, or http(s) URLs; `{000..099}` stands for a row of numbers.
+    """`shards`: local paths, patterns such as `train-*.tar`, or http(s) URLs; `{000..099}` expands to a range.
 
-    `epoch_pairs`: pairs that count as one epoch, since nobody knows how many there are. `shuffle`: samples, as stored
-    bytes, among which the next one is drawn. `caption_pairs`: a tokenizer is trained on the captions of the first ones.
+    `epoch_pairs`: pairs that count as one epoch, since the total is unknown. `shuffle`: size of the shuffle buffer in
+    samples (stored bytes). `caption_pairs`: pairs at the start with the captions that a tokenizer is trained on.
     """
 
     def __init__(self, *, shards: str | Sequence[str], epoch_pairs: int, shuffle: int, caption_pairs: int) -> None:
@@ -53,7 +53,7 @@ class ShardStream:
         self.caption_pairs = caption_pairs
 
     def captions(self) -> Iterator[str]:
-        """Of the first `caption_pairs` pairs with usable texts, in stored order."""
+        """Captions of the first `caption_pairs` pairs with usable texts, in stored order."""
         left = self.caption_pairs
         for shard in self.shards:
             for sample in _samples(shard, bad=[]):
@@ -66,9 +66,9 @@ class ShardStream:
                     return
 
     def pairs(self, *, rng: Random, part: int, parts: int) -> Iterator[Pair | BadSample]:
-        """Endless: every `parts`-th shard, again and again, each time in a new order; order is drawn from `rng`.
+        """Infinite iterator over every `parts`-th shard, each pass in a new order drawn from `rng`.
 
-        Raises `DataError` if going through all of them once brings no sample.
+        Raises `DataError` if one pass yields no sample.
         """
         own = rng.sample(self.shards, len(self.shards))[part::parts]
         bad: list[BadSample] = []
@@ -96,17 +96,17 @@ def _endless(shards: Sequence[str], *, rng: Random, bad: list[BadSample]) -> Ite
 
 
 def _samples(shard: str, *, bad: list[BadSample]) -> Iterator[Sample]:
-    """The groups of members of one shard; what goes wrong with the shard as such is added to `bad`."""
+    """The groups of members of one shard; errors of the shard itself are added to `bad`."""
 
     def note(error: Exception) -> bool:
         reason = " ".join(f"{type(error).__name__}: {error.args[0] if error.args else error}".split())[:150]
         bad.append(BadSample(shard, "", "damaged_shard", reason))
-        return True  # go on
+        return True  # webdataset: continue
 
     try:
         with _opened(shard) as stream:
             source = [{"url": shard, "stream": stream}]
-            members = tar_file_expander(source, handler=note, select_files=_is_wanted)
+            members = tar_file_expander(source, handler=note, select_files=_is_read)
             yield from group_by_keys(members, keys=_key_and_suffix, handler=note)
     except OSError as error:
         note(error)
@@ -120,7 +120,7 @@ def _key_and_suffix(name: str) -> tuple[str | None, str | None]:
     return split_name(name) or (None, None)
 
 
-def _is_wanted(name: str) -> bool:
+def _is_read(name: str) -> bool:
     return _key_and_suffix(name)[1] in _SUFFIXES
 
 
@@ -136,7 +136,7 @@ def _image(sample: Sample) -> bytes:
 
 
 def _places(pattern: str) -> list[str]:
-    """URLs and files that one entry of `shards` stands for."""
+    """URLs or files that one entry of `shards` expands to."""
     scheme = _scheme(pattern)
     if scheme not in ("", "http", "https"):
         raise ArgumentError(f"shards must be local paths or http(s) URLs, got {pattern!r:.100}", argument="shards")
@@ -150,6 +150,6 @@ def _places(pattern: str) -> list[str]:
 
 
 def _scheme(place: str) -> str:
-    """`http` of `http://...`; empty for a path, also for one with the letter of a drive."""
+    """`http` for `http://...`; empty for a path, also for one with a drive letter."""
     found = re.match(r"([a-z][a-z0-9+.-]+):", place, re.IGNORECASE)
     return found[1].lower() if found else ""

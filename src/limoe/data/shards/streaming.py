@@ -1,9 +1,9 @@
-"""The second way to train: shards are streamed instead of indexed. For sets on a server, or too big to index.
+"""Training on streamed shards, for data sets on a server or too large to index.
 
-What it costs: the order is that of a shuffle buffer, it depends on the number of processes and loader processes, and a
-resumed run starts its stream afresh, so that within that epoch some pairs come twice and others not at all. Use the
-indexed sources wherever you can. What it keeps: every batch is full, every process takes equally many steps, the same
-settings give the same batches, and bad samples are counted by the same rules.
+Prefer the indexed sources: here the order is that of a shuffle buffer and depends on the number of processes and loader
+processes, and a resumed run restarts its stream, so that within that epoch some pairs occur twice and others not at
+all. As with indexed sources every batch is full, every process takes equally many steps, the same settings give the
+same batches, and bad samples are counted by the same rules.
 """
 
 from collections.abc import Callable, Iterator
@@ -28,10 +28,10 @@ _MOST_IN_A_ROW = 1000  # bad samples without a good one between them
 
 @dataclass
 class StreamExamples(IterableDataset[Example]):
-    """The examples of one epoch on one rank: `batches` full batches, of which each loader process makes its share.
+    """The examples of one epoch on one rank: `batches` full batches, divided among the loader processes.
 
-    `start` is the epoch and its first batch; it seeds the order. The bad samples that were passed over travel with the
-    next good one; with `replace=False` the first of them raises `DataError`.
+    `start` is the epoch and its first batch; it seeds the order. Bad samples that were skipped are attached to the next
+    good one; with `replace=False` the first of them raises `DataError`.
     """
 
     stream: ShardStream
@@ -53,7 +53,7 @@ class StreamExamples(IterableDataset[Example]):
             )
 
     def __len__(self) -> int:
-        """Examples of a whole epoch on this rank, wherever it begins."""
+        """Examples of a whole epoch on this rank, independent of the first batch."""
         return self.batches * self.batch_size
 
     def __iter__(self) -> Iterator[Example]:
@@ -76,7 +76,7 @@ class StreamExamples(IterableDataset[Example]):
         while done < count:
             pair = next(pairs)
             if isinstance(pair, BadSample):
-                self._pass_over(pair, bad)
+                self._skip(pair, bad)
                 continue
             rng = Random(f"{seed}/{part}/{done}")
             caption = rng.choice(pair.captions)
@@ -84,16 +84,16 @@ class StreamExamples(IterableDataset[Example]):
             bad = []
             done += 1
 
-    def _pass_over(self, sample: BadSample, bad: list[BadSample]) -> None:
+    def _skip(self, sample: BadSample, bad: list[BadSample]) -> None:
         if not self.replace:
-            raise DataError(str(BadSampleError(sample)))  # a loader process can hand over no other kind
+            raise DataError(str(BadSampleError(sample)))  # a loader process can pass no `BadSampleError`
         bad.append(sample)
         if len(bad) > _MOST_IN_A_ROW:
             raise DataError(f"{len(bad):,} samples in a row are bad, the last is {BadSampleError(sample)}")
 
 
 class StreamLoader(ResumableLoader):
-    """Asks `position` at every iteration for the epoch and its first batch."""
+    """A loader that starts each iteration at the epoch and first batch that `position` returns."""
 
     def __init__(self, examples: StreamExamples, *, position: Callable[[], tuple[int, int]], **settings: Any) -> None:
         super().__init__(examples, **settings)
@@ -106,9 +106,9 @@ class StreamLoader(ResumableLoader):
 
 
 class StreamingDataModule(PairDataModule):
-    """A `PairDataModule` that is trained on a stream of `train.epoch_pairs` pairs per epoch; validation is as ever.
+    """A `PairDataModule` with a training stream of `train.epoch_pairs` pairs per epoch; validation is unchanged.
 
-    The tokenizer is trained on the first captions of the stream; a ready one (tokenizer=file) saves reading them.
+    The tokenizer is trained on the first captions of the stream, unless it is read from a file (tokenizer=file).
     """
 
     def __init__(self, *, train: ShardStream | None, **settings: Any) -> None:
@@ -137,5 +137,5 @@ class StreamingDataModule(PairDataModule):
             position=lambda: (self._epoch, self._batch),
             batch_size=self.batch_size,
             collate_fn=self._collate(),
-            stay=False,  # loader processes learn the epoch when they are started
+            persistent=False,  # loader processes get the epoch when they are started
         )

@@ -1,7 +1,7 @@
-"""The members of a tar file, found by walking its headers: nothing is extracted, no link is followed.
+"""The members of a tar file, from its headers: nothing is extracted, no link is followed.
 
-Python's `tarfile` ends without a word at a damaged header, so a broken shard would train on a part of its samples; here
-the damage is kept, with its byte. Reads USTAR with prefix, PAX and GNU long names.
+Python's `tarfile` stops without an error at a damaged header, so a run would train on a part of a broken shard; here
+the damage is recorded with its byte offset. Reads USTAR with prefix, PAX and GNU long names.
 """
 
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from limoe.errors import DataError
 
 BLOCK = 512
 _END = bytes(BLOCK)
-_PIECE = 1 << 20  # bytes behind the end mark that are looked at together
+_PIECE = 1 << 20  # bytes after the end mark, checked in pieces of this size
 _REGULAR = (b"0", b"\0", b"7")
 _WITHOUT_DATA = (b"1", b"2", b"3", b"4", b"5", b"6")  # links, devices, folders, pipes: their size field means nothing
 _LONG_NAME, _LONG_LINK, _PAX, _PAX_GLOBAL = b"L", b"K", b"x", b"g"
@@ -22,7 +22,7 @@ _MAX_EXTENSION = 1 << 20  # bytes of a long name or PAX record
 
 
 class Member(NamedTuple):
-    """One regular file in a tar: its bytes are `size` ones from `offset` on."""
+    """One regular file in a tar: `size` bytes from `offset` on."""
 
     name: str
     offset: int
@@ -30,7 +30,7 @@ class Member(NamedTuple):
 
 
 class _Damage(Exception):
-    """From byte `offset` on the file is no tar."""
+    """The file is damaged from byte `offset` on."""
 
     def __init__(self, offset: int, what: str) -> None:
         super().__init__(f"damaged at byte {offset:,}: {what}")
@@ -39,8 +39,8 @@ class _Damage(Exception):
 class TarMembers:
     """The regular files of the tar `file` of `size` bytes, in order. Only headers and long names are read.
 
-    Iterate once. What came before a damage is good; afterwards `damage` says where the walk had to stop, and `has_end`
-    whether the end mark was there. Raises `DataError` on a file that never was a tar, naming `path`.
+    Iterate once; then `damage` says where and why the walk stopped (None: at the end), and `has_end` whether there was
+    an end mark. Members before a damage are good. Raises `DataError` on a file that is not a tar, naming `path`.
     """
 
     def __init__(self, file: BufferedReader, *, size: int, path: Path) -> None:
@@ -66,12 +66,12 @@ class TarMembers:
                 self.has_end = True
                 rest = iter(partial(self._file.read, _PIECE), b"")
                 if any(piece.strip(b"\0") for piece in rest):
-                    raise _Damage(start + BLOCK, "there is more after the end mark")
+                    raise _Damage(start + BLOCK, "there is data after the end mark")
                 return
             self._check_header(header, start)
             kind = header[156:157]
             size = 0 if kind in _WITHOUT_DATA else _size(header, extended, start)
-            end = start + BLOCK + -(-size // BLOCK) * BLOCK  # members are filled up to whole blocks
+            end = start + BLOCK + -(-size // BLOCK) * BLOCK  # members are padded to whole blocks
             if end > self._size:
                 lacking = end - self._size
                 raise _Damage(start, f"its member needs {size:,} bytes, the file ends {lacking:,} before its end")
@@ -93,7 +93,7 @@ class TarMembers:
             raise _Damage(start, "the checksum of the header is wrong")
 
     def _extension(self, kind: bytes, size: int) -> dict[str, str]:
-        """What a long-name or PAX record says about the next member."""
+        """Fields of the next member (`path`, `size`, ...) from a long-name or PAX record."""
         start = self._file.tell()
         if size > _MAX_EXTENSION:
             raise _Damage(start, f"a member name of {size:,} bytes")
@@ -102,8 +102,9 @@ class TarMembers:
 
 
 def _pax_records(data: bytes, start: int) -> dict[str, str]:
-    """Each record is `LENGTH KEY=VALUE\\n`, with its whole length in front."""
-    found, place = {}, 0
+    """Fields of PAX records `LENGTH KEY=VALUE\\n`; LENGTH counts the bytes of the whole record."""
+    found = {}
+    place = 0
     while place < len(data):
         length, _, _ = data[place : place + 12].partition(b" ")
         record = data[place : place + int(length)] if length.isdigit() else b""

@@ -32,14 +32,13 @@ class TarShards(DescribedPairs, LeavesOutBad):
     """All samples of `<root>/shards/<split>-*.tar`, or of `<root>/<split>-*.tar` (also `.tar.gz` and `.tgz`), in the
     order of the shards.
 
-    Where the samples lie is kept in an index file per shard (`cache.cache_path`), so that a process holds a few
-    numbers per shard and nothing per sample; captions and images are read when they are asked for. `verify` says what
-    makes an index true: `changed` (size and time of change of the shard), or `full` (its sha256, which reads all
-    shards).
+    The positions of the samples are in a memory-mapped index file per shard (`cache.cache_path`), so that a process
+    holds a few numbers per shard and nothing per sample; captions and images are read on access. `verify` is the check
+    of an index: `changed` (size and modification time of the shard), or `full` (its sha256, which reads all shards).
 
-    `bad` counts what is left out: samples without image or caption or with unreadable text, keys that came before,
-    and whatever follows a damage. Raises `DataError` on a missing folder or split, a file that is no tar, and a split
-    without a usable sample; reading a sample raises `BadSampleError`.
+    `bad` counts the samples left out: those without image or caption or with unreadable text, repeated keys, and
+    damaged shards. Raises `DataError` on a missing folder or split, a file that is no tar, and a split without a usable
+    sample; reading a sample raises `BadSampleError`.
     """
 
     def __init__(self, *, root: str, split: str, cache_dir: str | None = None, verify: str = "changed") -> None:
@@ -52,7 +51,7 @@ class TarShards(DescribedPairs, LeavesOutBad):
         self._files = PositionalFiles([shard.data for shard in indexed])
         self._starts = np.cumsum([0, *map(len, self._indexes)])
         self._left_out = np.array(repeated_keys(self._indexes), dtype=np.int64)
-        self._skips = self._left_out - np.arange(len(self._left_out))  # how many samples come before each, without them
+        self._skips = self._left_out - np.arange(len(self._left_out))  # kept samples before each one left out
         self.bad = self._bad_samples()
         if len(self) == 0:
             raise DataError(
@@ -75,7 +74,7 @@ class TarShards(DescribedPairs, LeavesOutBad):
             return describe(sample, read=self._reader(shard))
 
     def _find(self, index: int) -> tuple[int, Located]:
-        """Positions among all samples are moved past the ones that are left out."""
+        """Shard and position of sample `index`, counted without the samples left out."""
         place = range(len(self))[index]
         return self._at(place + int(np.searchsorted(self._skips, place, "right")))
 

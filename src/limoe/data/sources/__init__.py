@@ -1,1 +1,1 @@
-"""Datasets of users: folders, tables, hubs, mixtures."""
+"""Data sources: image folders, tables, Hugging Face datasets, mixtures."""

@@ -1,6 +1,7 @@
-"""Pairs in one Arrow file that is read by position through the memory map: a table of any size costs no memory.
+"""Pairs in one memory-mapped Arrow file, read by position.
 
-The last batch of the file has no rows; it carries a note about the whole (`write_copy` cannot know it before).
+Memory does not grow with the table. The last batch of the file has no rows; its metadata is a note about all rows,
+known only after they were read.
 """
 
 import json
@@ -13,7 +14,7 @@ from limoe.data.sources.table_files import BATCH, pa
 from limoe.files import replaced
 
 _NOTE = b"limoe"
-# An image is either in `image` or in the file `path`.
+# An image is stored either in `image` or in the file `path`.
 SCHEMA = pa.schema(
     {
         "key": pa.string(),
@@ -26,7 +27,7 @@ SCHEMA = pa.schema(
 
 
 class ArrowCopy(NamedTuple):
-    """All rows, mapped into memory, and what was noted about them. A pickled copy maps the file `path` again."""
+    """All rows, memory-mapped, and the note about them. A pickled copy maps the file `path` again."""
 
     path: Path
     rows: pa.Table
@@ -37,7 +38,7 @@ class ArrowCopy(NamedTuple):
 
 
 def write_copy(path: Path, rows: Iterable[dict[str, Any]], *, note: Callable[[], dict[str, Any]]) -> None:
-    """Write `rows` in the columns of `SCHEMA`, and what `note` says when all of them were read."""
+    """Write `rows` in the columns of `SCHEMA`, then the result of `note`, called after the last row."""
     left = iter(rows)
     with replaced(path) as file, pa.ipc.new_file(file, SCHEMA) as writer:
         while batch := list(islice(left, BATCH)):
@@ -46,7 +47,7 @@ def write_copy(path: Path, rows: Iterable[dict[str, Any]], *, note: Callable[[],
 
 
 def open_copy(path: Path) -> ArrowCopy | None:
-    """None if there is no copy, or none that this version can read."""
+    """Open the copy at `path`; None if there is none that this version can read."""
     try:
         reader = pa.ipc.open_file(pa.memory_map(str(path)))
         _, note = reader.get_batch_with_custom_metadata(reader.num_record_batches - 1)

@@ -15,21 +15,21 @@ from limoe.data.sources.table_files import Row, require_columns
 from limoe.data.sources.table_rows import Columns, add_key, describe_row, image_cell, key_of
 from limoe.errors import DataError, LimoeError
 
-_BATCH = 1000  # rows whose texts are looked at together
-_SAVED = ("state.json", "dataset_dict.json")  # what `save_to_disk` leaves in a folder
+_BATCH = 1000  # rows per read of the texts
+_SAVED = ("state.json", "dataset_dict.json")  # files written by `save_to_disk`
 
 
 class HuggingFaceDataset(StoredPairs):
     """One split of `path`: a name on the hub, a folder that `save_to_disk` wrote, or one that `load_dataset` reads.
 
-    `name`: the configuration of the dataset, null for its only one. `revision`: a commit, so that it cannot change.
+    `name`: the configuration of the dataset, null for its only one. `revision`: a commit, which fixes its content.
     `image_column` holds images, `caption_column` a text or a list of texts, `label_columns` become labels (a class
-    label by its name), `key_column` names the pairs (null: the number of the row). `allow_outside`: let rows name
-    images that lie neither in the folder nor in the cache of the hub; only for datasets you trust.
+    label by its name), `key_column` names the pairs (null: the number of the row). `allow_outside`: allow images that
+    are neither in the folder nor in the cache of the hub; only for trusted datasets.
 
-    With HF_HUB_OFFLINE=1 nothing is fetched. Code that comes with a dataset is never run, and images are decoded by
-    limoe. Texts are read through at the start: rows without caption or key, or with a key that occurred before, are
-    left out and counted in `bad`. Raises `DataError` if dataset, split or column is missing, or no row is left.
+    With HF_HUB_OFFLINE=1 nothing is fetched. Code of a dataset is never run, and images are decoded by limoe. All texts
+    are read at the start: rows without caption or key, or with a repeated key, are left out and counted in `bad`.
+    Raises `DataError` if dataset, split or column is missing, or no row is left.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class HuggingFaceDataset(StoredPairs):
         self.allow_outside = allow_outside
         rows = _load(datasets, path, name=name, split=split, revision=revision)
         require_columns(self.place, self.columns.names, there=rows.column_names)
-        # The images stay as they are stored, so that one decoder with one set of limits reads them.
+        # Images stay encoded, so that limoe's decoder with its limits reads them.
         self._images = rows.select_columns([image_column]).cast_column(image_column, datasets.Image(decode=False))
         self._texts = rows.select_columns([column for column in self.columns.names if column != image_column])
         features = rows.features

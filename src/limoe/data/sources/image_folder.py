@@ -1,4 +1,4 @@
-"""Image-text pairs in a folder of image files, with the captions in one of three customary places."""
+"""Image-text pairs in a folder; captions in text files, a table or folder names."""
 
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -19,15 +19,15 @@ _METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 class ImageFolder(StoredPairs):
     """Images (.jpg, .jpeg, .png, .webp) below `root`, sorted by their path, which is also their key.
 
-    `captions` says where the texts are:
+    `captions` is the source of the texts:
     `txt`: in `NAME.txt` beside `NAME.jpg`, one caption per line.
     `metadata`: in `root`/metadata.csv, .jsonl or .parquet, one row per image with its path in `file_name`, a text or
     list of texts in `caption_column` and labels in `label_columns`; the order is that of the rows.
     `folders`: the first folder below `root` is the class (label `class`), and the captions are the `templates` with its
-    name, `_` read as a space, in place of `{}`.
+    name, `_` replaced by a space, in place of `{}`.
 
-    Hidden files and folders are passed over and linked folders not entered. Images without caption and links that
-    lead out of `root` are left out and counted in `bad`. Raises `DataError` if the folder is missing or holds no pair.
+    Hidden files and folders are skipped, linked folders not entered. Images without caption and links to files outside
+    `root` are left out and counted in `bad`. Raises `DataError` if the folder is missing or holds no pair.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class ImageFolder(StoredPairs):
         self.templates = templates
         self.bad = BadSamples()
         if not self.root.is_dir():
-            raise DataError(f"no folder {root}; set the root of the image folder to the one that holds the images")
+            raise DataError(f"no folder {root}; set root to the folder that holds the images")
         self._texts = list(_READERS[captions](self))
         self.require_pairs(f"captions: {captions}")
 
@@ -69,14 +69,14 @@ class ImageFolder(StoredPairs):
         def describe(name: str) -> Description:
             folder, slash, _ = name.partition("/")
             if not slash:
-                raise BadContent("it lies in no class folder", kind="no_class")
-            spoken = clean_caption(folder.replace("_", " "))
-            return Description([template.replace("{}", spoken) for template in self.templates], {"class": folder}, name)
+                raise BadContent("it is in no class folder", kind="no_class")
+            words = clean_caption(folder.replace("_", " "))
+            return Description([template.replace("{}", words) for template in self.templates], {"class": folder}, name)
 
         return self._found(describe)
 
     def _found(self, describe: Callable[[str], Description]) -> Iterator[Description]:
-        """Descriptions of the images that are there; those that cannot be described are counted."""
+        """Descriptions of all images in the folder; those without a usable one are counted in `bad`."""
         for name in tqdm(_images(self.root), desc="reading captions", delay=2, leave=False, disable=None):
             try:
                 check_file(self.root, name)
@@ -85,7 +85,7 @@ class ImageFolder(StoredPairs):
                 self.bad.add(error.at(str(self.root), name))
 
     def _listed(self) -> Iterator[Description]:
-        from limoe.data.sources.table_rows import (  # here, since it needs pyarrow and the rest does not
+        from limoe.data.sources.table_rows import (  # imported here, since only this kind needs pyarrow
             Columns,
             usable_rows,
         )

@@ -1,4 +1,4 @@
-"""Several sources as one, each with its share of an epoch."""
+"""A mixture of several sources, each with its share of an epoch."""
 
 import math
 from bisect import bisect_right
@@ -13,16 +13,16 @@ from limoe.types import Pair
 
 
 class Mixture(DescribedPairs, LeavesOutBad):
-    """`weights[name]` of an epoch's pairs, relative to the sum of all weights, come from the source `name`; null: each
-    source counts by its length.
+    """Pairs of several sources. `weights[name]` over the sum of all weights is the share of the source `name` in an
+    epoch; null: its length is the weight.
 
-    An epoch has `size` places. Null: as many as it takes until every pair of every source has occurred: the sum of the
-    lengths without weights, the largest length / share with them. A source with more places than pairs repeats:
-    all of its pairs as often as they fit in, then some of them, evenly spread, once more. One with fewer places (only
-    with a `size` of your own) gives evenly spread pairs of itself, the same ones in every epoch.
+    An epoch has `size` places. Null: the smallest number with which every pair of every source occurs: the sum of the
+    lengths without weights, the largest length / share with them. A source with more places than pairs repeats all of
+    its pairs as often as they fit, then evenly spread ones once more. A source with fewer places (only with an explicit
+    `size`) gives evenly spread pairs, the same ones in every epoch.
 
-    Which pair stands at which place depends on lengths, weights and size alone. Labels carry the name of the source
-    under `source`, and keys begin with it. Captions are those of every place: a tokenizer sees the sources by share.
+    The pair at a place depends on lengths, weights and size alone. The label `source` is the name of the source, and
+    keys begin with it. `captions` has those of every place, so a tokenizer is trained on the sources by share.
     """
 
     def __init__(
@@ -35,12 +35,12 @@ class Mixture(DescribedPairs, LeavesOutBad):
         _check(sources, weights, size)
         self.sources = dict(sources)
         lengths = {name: len(source) for name, source in sources.items()}
-        wanted = {name: Fraction(lengths[name] if weights is None else weights[name]) for name in sources}
-        shares = {name: weight / sum(wanted.values()) for name, weight in wanted.items()}
+        relative = {name: Fraction(lengths[name] if weights is None else weights[name]) for name in sources}
+        shares = {name: weight / sum(relative.values()) for name, weight in relative.items()}
         if size is None:
             size = math.ceil(max(lengths[name] / share for name, share in shares.items()))
         self.counts = _apportion(shares, size)
-        self.bad = BadSamples()  # what the sources left out
+        self.bad = BadSamples()  # samples that the sources left out
         for source in sources.values():
             self.bad.merge(bad_of(source))
         self._names = list(self.counts)
@@ -59,12 +59,14 @@ class Mixture(DescribedPairs, LeavesOutBad):
         return _marked(name, self.sources[name].describe(inner))
 
     def locate(self, index: int) -> tuple[str, int]:
-        """The source of a place, and the index in it."""
+        """Name of the source at a place, and the index in it."""
         place = range(len(self))[index]
         number = bisect_right(self._starts, place) - 1
         name = self._names[number]
-        offset, count, length = place - self._starts[number], self.counts[name], len(self.sources[name])
-        whole = count // length * length  # places of the passes that hold all pairs
+        offset = place - self._starts[number]
+        count = self.counts[name]
+        length = len(self.sources[name])
+        whole = count // length * length  # places of the complete passes
         return name, offset % length if offset < whole else (offset - whole) * length // (count - whole)
 
 
@@ -77,11 +79,11 @@ def _check(sources: Mapping[str, DescribedPairs], weights: Mapping[str, float] |
     require_argument(size is None or size > 0, "size", "> 0 (pairs per epoch), or null", size)
     for name, source in sources.items():
         if len(source) == 0:
-            raise DataError(f"source {name} of a mixture is empty; leave it out or mend its data")
+            raise DataError(f"source {name} of a mixture is empty; leave it out or fix its data")
 
 
 def _apportion(shares: Mapping[str, Fraction], size: int) -> dict[str, int]:
-    """Whole numbers that sum to `size`, each less than 1 away from its share (largest remainders; ties: first come)."""
+    """Whole numbers that sum to `size`, each within 1 of its share (largest remainders; ties: order of the sources)."""
     counts = {name: math.floor(share * size) for name, share in shares.items()}
     by_remainder = sorted(shares, key=lambda name: counts[name] - shares[name] * size)
     for name in by_remainder[: size - sum(counts.values())]:

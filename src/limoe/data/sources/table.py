@@ -1,8 +1,8 @@
 """Image-text pairs in parquet, CSV or JSON lines files.
 
 The images are bytes in a column, a struct of bytes and path as Hugging Face writes it, or paths of files. The first
-use copies the usable rows into one Arrow file in the cache place (`cache.py`), which is read by position from then on.
-It is written again when a file or a setting changes, and may be deleted at any time.
+use copies the usable rows into one Arrow file in the cache (`cache.py`), which is then read by position. It is written
+again when a file or a setting changes, and may be deleted at any time.
 """
 
 import glob
@@ -33,11 +33,11 @@ class Table(StoredPairs):
     `image_column`: bytes, {bytes, path}, or a path below `image_root` (null: the folder of the file).
     `caption_column`: a text or a list of texts. `label_columns` become the labels of a pair; null is no label.
     `key_column`: names the pairs; null: file and row. `where`: only rows with these values, `{split: train}` or
-    `{split: [train, extra]}`. `allow_outside`: let paths lead out of `image_root`; only for tables you trust.
-    `cache_dir`: where the Arrow copy lies; null: see `cache_path`.
+    `{split: [train, extra]}`. `allow_outside`: allow paths outside `image_root`; only for trusted tables.
+    `cache_dir`: folder of the Arrow copy; null: see `cache_path`.
 
-    Rows without a usable image cell, caption or key, or with a key that occurred before, are left out and counted in
-    `bad`. Raises `DataError` for a file that cannot be read, a missing column, and if no row is left.
+    Rows without a usable image cell, caption or key, or with a repeated key, are left out and counted in `bad`. Raises
+    `DataError` for a file that cannot be read, a missing column, and if no row is left.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class Table(StoredPairs):
 
     def _write_copy(self) -> None:
         bad = BadSamples()
-        files = [stamp(file) for file in self.files]  # from before they are read
+        files = [stamp(file) for file in self.files]  # taken before the files are read
         rows = usable_rows(
             self.files,
             columns=self.columns,

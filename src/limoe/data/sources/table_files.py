@@ -1,7 +1,7 @@
-"""Rows of parquet, CSV and JSON lines files, one at a time, whatever their size.
+"""Rows of parquet, CSV and JSON lines files of any size, one at a time.
 
-A row that cannot be read comes as `BadContent`; a file that cannot be used at all is a `DataError` with its name.
-Parquet is read by pyarrow. CSV is not: `pyarrow.csv` counts nothing when one missing quote swallows the rest of a file.
+A row that cannot be read is yielded as `BadContent`; an unusable file raises `DataError` with its name. Parquet is read
+by pyarrow, CSV is not: with one missing quote `pyarrow.csv` merges the rest of a file into one cell, without an error.
 """
 
 import csv
@@ -41,7 +41,7 @@ def _parquet(path: Path, names: Sequence[str]) -> Rows:
     with pq.ParquetFile(path) as file:
         require_columns(path, names, there=file.schema_arrow.names)
         number = 0
-        for group in range(file.num_row_groups):  # one by one: pyarrow keeps what it has read until a call is over
+        for group in range(file.num_row_groups):  # one by one: pyarrow keeps all row groups of a call in memory
             for batch in file.iter_batches(BATCH, row_groups=[group], columns=list(names)):
                 for place in range(batch.num_rows):
                     yield number, _parquet_row(batch, place)
@@ -51,7 +51,7 @@ def _parquet(path: Path, names: Sequence[str]) -> Rows:
 def _parquet_row(batch: pa.RecordBatch, place: int) -> Row | BadContent:
     try:
         return batch.slice(place, 1).to_pylist()[0]
-    except UnicodeDecodeError as error:  # parquet does not check its texts
+    except UnicodeDecodeError as error:  # parquet does not check the encoding
         return BadContent(f"a text that is not UTF-8 (byte {error.start:,})", kind="bad_text")
 
 
@@ -71,8 +71,8 @@ def _json_lines(path: Path, names: Sequence[str]) -> Rows:
 
 
 def _csv(path: Path, names: Sequence[str]) -> Rows:
-    """One row may span lines. Where that goes wrong, because a quote is missing, its first line alone is bad and the
-    others are read anew; where both readings make rows, all of its lines are bad.
+    """Rows of a CSV file, which may span lines. If such a row has an error (a missing quote), only its first line is
+    bad and the others are read again; if its lines are valid both as one row and as separate rows, all are bad.
     """
     delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
     lines = _CsvLines(path)
@@ -102,9 +102,9 @@ def _csv(path: Path, names: Sequence[str]) -> Rows:
 
 
 class _CsvLines:
-    """The lines of a file for `csv.reader`. `taken` are those that the caller has not cleared yet.
+    """The lines of a file for `csv.reader`. `taken`: those read since the caller last cleared the list.
 
-    Bytes that are not UTF-8 become half characters, which the rules for captions refuse row by row.
+    Bytes that are not UTF-8 become lone surrogates, which the rules for captions refuse row by row.
     """
 
     def __init__(self, path: Path) -> None:
@@ -123,7 +123,7 @@ class _CsvLines:
         return line.removeprefix("\ufeff") if self.number == 1 else line
 
     def give_back(self) -> None:
-        """All lines that were taken but the first."""
+        """Put back all taken lines but the first, to be read again."""
         self._ahead.extendleft(reversed(self.taken[1:]))
         self.number -= len(self.taken) - 1
 
@@ -148,7 +148,7 @@ def _lines(path: Path) -> Iterator[bytes]:
         while line := file.readline(MAX_BYTES + 1):
             number += 1
             if len(line) > MAX_BYTES:
-                raise DataError(f"{path}: line {number:,} has more than {MAX_BYTES:,} bytes; mend or remove it")
+                raise DataError(f"{path}: line {number:,} has more than {MAX_BYTES:,} bytes; fix or remove it")
             yield line
     if number == 0:
         raise DataError(f"{path} is empty; a table has at least a header, JSON lines one object")

@@ -1,4 +1,4 @@
-"""Rows of tables to what is kept of them: the usable ones in the columns of the Arrow copy, the others counted."""
+"""Conversion of table rows to rows of the Arrow copy; unusable ones are counted."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ from limoe.data.text.captions import captions_of
 
 @dataclass(frozen=True)
 class Columns:
-    """Which column is what. `where` holds for each column the values that a row may have, as texts."""
+    """Names of the columns by purpose. `where`: column -> the values that a row may have, as texts."""
 
     image: str
     caption: str
@@ -39,10 +39,10 @@ def usable_rows(
     allow_outside: bool,
     bad: BadSamples,
 ) -> Iterator[dict[str, Any]]:
-    """The usable rows of `files`, which lie below the folder `base`, as the Arrow copy holds them; others go to `bad`.
+    """The usable rows of `files` (below the folder `base`) in the columns of the Arrow copy; others are added to `bad`.
 
-    Rows without a key column are called by their file and number. Paths of images are relative to `image_root`, or
-    where there is none to the folder of their own file; then they come out relative to `base`.
+    Without a key column the key is file and row number. Paths of images are relative to `image_root`; if that is None,
+    to the folder of their table, and are returned relative to `base`.
     """
     keys: set[str] = set()
     bar = tqdm(desc="copying rows", unit=" rows", delay=2, leave=False, disable=None)
@@ -76,7 +76,7 @@ def usable_rows(
 
 
 def key_of(row: Row, columns: Columns, *, otherwise: str) -> str:
-    """What the row is called: by its key column, or `otherwise` if there is none."""
+    """Key of a row: its key column, or `otherwise` if there is none."""
     if columns.key is None:
         return otherwise
     key = _text(row.get(columns.key))
@@ -86,14 +86,14 @@ def key_of(row: Row, columns: Columns, *, otherwise: str) -> str:
 
 
 def add_key(keys: set[str], key: str) -> None:
-    """Raises `BadContent` for a key that was added before."""
+    """Add a key; raises `BadContent` if it was added before."""
     if key in keys:
         raise BadContent("its key occurred before; keys must be unique", kind="duplicate_key")
     keys.add(key)
 
 
 def describe_row(row: Row, columns: Columns, *, key: str) -> Description:
-    """Captions and labels. Raises `BadContent`."""
+    """Captions and labels of a row. Raises `BadContent`."""
     value = row.get(columns.caption)
     captions = captions_of({"captions": value} if isinstance(value, list) else {"caption": value})
     if not captions:
@@ -105,7 +105,7 @@ def describe_row(row: Row, columns: Columns, *, key: str) -> Description:
 def image_cell(row: Row, columns: Columns) -> bytes | str:
     """The bytes or the path of the image.
 
-    Bytes go before a path, which Hugging Face keeps beside them as a mere memory of where they came from.
+    Bytes take precedence over a path, which Hugging Face stores beside them as their origin.
     """
     value = row.get(columns.image)
     image, path = (value.get("bytes"), value.get("path")) if isinstance(value, dict) else (value, value)

@@ -1,1 +1,1 @@
-"""Evaluation tasks made from data."""
+"""Evaluation tasks: kinds, factories and files."""

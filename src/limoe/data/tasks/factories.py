@@ -20,12 +20,12 @@ from limoe.errors import DataError, require_argument
 
 log = logging.getLogger(__name__)
 
-# Wordings of the grammar, so that prompts look like training captions.
+# Phrases of the grammar, so that prompts resemble training captions.
 SCENE_TEMPLATES = ["{}", "just one {}", "the {}"]
 
 
 def zero_shot(images: DescribedPairs, *, classes: ClassList) -> ZeroShotTask:
-    """All images whose label is one of the classes; the others are left out, and the log says how many.
+    """Zero-shot task on all images with a label among the classes; the number of others is logged.
 
     Raises `DataError` if none is left.
     """
@@ -45,7 +45,7 @@ def zero_shot_from_file(
     clean: bool = False,
     first_name: bool = False,
 ) -> ZeroShotTask:
-    """Classes and templates from a file; `prompts.read_classes` says which layouts there are and what the others do.
+    """Zero-shot task with classes and templates from a file; for layouts and arguments see `prompts.read_classes`.
 
     `ids="file"`: a label is the id of a class (in plain lists its position, counted from 0). `ids="sorted"`: the
     distinct labels of the images in sorted order are the classes, as with folders of images named by WordNet id.
@@ -64,7 +64,7 @@ def zero_shot_from_file(
 
 
 def labelled(images: DescribedPairs, *, classes: ClassList) -> LabelledImages:
-    """All images of the classes, and the position of the class of each."""
+    """All images of the classes, each with the position of its class. Raises `DataError` if there is none."""
     position = {class_id: number for number, class_id in enumerate(classes.ids)}
     found = [position.get(images.describe(i).labels.get(classes.label_field, "")) for i in range(len(images))]
     kept = [i for i, label in enumerate(found) if label is not None]
@@ -89,7 +89,7 @@ def few_shot(
     seeds: int,
     l2: float = 2.0**10,
 ) -> FewShotTask:
-    """Ridge regression on `shots` images per class out of `train`, for the seeds 0 to seeds - 1."""
+    """Few-shot task: ridge regression on `shots` images per class of `train`, for the seeds 0 to seeds - 1."""
     classes = read_classes(path, label_space=label_space)
     learn, measure = (labelled(images, classes=classes) for images in (train, test))
     return FewShotTask(learn, measure, classes.names, list(shots), range(seeds), l2)
@@ -98,14 +98,14 @@ def few_shot(
 def linear_probe(
     train: DescribedPairs, test: DescribedPairs, *, path: str, label_space: str, strengths: Sequence[float]
 ) -> LinearProbeTask:
-    """Logistic regression on all of `train`; `strengths` of its penalty are tried."""
+    """Linear probe: logistic regression on all of `train`; `strengths` are the candidates for its L2 penalty."""
     classes = read_classes(path, label_space=label_space)
     learn, measure = (labelled(images, classes=classes) for images in (train, test))
     return LinearProbeTask(learn, measure, classes.names, list(strengths))
 
 
 def synthetic_zero_shot(images: DescribedPairs, *, combos: str) -> ZeroShotTask:
-    """The main shape of each scene among the `heldout` colour-shape combinations, or among `all` 100."""
+    """Classify the main shape of each scene among the `heldout` colour-shape combinations, or among `all` 100."""
     require_argument(combos in ("heldout", "all"), "combos", "heldout or all", combos)
     chosen = HELD_OUT_COMBOS if combos == "heldout" else [*HELD_OUT_COMBOS, *TRAIN_COMBOS]
     names = [" ".join(combo) for combo in chosen]
@@ -115,26 +115,26 @@ def synthetic_zero_shot(images: DescribedPairs, *, combos: str) -> ZeroShotTask:
 
 
 def first_caption_retrieval(images: DescribedPairs) -> RetrievalTask:
-    """Each image with its first caption. Images with equal captions share one text and are all right for it."""
+    """Retrieval of each image by its first caption. Images with equal captions share one text and are all positives."""
     return _retrieval(images, [images.describe(i).captions[:1] for i in range(len(images))])
 
 
 def all_captions_retrieval(images: DescribedPairs) -> RetrievalTask:
-    """Each image with all its captions; all of them are right for it."""
+    """Retrieval with all captions of each image as its positives."""
     return _retrieval(images, [images.describe(i).captions for i in range(len(images))])
 
 
 def retrieval_from_file(images: DescribedPairs, *, path: str, name: str) -> RetrievalTask:
-    """A list of a `retrieval.json` (form: `task_files.read_retrieval`); images not on it are left out.
+    """Retrieval task of a list in a `retrieval.json` (form: `task_files.read_retrieval`); other images are left out.
 
-    All captions listed for an image are right for it, and all images listed for a text.
+    All captions listed for an image are its positives, and all images listed for a text.
     """
     position = {images.describe(i).key: i for i in range(len(images))}
     return _listed(images, position, read_retrieval(path, name=name), place=f"{path}: {name}")
 
 
 def retrieval_from_karpathy(images: DescribedPairs, *, path: str, split: str) -> RetrievalTask:
-    """A split of a `dataset_coco.json` (form: `task_files.read_karpathy`). Images are found by their file name."""
+    """Retrieval task of a split of a `dataset_coco.json` (form: `task_files.read_karpathy`), by image file name."""
     position = {PurePosixPath(images.describe(i).key).stem: i for i in range(len(images))}
     return _listed(images, position, read_karpathy(path, split=split), place=f"{path}: {split}")
 

@@ -1,4 +1,4 @@
-"""What a model can be evaluated on: one class per kind of task."""
+"""Evaluation tasks: one class per kind."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from limoe.types import PairDataset
 
 
 class PromptSource(NamedTuple):
-    """Where the names and templates of a task come from: a name for the record, and (path, sha256) of each file."""
+    """Source of the class names and templates of a task: a name for the record, and (path, sha256) of each file."""
 
     name: str = "inline"
     files: tuple[tuple[str, str], ...] = ()
@@ -21,7 +21,7 @@ INLINE = PromptSource()
 class ZeroShotTask:
     """Images, the class of each (`labels[i]` indexes `class_names`), and prompt templates with one `{}`.
 
-    Two classes may have one name; no model can tell them apart, and ties count against it.
+    Two classes may have the same name: then their scores are equal, and ties count as errors.
     """
 
     images: PairDataset
@@ -33,7 +33,7 @@ class ZeroShotTask:
 
 @dataclass(frozen=True)
 class RetrievalTask:
-    """Images, texts, and every pair (image, text) that counts as a hit."""
+    """Images, texts, and the positive pairs (image, text), as positions."""
 
     images: PairDataset
     texts: Sequence[str]
@@ -42,7 +42,7 @@ class RetrievalTask:
 
 @dataclass(frozen=True)
 class LabelledImages:
-    """Images and the class of each, a position in the list of classes of its task."""
+    """Images and the class of each, as a position in `class_names` of the task."""
 
     images: PairDataset
     labels: Sequence[int]
@@ -50,7 +50,7 @@ class LabelledImages:
 
 @dataclass(frozen=True)
 class FewShotTask:
-    """Learn a ridge regression on frozen features of `shots` images per class, once per seed; measure it on `test`.
+    """Ridge regression on frozen features of `shots` training images per class, once per seed; measured on `test`.
 
     `l2` is the weight of its penalty.
     """
@@ -65,7 +65,7 @@ class FewShotTask:
 
 @dataclass(frozen=True)
 class LinearProbeTask:
-    """Learn a logistic regression on frozen features of all of `train`; measure it on `test`.
+    """Logistic regression on frozen features of all of `train`; measured on `test`.
 
     `strengths` of the L2 penalty are tried on a split of `train`.
     """

@@ -1,4 +1,4 @@
-"""Retrieval lists of a dataset: JSON files that people write, checked entry by entry."""
+"""Retrieval lists of a dataset: hand-written JSON files, checked entry by entry."""
 
 import json
 from collections.abc import Mapping
@@ -9,14 +9,14 @@ from limoe.errors import DataError
 
 
 class ListedImage(NamedTuple):
-    """The key of an image and all captions that are right for it."""
+    """The key of an image and its captions (positives)."""
 
     key: str
     captions: list[str]
 
 
 def read_retrieval(path: str, *, name: str) -> list[ListedImage]:
-    """The list `name` of a `retrieval.json`, written from the side of the images or of the texts:
+    """The list `name` of a `retrieval.json`, by image or by text:
 
     `{"<name>": {"images": [{"key", "captions": [...]}]}}` or `{"<name>": {"texts": [{"text", "image_keys": [...]}]}}`.
     """
@@ -55,7 +55,7 @@ def read_karpathy(path: str, *, split: str) -> list[ListedImage]:
 
 
 def read_object(path: str) -> dict[str, Any]:
-    """The object in a JSON file. Raises `DataError` where there is none."""
+    """The object in a JSON file. Raises `DataError` if the file is missing, no JSON, or holds another type."""
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8-sig"))
     except FileNotFoundError as error:
@@ -69,13 +69,13 @@ def read_object(path: str) -> dict[str, Any]:
 
 
 def short(value: Any) -> str:
-    """A value in an error message."""
+    """`repr` of a value for an error message, at most 60 characters."""
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _turned(texts: list[dict[str, Any]]) -> list[ListedImage]:
-    """Images in the order in which the texts name them first."""
+    """Captions by image, in the order in which the texts first name the images."""
     captions: dict[str, list[str]] = {}
     for entry in texts:
         for key in entry["image_keys"]:

@@ -1,7 +1,7 @@
-"""Bytes or cells of a source to captions and labels: one set of rules, whatever the source is.
+"""Captions and labels from bytes or cells: the same rules for all sources.
 
-Text is UTF-8 with or without a byte order mark. Surrounding white space goes, the rest stays as it is; a caption is cut
-after `MAX_CAPTION` characters, far beyond any context length, so that a stray document costs neither memory nor time.
+Text is UTF-8 with or without a byte order mark. Surrounding white space is removed, the rest is unchanged; a caption is
+cut after `MAX_CAPTION` characters, far beyond any context length, which limits the cost of a misplaced document.
 Everything here raises `BadContent` with one of the kinds `no_caption`, `bad_text`, `bad_json` and `too_large`.
 """
 
@@ -18,7 +18,7 @@ _HALF_CHARACTER = re.compile("[\ud800-\udfff]")
 
 
 def read_description(key: str, *, text: bytes | None = None, fields: bytes | None = None) -> Description:
-    """What `KEY.txt` (`text`) and `KEY.json` (`fields`) say; captions of the json go before those of the text."""
+    """Description from `KEY.txt` (`text`) and `KEY.json` (`fields`); captions of the json take precedence."""
     content = {} if fields is None else read_fields(fields)
     captions = captions_of(content)
     if not captions and text is not None:
@@ -29,12 +29,12 @@ def read_description(key: str, *, text: bytes | None = None, fields: bytes | Non
 
 
 def read_caption(data: bytes) -> str:
-    """The caption that a text file holds."""
+    """The caption in the bytes of a text file."""
     return clean_caption(_decoded(data))
 
 
 def read_fields(data: bytes) -> dict[str, Any]:
-    """The fields of a JSON object."""
+    """The fields of the JSON object in `data`."""
     try:
         fields = json.loads(_decoded(data))
     except (ValueError, RecursionError) as error:
@@ -59,12 +59,12 @@ def captions_of(fields: dict[str, Any]) -> list[str]:
 
 
 def labels_of(fields: dict[str, Any]) -> dict[str, str]:
-    """Every other text field."""
+    """All text fields but `caption`."""
     return {name: _whole(value) for name, value in fields.items() if isinstance(value, str) and name != "caption"}
 
 
 def clean_caption(text: str) -> str:
-    """A caption ready to be used: not empty, not endless, and made of whole characters."""
+    """Strip and cut a caption; raises `BadContent` if it is empty or has a lone surrogate."""
     caption = _whole(text.strip()[:MAX_CAPTION]).rstrip()
     if not caption:
         raise BadContent("its caption is empty", kind="no_caption")
@@ -81,7 +81,7 @@ def _decoded(data: bytes) -> str:
 
 
 def _whole(text: str) -> str:
-    """A lone surrogate, which JSON can spell, could be neither tokenized nor written to a log."""
+    """Refuse a lone surrogate (JSON can contain one), which can be neither tokenized nor written to a log."""
     if _HALF_CHARACTER.search(text):
         raise BadContent("a text with half a character (a lone surrogate)", kind="bad_text")
     return text

@@ -1,4 +1,4 @@
-"""Names of classes and prompt templates: JSON files that people write, in two layouts, checked entry by entry.
+"""Names of classes and prompt templates: JSON files in two layouts, checked.
 
 * A dataset's `classes.json`: `{"templates": ["a photo of {}"], "label_spaces": {"<space>": {"label_field": "<label>",
   "classes": [{"id": "<value of the label>", "name": "<name>"}]}}}`.
@@ -46,15 +46,15 @@ def read_classes(
 
     Args:
         path: a file of either layout.
-        label_space: which classes.
-        label_field: the label that holds a class id, where the file doesn't say it.
+        label_space: name of the set of classes in the file.
+        label_field: the label that holds a class id, for plain lists.
         templates: a name of a set, or a list of such names and of templates with one `{}`; None: the set `templates`.
         templates_path: where sets are looked up; None: in `path`.
         clean: lower case and no punctuation, as the reference does with names and templates.
-        first_name: of a name with commas only what stands before the first one, as the reference does.
+        first_name: cut a name at its first comma, as the reference does.
 
     Raises:
-        DataError: unreadable, no such label space or set, or entries that break a rule; the message lists all of them.
+        DataError: the file is unreadable, has no such label space or set, or has bad entries (all are listed).
     """
     content = read_object(path)
     faults: list[str] = []
@@ -75,7 +75,7 @@ def read_classes(
 
 
 def cleaned(text: str) -> str:
-    """Lower case, no ASCII punctuation but `{}`, blanks for underscores, single blanks."""
+    """Lower case, without ASCII punctuation except `{}`, underscores as blanks, single blanks."""
     parts = text.replace("_", " ").split("{}")
     kept = "{}".join(part.translate(str.maketrans("", "", string.punctuation)) for part in parts)
     return re.sub(r"\s+", " ", kept).strip().lower()
@@ -84,7 +84,7 @@ def cleaned(text: str) -> str:
 def _classes(
     path: str, content: Mapping[str, Any], label_space: str, label_field: str, faults: list[str]
 ) -> tuple[Any, list[Any], list[Any]]:
-    """Label, ids and names of either layout, as they stand; what is wrong with them goes into `faults`."""
+    """Label field, ids and names of either layout, unchanged; errors are added to `faults`."""
     field: Any = label_field
     ids: list[Any]
     spaces = content.get("label_spaces", content)
@@ -121,7 +121,7 @@ def _check_column(key: str, values: Sequence[Any], faults: list[str], *, once: b
 def _templates(
     path: str, content: Mapping[str, Any], chosen: str | Sequence[str] | None, faults: list[str]
 ) -> list[str]:
-    """Sets by name and templates as they stand, in the order of `chosen`."""
+    """Templates of the sets and single templates in `chosen`, in that order; errors are added to `faults`."""
     entries = ["templates"] if chosen is None else [chosen] if isinstance(chosen, str) else list(chosen)
     found: list[str] = []
     for entry in entries:
@@ -150,7 +150,7 @@ def _warn_of_repeats(path: str, names: Sequence[str]) -> None:
     repeated = [name for name, count in Counter(names).items() if count > 1]
     if repeated:
         log.warning(
-            "%s: %d names belong to several classes (%s); no model can tell those apart: their images count as wrong",
+            "%s: %d names belong to several classes (%s), which get equal scores: their images count as wrong",
             path,
             len(repeated),
             ", ".join(repr(name) for name in repeated[:5]),

@@ -1,7 +1,7 @@
-"""Captions to token ids of one fixed length, with a mask that is True on the tokens that count.
+"""Tokenization of captions to a fixed length, with a mask that is True on valid tokens.
 
-Every text ends with the end-of-sequence token (eos), also when it had to be cut, so even "" has one valid token.
-Length, eos and padding live in the `tokenizer.json` itself: a saved file needs no other settings to be used again.
+Every text ends with the end-of-sequence token (eos), also when it is cut, so even "" has one valid token. Length, eos
+and padding are stored in the `tokenizer.json` itself: a saved file needs no other settings.
 """
 
 import json
@@ -19,21 +19,21 @@ from torch import Tensor
 from limoe.errors import DataError
 
 LONGEST_TOKEN = 32  # characters
-_MASKED, _COUNTED = 0, 1  # the file's type id of padding says whether the mask leaves it out
+_MASKED, _COUNTED = 0, 1  # type id of padding in the file: whether the mask is True on it
 
 
 class TextTokenizer:
-    """A `tokenizers.Tokenizer` whose file sets truncation, padding and the closing eos."""
+    """A `tokenizers.Tokenizer` with truncation, padding and the closing eos set in its file."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.tokenizer = tokenizer
         tokenizer.encode_special_tokens = True  # "<eos>" inside a caption is plain text
-        # Short texts gain nothing from threads, and a pool started before a loader forks could hang its workers.
+        # Threads do not help with short texts, and a pool started before a loader forks could deadlock its workers.
         os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
     @property
     def vocab_size(self) -> int:
-        """Rows the token embedding needs at least."""
+        """Smallest number of rows of the token embedding."""
         return max(self.tokenizer.get_vocab(with_added_tokens=True).values()) + 1
 
     @cached_property
@@ -45,12 +45,12 @@ class TextTokenizer:
 
     @cached_property
     def counts_pad(self) -> bool:
-        """Whether the mask is True on padding too, as if it were text."""
+        """True if the mask is True on padding too."""
         return self._padding["pad_type_id"] == _COUNTED
 
     @property
     def sticky_eos(self) -> bool:
-        """Whether eos is the padding too."""
+        """True if padding is eos."""
         return self._padding["pad_id"] == self.tokenizer.encode("").ids[0]
 
     @property
@@ -61,14 +61,14 @@ class TextTokenizer:
 
     @cached_property
     def unknown_id(self) -> int | None:
-        """The token that stands for what the vocabulary cannot spell; None where it can spell everything."""
+        """Id of the unknown token; None if the vocabulary covers every text."""
         model = json.loads(self.tokenizer.to_str())["model"]
         if model.get("unk_token") is not None:
             return self.tokenizer.token_to_id(model["unk_token"])
         return model.get("unk_id")
 
     def encode(self, texts: Sequence[str]) -> tuple[Int[Tensor, "B n_t"], Bool[Tensor, "B n_t"]]:
-        """Token ids and mask. Characters that UTF-8 cannot hold (lone surrogates) become "?"."""
+        """Token ids and mask. Lone surrogates become "?"."""
         encodings = self.tokenizer.encode_batch_fast([clean(text, length=self.length) for text in texts])
         ids = torch.tensor([e.ids for e in encodings], dtype=torch.long).view(len(texts), self.length)
         if self.counts_pad:
@@ -85,15 +85,15 @@ class TextTokenizer:
 
     @classmethod
     def load(cls, path: str | Path) -> "TextTokenizer":
-        """Read what `save` wrote."""
+        """Read a file written by `save`."""
         tokenizer = read_tokenizer(path)
         if tokenizer.truncation is None or tokenizer.padding is None:
-            raise DataError(f"{path} has no text length; a foreign tokenizer is used by tokenizer=file")
+            raise DataError(f"{path} has no text length; use tokenizer=file for a tokenizer that limoe did not save")
         return cls(tokenizer)
 
 
 def read_tokenizer(path: str | Path) -> Tokenizer:
-    """Any tokenizer.json, as it is."""
+    """Read any tokenizer.json, unchanged. Raises `DataError` if it is missing or unreadable."""
     if not Path(path).is_file():
         raise DataError(f"tokenizer file {path} does not exist")
     try:
@@ -114,5 +114,5 @@ def fixed_length(tokenizer: Tokenizer, *, length: int, eos: str, pad: str, count
 
 
 def clean(text: str, *, length: int) -> str:
-    """The part of a text that `length` tokens can hold (megabytes would cost seconds), in whole characters."""
+    """Cut a text to the most characters that `length` tokens can hold (limits time); lone surrogates become "?"."""
     return text[: 2 * length * LONGEST_TOKEN].encode("utf-8", "replace").decode("utf-8")

@@ -1,4 +1,4 @@
-"""How a tokenizer cuts captions: how many tokens, how many captions are too long, what the pieces look like."""
+"""Statistics of a tokenizer on captions: lengths, share cut, compression, pieces."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,9 +14,9 @@ _BATCH = 10_000  # captions encoded at once
 
 @dataclass(frozen=True)
 class TokenizerStatistics:
-    """Over `captions` captions, each in full (uncut). Lengths count tokens with the closing eos, the other rates
-    without it. `p95_length`: 95 % of the captions have at most so many tokens. `cut`: share of captions longer than the
-    tokenizer's length. `unknown`: share of unknown tokens, None where the tokenizer can spell everything.
+    """Statistics over `captions` uncut captions. Lengths count tokens with the closing eos, the other rates without it.
+    `p95_length`: 95 % of the captions have at most this many tokens. `cut`: share of captions longer than the
+    tokenizer's length. `unknown`: share of unknown tokens, None for a tokenizer without one.
     """
 
     captions: int
@@ -50,7 +50,7 @@ def measure(tokenizer: TextTokenizer, captions: Sequence[str]) -> TokenizerStati
 
 
 def visible_pieces(tokenizer: TextTokenizer, text: str) -> list[str]:
-    """The tokens the model sees of a text, eos included. "▁" is a blank; single bytes look as in the file."""
+    """Tokens of a text after cutting, eos included. "▁" is a blank; single bytes are shown as in the file."""
     encoding = tokenizer.tokenizer.encode(clean(text, length=tokenizer.length))
     kept = sum(encoding.attention_mask)
     return [_visible(tokenizer.tokenizer, id_) for id_ in encoding.ids[:kept]]
@@ -62,7 +62,7 @@ def _visible(tokenizer: Tokenizer, id_: int) -> str:
 
 
 def _encoded(tokenizer: TextTokenizer, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """(tokens of each text, how often each token occurs)."""
+    """(number of tokens of each text, number of occurrences of each token id)."""
     unlimited = Tokenizer.from_str(tokenizer.tokenizer.to_str())
     unlimited.encode_special_tokens = True
     unlimited.no_truncation()

@@ -1,4 +1,4 @@
-"""The tokenizers one can choose: trained on the captions (byte-level BPE or Unigram), or read from a file."""
+"""Tokenizers trained on the captions (byte-level BPE or Unigram), or read from a file."""
 
 from abc import ABC, abstractmethod
 from collections import Counter
@@ -19,13 +19,13 @@ PAD, EOS = "<pad>", "<eos>"
 _KNOWN_PAD = (PAD, "[PAD]", "<|pad|>")
 _KNOWN_EOS = (EOS, "</s>", "<|endoftext|>", "[SEP]", "<|im_end|>", "[EOS]")
 _BYTES = sorted(pre_tokenizers.ByteLevel.alphabet())  # one visible character for each of the 256 bytes
-# With the prefix space a word is the same token wherever it stands.
+# With the prefix space a word is the same token at any position.
 _SPLIT = pre_tokenizers.ByteLevel(add_prefix_space=True)
 
 
 @runtime_checkable
 class TokenizerFactory(Protocol):
-    """What the config group `tokenizer` builds: training captions in, a ready tokenizer out."""
+    """Interface of the config group `tokenizer`: makes a tokenizer from training captions."""
 
     def fit(self, captions: Iterable[str]) -> TextTokenizer: ...
 
@@ -35,12 +35,12 @@ class ByteLevelTokenizer(ABC):
     """A tokenizer of bytes and longer pieces, trained on a sample of the captions; no text is out of vocabulary.
 
     Args:
-        vocab_size: most tokens; few captions give fewer.
+        vocab_size: largest number of tokens; few captions give fewer.
         length: tokens per text, eos and padding included.
-        max_captions: most captions to train on, drawn evenly from all of them.
-        lower_case: "Red" and "red" are one text.
-        sticky_eos: eos is the padding too, as in the reference, instead of a token of its own.
-        count_pad: the mask counts padding as text, as in the reference: it is attended, pooled and routed.
+        max_captions: largest number of captions to train on, drawn uniformly.
+        lower_case: convert texts to lower case.
+        sticky_eos: pad with eos, as in the reference, instead of a padding token.
+        count_pad: the mask is True on padding, as in the reference: it is attended, pooled and routed.
     """
 
     vocab_size: int
@@ -58,7 +58,7 @@ class ByteLevelTokenizer(ABC):
         require_argument(self.max_captions > 0, "max_captions", "> 0", self.max_captions)
 
     def fit(self, captions: Iterable[str]) -> TextTokenizer:
-        """Train. The same captions in the same order give the same tokenizer."""
+        """Train a tokenizer; the same captions in the same order give the same one."""
         sample, _ = sample_captions(captions, size=self.max_captions)
         bar = tqdm(sample, desc="training the tokenizer", unit=" captions", delay=2, leave=False, disable=None)
         model = self._train(clean(caption, length=self.length) for caption in bar)
@@ -84,7 +84,7 @@ class ByteLevelTokenizer(ABC):
 
 
 class ByteBPE(ByteLevelTokenizer):
-    """Byte-pair encoding: frequent neighbours are merged, the most frequent first."""
+    """Byte-pair encoding: the most frequent pair of neighbours is merged first."""
 
     def _train(self, texts: Iterator[str]) -> models.Model:
         trainer = trainers.BpeTrainer(
@@ -100,7 +100,7 @@ class ByteBPE(ByteLevelTokenizer):
 
 
 class Unigram(ByteLevelTokenizer):
-    """Unigram language model: of all ways to cut a word into pieces the likeliest, as SentencePiece does by default."""
+    """Unigram language model: the most probable segmentation of a word, as in SentencePiece by default."""
 
     def _train(self, texts: Iterator[str]) -> models.Model:
         return train_unigram(
@@ -112,7 +112,7 @@ class Unigram(ByteLevelTokenizer):
         )
 
     def _words(self, texts: Iterator[str]) -> Counter[str]:
-        """How often each byte-level word occurs. Counting what blanks separate first splits each of them only once."""
+        """Occurrences of each byte-level word; texts are first counted by blank-separated parts, for speed."""
         parts: Counter[str] = Counter()
         for text in texts:
             parts.update(text.split(" "))
@@ -128,9 +128,9 @@ class Unigram(ByteLevelTokenizer):
 class TokenizerFile:
     """Any `tokenizer.json` of the `tokenizers` library; its own template is replaced by "text eos".
 
-    `vocab_size` must be the file's, since the model is built from it. `eos_token` names the token that ends a text;
-    None looks for the usual names. `sticky_eos` and `count_pad` as for the others; where the file has no padding, eos
-    serves as padding anyhow.
+    `vocab_size` must be the file's, since the model is built from it. `eos_token` is the token that ends a text; None
+    tries the usual names. `sticky_eos` and `count_pad` as in `ByteLevelTokenizer`; a file without a padding token is
+    padded with eos.
     """
 
     path: str
@@ -144,7 +144,7 @@ class TokenizerFile:
         _require_length(self.length)
 
     def fit(self, captions: Iterable[str]) -> TextTokenizer:
-        """The captions are not looked at: the file is trained already."""
+        """Read the file; `captions` are not used."""
         tokenizer = read_tokenizer(self.path)
         eos = self._eos(tokenizer)
         known_pad = () if self.sticky_eos else _KNOWN_PAD
@@ -166,7 +166,7 @@ class TokenizerFile:
         )
 
     def _check_foreign_text(self, tokenizer: TextTokenizer) -> None:
-        """Now rather than in the middle of a run: some models fail on what their vocabulary cannot spell."""
+        """Check that a character outside the vocabulary can be encoded; some models raise an error on it."""
         try:
             tokenizer.encode(["\U00010ffd"])
         except Exception as error:  # the library raises bare Exception
@@ -174,8 +174,8 @@ class TokenizerFile:
 
 
 def sample_captions(captions: Iterable[str], *, size: int) -> tuple[list[str], int]:
-    """All captions if there are at most `size`, else `size` of them, each as likely as any other (reservoir sampling);
-    and how many there were. The same captions in the same order give the same sample.
+    """Uniform sample of at most `size` captions (reservoir sampling), and the number of all captions. The same
+    captions in the same order give the same sample.
     """
     reader = iter(tqdm(captions, desc="reading captions", unit="", delay=2, leave=False, disable=None))
     rng = Random(0)

@@ -1,4 +1,4 @@
-"""Train a Unigram model by the library's trainer, with whole words among its candidates and a result that repeats."""
+"""Reproducible training of a Unigram model, with whole words among its candidates."""
 
 import json
 from collections import Counter
@@ -8,21 +8,21 @@ from itertools import repeat
 from tokenizers import Tokenizer, models, trainers
 
 _END = " "  # byte-level words hold no blank
-_STEP = 0.0001  # of log probability, between the bytes that the trainer adds at the end
+_STEP = 0.0001  # difference of log probability between the bytes that the trainer adds at the end
 
 
 def train_unigram(
     words: Counter[str], *, vocab_size: int, special: Sequence[str], alphabet: Sequence[str], max_length: int
 ) -> models.Unigram:
-    """At most `vocab_size` tokens: `special` first, then pieces of `words`, among them all of `alphabet`.
+    """Train a model of at most `vocab_size` tokens: `special`, then pieces of `words`, among them all of `alphabet`.
 
     Args:
-        words: how often each word occurs.
+        words: occurrences of each word.
         alphabet: the characters that words are made of.
-        max_length: most characters of a piece.
+        max_length: largest number of characters of a piece.
     """
     trainer = trainers.UnigramTrainer(
-        vocab_size=vocab_size + 1,  # the end mark is left out again
+        vocab_size=vocab_size + 1,  # the end mark is removed below
         special_tokens=list(special),
         initial_alphabet=[*alphabet, _END],
         max_piece_length=max_length,
@@ -38,8 +38,8 @@ def train_unigram(
 def _with_candidates(words: Counter[str]) -> Iterator[str]:
     """Each word as often as it occurs, once of these with the end mark.
 
-    Candidates for pieces are the strings that go on in two ways somewhere in the list of different words. A word that
-    is no part of another one would be none, however frequent; with the mark, it goes on in two ways.
+    The trainer's candidates are the strings with at least two continuations in the list of different words. A word that
+    is not part of another one would be no candidate at any frequency; the end mark gives it a second continuation.
     """
     for word, count in words.items():
         yield from repeat(word, max(1, count - 1))
@@ -48,10 +48,10 @@ def _with_candidates(words: Counter[str]) -> Iterator[str]:
 
 
 def _in_fixed_order(pieces: dict[str, float], *, alphabet: Sequence[str]) -> list[tuple[str, float]]:
-    """Pieces and their log probabilities, the likeliest first.
+    """Pieces and their log probabilities, in decreasing order.
 
-    The trainer adds characters that it saw rarely or never in a random order, `_STEP` apart, beside the least likely
-    longer piece: here they all score alike. The last digits of scores depend on the order of sums: they are rounded.
+    The trainer adds rare and absent characters in random order, `_STEP` apart, near the least probable longer piece:
+    here they get equal scores. The last digits of scores depend on the order of sums and are rounded.
     """
     longer = {piece: round(score, 6) for piece, score in pieces.items() if len(piece) > 1}
     lowest = min(longer.values(), default=0.0) + (len(alphabet) + 1) * _STEP

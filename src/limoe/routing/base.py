@@ -17,7 +17,7 @@ from limoe.types import Dispatcher, PackedTokens, RouterOutput
 
 
 class Groups(NamedTuple):
-    """Routing groups of a batch: `of_token[t]` is that of token t. There are `total`, of `pairs` pairs (the last: fewer)."""
+    """Routing groups of a batch: token t is in group `of_token[t]` of `total`, which have `pairs` pairs (the last fewer)."""
 
     of_token: Int[Tensor, "T"]
     total: int

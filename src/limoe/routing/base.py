@@ -17,7 +17,7 @@ from limoe.types import Dispatcher, PackedTokens, RouterOutput
 
 
 class Groups(NamedTuple):
-    """Routing groups of a batch. Token t is in group `of_token[t]` of `total`; each has `pairs` pairs, the last fewer."""
+    """Routing groups: token t is in group `of_token[t]` of `total`; each has `pairs` pairs, the last perhaps fewer."""
 
     of_token: Int[Tensor, "T"]
     total: int

@@ -13,12 +13,12 @@ from limoe.studies.study import Metric, Published, Study
 
 SPARSE, DENSE, TWO_TOWER = "sparse", "dense", "two_tower"
 VARIANTS = (SPARSE, DENSE, TWO_TOWER)
-# PAPER: zero-shot ImageNet top-1, COCO R@1 (image to text, text to image)
+# Zero-shot ImageNet top-1, COCO R@1 (image to text, text to image)
 _PUBLISHED = {
     "b32": ("LIMoE B/32", "67.5 %; 45.7 %, 31.0 %", "cited by arXiv 2404.16030, Table 13"),
     "b16": ("LIMoE B/16", "73.7 %; 51.3 %, 36.2 %", "cited by arXiv 2404.16030; MoE-ViE"),
-    "l16": ("LIMoE L/16", "78.6 % (camera-ready 77.9 %); 55.7 %, 39.6 %", "certain; COCO unverified"),
-    "h14": ("LIMoE H/14", "84.1 % (camera-ready 83.8 %)", "certain"),
+    "l16": ("LIMoE L/16", "78.6 % (camera-ready 77.9 %); 55.7 %, 39.6 %", "abstract; COCO unverified"),
+    "h14": ("LIMoE H/14", "84.1 % (camera-ready 83.8 %)", "abstract"),
 }
 
 

@@ -15,8 +15,8 @@ experts. "Balanced" uses all E (or the S wanted) experts equally, "collapsed" se
 | entropy.MutualInformation  | mean_x H(p(x)) - H(P)                        | -ln E    | 0         | -loss / ln E    |
 | balance.Balance            | E sum_e f_e P_e, f = shares of first choices | 1        | E         | the loss        |
 
-Sources: Importance, Load: V-MoE, certain (vmoe). Balance: GShard, Switch, certain (vmoe). ZLoss: ST-MoE, second-hand.
-Both entropies: LIMoE, second-hand. MutualInformation: Mod-Squad, second-hand. Normalised values are ours; 1 = balanced.
+Sources: Importance, Load: V-MoE (compared with vmoe). Balance: GShard, Switch (compared with vmoe). ZLoss: ST-MoE. Both
+entropies: LIMoE, section 3. MutualInformation: Mod-Squad, *unverified*. Normalised values are ours; 1 = balanced.
 
 total = aux_total.weight * mean over active terms (weight * layer mean) + sum of (absolute_weight * layer mean).
 """

@@ -50,7 +50,7 @@ def found(metrics: list[TaskMetric]) -> list[dict[str, Any]]:
             content["values"] = {key: measure.values.tolist() for key, measure in metric.measures().items()}
             content["details"] = metric.details()
             if isinstance(metric, Classification):
-                content["answers"] = [column.tolist() for column in metric.answers()[:2]]
+                content["answers"] = [column.tolist() for column in metric.predictions()[:2]]
         everything.append(content)
     return everything
 
@@ -86,7 +86,9 @@ def test_numbers_are_those_of_torchmetrics_where_nothing_ties() -> None:
     wanted = {f"x_top{k}": MulticlassAccuracy(4, top_k=k, average="micro")(random, truth).item() for k in (1, 2)}
     wanted["x_class_mean"] = MulticlassAccuracy(4, average="macro")(random, truth).item()
     assert metric.compute() == pytest.approx(wanted, abs=1e-6)
-    ours, theirs = (multiclass_confusion_matrix(p, truth, 4) for p in (metric.answers().predicted, random.argmax(1)))
+    ours, theirs = (
+        multiclass_confusion_matrix(p, truth, 4) for p in (metric.predictions().predicted, random.argmax(1))
+    )
     assert torch.equal(ours, theirs)
 
 

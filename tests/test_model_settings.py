@@ -116,5 +116,7 @@ def test_evaluation_limits_the_slots_of_every_tower() -> None:
 def test_a_tower_of_timm_normalises_by_itself() -> None:
     check(composed("model=timm_tiny", "aux_loss=none"))
     check(composed("model=two_tower_tiny", "aux_loss=none", "eval_transform.normalization=imagenet"))
-    with pytest.raises(ConfigError, match=r"eval_transform\.normalization must be unit: vit_tiny_patch16_224 brings"):
+    with pytest.raises(
+        ConfigError, match=r"eval_transform\.normalization must be unit: vit_tiny_patch16_224 normalizes"
+    ):
         check(composed("model=timm_tiny", "aux_loss=none", "eval_transform.normalization=imagenet"))

@@ -138,7 +138,7 @@ space = {"x": FloatDistribution(0.0, 1.0), "y": FloatDistribution(0.0, 1.0)}
 search = Search(study, space, trials, Sampler("tpe", 0, 5), False)
 with points.opened(search, root=root, key="mine") as opened:
     print("ready", flush=True)
-    points.Command(search, opened, root=root, say=lambda *_: None).run(n_jobs=n_jobs)
+    points.Worker(search, opened, root=root, on_end=lambda *_: None).run(n_jobs=n_jobs)
     for number, one in enumerate(points.tries(opened)):
         print(one.user_attrs["point"], one.state.name, one.value, one.params["x"])
 """

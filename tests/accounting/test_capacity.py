@@ -64,7 +64,7 @@ def test_without_limit_nothing_can_be_seen() -> None:
 
 
 @pytest.mark.parametrize(("routing", "slots"), [("soft", 2), ("expert_choice", 32)])
-def test_experts_that_choose_cannot_be_crowded(routing: str, slots: int) -> None:
+def test_experts_that_choose_cannot_overflow(routing: str, slots: int) -> None:
     found, text = of("model=limoe_tiny", f"routing={routing}")
     assert found["slots_per_expert"] == slots and text["visible"] is None and text["experts_text_needs"] is None
 

@@ -1,4 +1,4 @@
-"""Knocking an expert out is zeroing what it gives, whatever the router; only those who sat there are encoded again."""
+"""Knocking an expert out is zeroing its output, whatever the router; only inputs with tokens there run again."""
 
 import copy
 from functools import partial

@@ -25,7 +25,15 @@ from limoe.routing.token_choice import TopKRouter
 from tests.helpers import planted
 
 ABOUT = {"name": "run", "step": 7, "source": "the validation split", "facts": {"command": "limoe atlas run"}}
-SETTINGS = {"pairs": 3, "seed": 0, "patches": 12, "words": 12, "min_occurrences": 1, "examples": 2, "batch_size": 3}
+SETTINGS: dict[str, Any] = {
+    "pairs": 3,
+    "seed": 0,
+    "patches": 12,
+    "words": 12,
+    "min_occurrences": 1,
+    "examples": 2,
+    "batch_size": 3,
+}
 SETTINGS |= {"capacity_factor": "run", "slot_priority": "run", "knock_out_images": 5, "knock_out_templates": 1}
 
 
@@ -127,7 +135,7 @@ def test_parts_can_be_left_out() -> None:
 def two_tower() -> TwoTower:
     router = partial(TopKRouter, priority=bpr)
     shape = {"width": 8, "depth": 1, "num_heads": 2, "mlp_dim": 16, "num_experts": 4, "router": router}
-    encoders = {"image": partial(ImageEncoder, patch_size=4, moe_layers=(0,), **shape)}
+    encoders: dict[str, Any] = {"image": partial(ImageEncoder, patch_size=4, moe_layers=(0,), **shape)}
     encoders["text"] = partial(TextEncoder, moe_layers=(0,), **shape)
     return TwoTower(**encoders, image_size=8, vocab_size=300, text_length=4).eval()
 
@@ -158,7 +166,7 @@ def test_any_router_has_an_atlas(model: Any, note: str, monkeypatch: pytest.Monk
 
 
 def test_an_expert_without_any_token_is_named() -> None:
-    """Without a cat nobody wants expert 3."""
+    """Without a cat no token chooses expert 3."""
     scenes = planted.Scenes((("RRGB", "red"), ("GGBB", "dog")))
     found = survey(planted.model(), planted.data(scenes), scenes, task=None, settings=Settings(**SETTINGS))
     shown = Page(render(found, about=ABOUT))

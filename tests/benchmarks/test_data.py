@@ -4,7 +4,9 @@ import gc
 import json
 import tarfile
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -99,7 +101,7 @@ def test_generated_shards_hold_what_was_asked_for(tmp_path: Path) -> None:
 def test_the_first_batch_does_not_count() -> None:
     from benchmarks.data_speed import timed_reading
 
-    def batches():
+    def batches() -> Iterator[Any]:
         for size in (100, 3, 4, 5):
             yield Batch(torch.zeros(size, 3, 1, 1), *(torch.zeros(size, 1).long(),) * 2, torch.zeros(size).long())
 
@@ -113,12 +115,12 @@ def test_waiting_is_a_share_of_the_step(monkeypatch: pytest.MonkeyPatch) -> None
     now = [0.0]
     monkeypatch.setattr(data_speed.time, "perf_counter", lambda: now[0])
 
-    def batches():
+    def batches() -> Iterator[Any]:
         while True:
             now[0] += 1
             yield None
 
-    def step(batch):
+    def step(batch: Any) -> None:
         now[0] += 3
 
     assert data_speed.waiting(batches(), step, steps=4) == {"wait_ms": 1000, "step_ms": 4000, "share": 0.25}

@@ -23,7 +23,7 @@ class Named(L.Callback):
     stop_reason = "none of your business"
 
     def check(self, module: Any) -> None:
-        raise AssertionError("nobody asked")
+        raise AssertionError("not called for")
 
 
 class Checked(RunCallback):

@@ -1,4 +1,4 @@
-"""Alarms in real trainings, with a router whose text crowds on one expert when told to."""
+"""Alarms in real trainings, with a router that sends all text to one expert when told to."""
 
 import json
 from collections.abc import Callable
@@ -106,7 +106,7 @@ def test_a_healthy_run_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixtu
 def test_a_warning_says_who_where_since_when_and_what_to_raise(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Text crowds from step 5: records 6 and 8 show it, and the warning of step 8 is the only one."""
+    """Text collapses from step 5: records 6 and 8 show it, and the warning of step 8 is the only one."""
     trainer, _ = watch(tmp_path, changes={5: {"crowded": True}})
     (alarm,) = alarms(tmp_path)
     place = {key: alarm[key] for key in ("step", "since", "layer", "modality", "term")}
@@ -239,7 +239,7 @@ def test_alarms_pass_through_the_progress_line(tmp_path: Path, capsys: pytest.Ca
     assert "collapse alarm at step 2: text collapses in layer 1" in capsys.readouterr().out
 
 
-def test_a_single_expert_cannot_crowd(tmp_path: Path) -> None:
+def test_a_single_expert_cannot_collapse(tmp_path: Path) -> None:
     lit = crafted(num_experts=1, aux_losses=AuxLossSet({"z": ZLoss()}))
     watch(tmp_path, changes={}, lit=lit, steps=4)
     assert alarms(tmp_path) == []

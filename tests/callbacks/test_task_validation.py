@@ -4,12 +4,13 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import lightning as L
 import pytest
 import torch
 from PIL import Image as Pillow
+from torch import Tensor
 
 from limoe.callbacks import progress as progress_module
 from limoe.callbacks.base import TaskCallback
@@ -55,16 +56,16 @@ class ColorModule(L.LightningModule):
         super().__init__()
         self.model = ColorModel()
 
-    def training_step(self, batch, batch_idx):
+    def training_step(self, batch: Tensor, batch_idx: int) -> dict[str, Tensor]:
         loss = self.model.encode_image(batch).sum()
         self.log("train/loss", loss, prog_bar=True)
         self.log("router/text/success_rate", 0.875, prog_bar=True)
         return {"loss": loss}
 
-    def validation_step(self, batch, batch_idx):
+    def validation_step(self, batch: Tensor, batch_idx: int) -> None:
         self.log("val/loss", self.model.encode_image(batch).sum())
 
-    def configure_optimizers(self):
+    def configure_optimizers(self) -> Any:
         return torch.optim.SGD(self.parameters(), lr=0.0)
 
 
@@ -84,13 +85,13 @@ class Fit(NamedTuple):
 
 class Spy(L.Callback):
     def __init__(self) -> None:
-        self.seen = []
+        self.seen: list[dict[str, float]] = []
 
-    def on_validation_end(self, trainer, pl_module):
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.seen.append({key: value.item() for key, value in trainer.callback_metrics.items() if "zeroshot" in key})
 
 
-def fit(tmp_path: Path, *callbacks: L.Callback, **settings) -> Fit:
+def fit(tmp_path: Path, *callbacks: L.Callback, **settings: int) -> Fit:
     spy = Spy()
     trainer = L.Trainer(
         accelerator="cpu",
@@ -107,7 +108,7 @@ def fit(tmp_path: Path, *callbacks: L.Callback, **settings) -> Fit:
     return Fit(trainer, spy.seen)
 
 
-def test_zero_shot_counts_by_hand():
+def test_zero_shot_counts_by_hand() -> None:
     task = zero_shot_task()
     found = metrics_of(task, batch_size=3)
     # 3 of 4 right. Class mean: red 1/1, blue 1/2, black 1/1; "green" has no image and stays out: 2.5 / 3.
@@ -115,21 +116,21 @@ def test_zero_shot_counts_by_hand():
     assert task_chance(task) == {"zeroshot_top1": 0.25, "zeroshot_top5": 1.0, "zeroshot_class_mean": 0.25}
 
 
-def test_class_mean_leaves_out_a_class_without_images_that_was_predicted():
+def test_class_mean_leaves_out_a_class_without_images_that_was_predicted() -> None:
     images = Images(["red", "green", "blue"])
     task = ZeroShotTask(images, [0, 0, 2], ["red", "green", "blue"], ["{}"])
     # Red: 1 of 2 (the other is taken for green). Blue: 1 of 1. Green has none: (1/2 + 1) / 2, not / 3.
     assert metrics_of(task)["zeroshot_class_mean"] == pytest.approx(0.75)
 
 
-def test_two_classes_of_one_name_are_never_right():
+def test_two_classes_of_one_name_are_never_right() -> None:
     task = ZeroShotTask(Images(["red", "blue", "red"]), [0, 1, 2], ["red", "blue", "red"], ["{}"])
     # Both "red" images tie with the other "red": wrong at 1, right at 2.
     found = metrics_of(task)
     assert found == pytest.approx({"zeroshot_top1": 1 / 3, "zeroshot_top5": 1.0, "zeroshot_class_mean": 1 / 3})
 
 
-def test_retrieval_task():
+def test_retrieval_task() -> None:
     task = retrieval_task()
     assert set(metrics_of(task).values()) == {1.0}
     # Text to image: "red" has 2 of 3 images, "blue" 1 of 3; image to text: 1 of 2.
@@ -137,7 +138,7 @@ def test_retrieval_task():
     assert task_chance(task)["i2t_r1"] == pytest.approx(1 / 2)
 
 
-def test_few_shot_counts_by_hand():
+def test_few_shot_counts_by_hand() -> None:
     task = few_shot_task()
     metric = evaluate_task(FeatureExtractor(ColorModel(), ColorData()), task)
     # The colours are told apart, so 3 of 4 are right for every seed; the last label is wrong.
@@ -147,8 +148,8 @@ def test_few_shot_counts_by_hand():
     assert task_chance(task) == {"fewshot1_top1": 0.5, "fewshot2_top1": 0.5}
 
 
-def test_few_shot_encodes_the_picked_images_alone():
-    read = set()
+def test_few_shot_encodes_the_picked_images_alone() -> None:
+    read: set[int] = set()
 
     task = few_shot_task()
     train = LabelledImages(CountedImages(["red", "blue"] * 200, read), [0, 1] * 200)
@@ -156,13 +157,13 @@ def test_few_shot_encodes_the_picked_images_alone():
     assert 4 <= len(read) <= 2 * 2 * 2  # two shots of two classes, for two seeds
 
 
-def test_few_shot_says_which_classes_are_short():
+def test_few_shot_says_which_classes_are_short() -> None:
     task = FewShotTask(labelled("red", "red", "blue"), labelled("red"), ["red", "blue"], shots=(2,), seeds=(0,))
     details = evaluate_task(FeatureExtractor(ColorModel(), ColorData()), task).details()
     assert details["fewshot2_top1"]["classes_with_fewer_images"] == 1
 
 
-def test_linear_probe_counts_by_hand():
+def test_linear_probe_counts_by_hand() -> None:
     test = LabelledImages(Images(["red", "blue", "blue", "blue"]), [0, 1, 1, 0])
     task = LinearProbeTask(labelled(*["red", "blue"] * 5), test, ["red", "blue"], strengths=(0.1,))
     metric = evaluate_task(FeatureExtractor(ColorModel(), ColorData()), task)
@@ -176,18 +177,18 @@ def test_linear_probe_counts_by_hand():
     ("changes", "rule"),
     [({"shots": (0,)}, "shots must be"), ({"seeds": ()}, "seeds must"), ({"l2": 0.0}, "l2 must be")],
 )
-def test_few_shot_settings_out_of_range_are_refused(changes, rule):
+def test_few_shot_settings_out_of_range_are_refused(changes: dict[str, float | tuple[int]], rule: str) -> None:
     task = dataclasses.replace(few_shot_task(), **changes)
     with pytest.raises(ValueError, match=rule):
         metrics_of(task)
 
 
-def test_strengths_must_be_positive():
+def test_strengths_must_be_positive() -> None:
     with pytest.raises(ValueError, match="strengths must be"):
         metrics_of(LinearProbeTask(labelled("red"), labelled("red"), ["red", "blue"], strengths=(0.0,)))
 
 
-def test_evaluation_mode_without_gradients_and_every_mode_restored():
+def test_evaluation_mode_without_gradients_and_every_mode_restored() -> None:
     model = ColorModel().train()
     model.frozen.eval()
     encoder = FeatureExtractor(model, ColorData())
@@ -197,7 +198,7 @@ def test_evaluation_mode_without_gradients_and_every_mode_restored():
     assert model.training and not model.frozen.training
 
 
-def test_a_loader_that_drops_images_is_found_out(monkeypatch):
+def test_a_loader_that_drops_images_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     complete = ColorData.image_loader
     monkeypatch.setattr(ColorData, "image_loader", lambda self, images: list(complete(self, images))[:-1])
     with pytest.raises(DataError, match="2 of 4"):
@@ -208,13 +209,13 @@ def test_a_loader_that_drops_images_is_found_out(monkeypatch):
     ("labels", "names", "rule"),
     [([0], ["a", "b"], "as many labels"), ([0, 2], ["a", "b"], "0..1"), ([0, 0], ["a"], "at least 2 classes")],
 )
-def test_tasks_that_cannot_be_scored_are_refused(labels, names, rule):
+def test_tasks_that_cannot_be_scored_are_refused(labels: list[int], names: list[str], rule: str) -> None:
     task = ZeroShotTask(Images(["red", "blue"]), labels, names, ["{}"])
     with pytest.raises(ValueError, match=rule):
         metrics_of(task)
 
 
-def test_callbacks_log_their_own_kind_of_task(tmp_path):
+def test_callbacks_log_their_own_kind_of_task(tmp_path: Path) -> None:
     tasks = {"colors": zero_shot_task(), "found": retrieval_task(), "few": few_shot_task()}
     callbacks = [with_tasks(kind(), tasks) for kind in (ZeroShotValidation, RetrievalValidation, FewShotValidation)]
     metrics = fit(tmp_path, *callbacks).trainer.callback_metrics
@@ -225,20 +226,20 @@ def test_callbacks_log_their_own_kind_of_task(tmp_path):
     assert metrics["val/few/fewshot2_top1"] == 0.75
 
 
-def test_every_second_validation_and_the_last_one(tmp_path):
+def test_every_second_validation_and_the_last_one(tmp_path: Path) -> None:
     callback = with_tasks(ZeroShotValidation(every_n_val=2), {"colors": zero_shot_task()})
     seen = fit(tmp_path, callback, num_sanity_val_steps=1).validations
     # One sanity check (never evaluated), then validations at steps 2, 4 and 6; the last one always counts.
     assert [bool(metrics) for metrics in seen] == [False, False, True, True]
 
 
-def test_the_count_of_validations_survives_a_checkpoint():
+def test_the_count_of_validations_survives_a_checkpoint() -> None:
     callback = ZeroShotValidation(every_n_val=2)
     callback.load_state_dict({"validations": 3})
     assert callback.state_dict() == {"validations": 3}
 
 
-def test_evaluates_outside_of_training_too():
+def test_evaluates_outside_of_training_too() -> None:
     callback = with_tasks(ZeroShotValidation(every_n_val=5), {"colors": zero_shot_task()})
     trainer = L.Trainer(
         accelerator="cpu",
@@ -259,12 +260,12 @@ def test_evaluates_outside_of_training_too():
         (SamplePredictions, {"count": 0}, "^count"),
     ],
 )
-def test_values_out_of_range_name_the_argument(kind, settings, argument):
+def test_values_out_of_range_name_the_argument(kind: type[Any], settings: dict[str, int], argument: str) -> None:
     with pytest.raises(ValueError, match=argument):
         kind(**settings)
 
 
-def test_samples_written_at_the_end_of_training(tmp_path):
+def test_samples_written_at_the_end_of_training(tmp_path: Path) -> None:
     fit(tmp_path, with_tasks(SamplePredictions(count=3), {"found": retrieval_task(), "colors": zero_shot_task()}))
     content = json.loads((tmp_path / "samples" / "samples.json").read_text())
     assert content["task"] == "colors"
@@ -280,12 +281,12 @@ def test_samples_written_at_the_end_of_training(tmp_path):
         assert image.getpixel((5, 5)) == COLORS["red"]
 
 
-def test_no_samples_without_a_zero_shot_task(tmp_path):
+def test_no_samples_without_a_zero_shot_task(tmp_path: Path) -> None:
     fit(tmp_path, with_tasks(SamplePredictions(), {"found": retrieval_task()}))
     assert not (tmp_path / "samples").exists()
 
 
-def test_images_are_spread_over_the_classes():
+def test_images_are_spread_over_the_classes() -> None:
     labels = [0] * 50 + [1] * 3 + [2]
     assert [labels[i] for i in spread(labels, count=3)] == [0, 1, 2]
     assert sorted(labels[i] for i in spread(labels, count=6)) == [0, 0, 0, 1, 1, 2]
@@ -293,7 +294,7 @@ def test_images_are_spread_over_the_classes():
     assert len(spread(labels, count=100)) == 54
 
 
-def test_short_names_in_a_fixed_order():
+def test_short_names_in_a_fixed_order() -> None:
     metrics = {
         "router/text/success_rate": 0.875,
         "val/colors/zeroshot_top1": 0.5,
@@ -304,21 +305,23 @@ def test_short_names_in_a_fixed_order():
     assert shown(metrics | {"val/more/zeroshot_top1": 1.0})[1:3] == ["colors 50.0%", "more 100.0%"]
 
 
-def test_plain_lines_where_there_is_no_terminal(tmp_path, capsys):
+def test_plain_lines_where_there_is_no_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     fit(tmp_path, with_tasks(ZeroShotValidation(), {"colors": zero_shot_task()}), Progress(), num_sanity_val_steps=1)
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(",")[0] for line in lines] == ["step 2/6", "step 4/6", "step 6/6"]
     assert all(line.endswith("zero-shot 75.0%, text success 88%") for line in lines)
 
 
-def test_a_bar_in_a_terminal(tmp_path, capsys, monkeypatch):
+def test_a_bar_in_a_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(progress_module.sys.stdout, "isatty", lambda: True)
     fit(tmp_path, with_tasks(ZeroShotValidation(), {"colors": zero_shot_task()}), Progress())
     last = capsys.readouterr().out.strip().split("\r")[-1]
     assert last.startswith("6/6") and "zero-shot 75.0%, text success 88%" in last
 
 
-def test_progress_says_nothing_on_other_ranks(tmp_path, capsys):
+def test_progress_says_nothing_on_other_ranks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     callback = Progress()
     callback.disable()
     fit(tmp_path, callback)

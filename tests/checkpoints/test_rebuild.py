@@ -1,6 +1,7 @@
 """Trees of `_target_` become the objects that Hydra makes of them, and nothing outside a model is reached."""
 
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -131,7 +132,7 @@ def test_a_rule_of_a_constructor_keeps_its_words() -> None:
         rebuild({"_target_": EVAL, "image_size": 0}, key="preprocess")
 
 
-def test_write_checkpoint_is_what_a_run_leaves(tmp_path) -> None:
+def test_write_checkpoint_is_what_a_run_leaves(tmp_path: Path) -> None:
     """The fake used by these tests has the keys of a real checkpoint."""
     write_checkpoint(tmp_path / "run")
     state = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)

@@ -58,7 +58,7 @@ def test_raw_gates_scale_the_sparse_layer(k: int) -> None:
     """The layer gives (sum of the K gates) times the dense layer; with all E = 4 experts the sum is 1 again."""
     dense, sparse = dense_pair({"k": k})
     assert not torch.allclose(features(sparse), features(dense), atol=1e-3)
-    seen: dict[str, Tensor] = {}
+    seen: dict[str, Any] = {}
     mlp = sparse.tower.blocks[1].mlp
     mlp.register_forward_hook(lambda _, inputs, output: seen.update(x=inputs[0], y=output[0], gate=output[1].gate))
     mlp.register_forward_pre_hook(lambda _, inputs: seen.update(packed=inputs[1]))
@@ -74,7 +74,8 @@ def test_experts_are_copies_and_noise_tells_them_apart() -> None:
     dense, sparse = tiny_model(moe_layers=(), width=64, mlp_dim=256), tiny_model(width=64, mlp_dim=256)
     copies = upcycled(dense.state_dict(), target=sparse.state_dict())
     noisy = upcycled(dense.state_dict(), target=sparse.state_dict(), noise=0.1)
-    mlp, place = dense.tower.blocks[1].mlp, "tower.blocks.1.mlp.experts"
+    mlp: Any = dense.tower.blocks[1].mlp
+    place = "tower.blocks.1.mlp.experts"
     for name, value in (("in", mlp.fc1.weight.T), ("out", mlp.fc2.weight.T)):
         stack = copies[f"{place}.weight_{name}"]
         assert stack.shape == (4, *value.shape) and all(torch.equal(expert, value) for expert in stack)
@@ -212,7 +213,7 @@ def test_a_vit_that_does_not_fit(tmp_path: Path, settings: Mapping[str, Any], me
 
 
 def test_weights_by_name_are_timms(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = {}
+    asked: dict[str, Any] = {}
 
     def create_model(name: str, **settings: Any) -> nn.Module:
         asked.update(name=name, **settings)

@@ -34,7 +34,7 @@ def test_a_word_too_many() -> None:
         overrides(["a"], positional=None)
 
 
-def test_a_verb_can_have_options_of_its_own() -> None:
+def test_a_command_can_have_options_of_its_own() -> None:
     flags = {"--json": "json=true"}
     assert split(["a=1", "--json", "--resolve"], flags=flags) == (["--resolve"], ["a=1", "json=true"])
     with pytest.raises(ConfigError, match="unknown option '--jsn'; did you mean '--json'"):

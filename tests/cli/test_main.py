@@ -108,7 +108,7 @@ def error_line(capsys: pytest.CaptureFixture[str]) -> str:
     return lines[0]
 
 
-def test_every_verb_has_a_summary_a_run_and_a_config() -> None:
+def test_every_command_has_a_summary_a_run_and_a_config() -> None:
     commands = all_commands()
     assert "report" in commands
     for name, command in commands.items():
@@ -117,7 +117,9 @@ def test_every_verb_has_a_summary_a_run_and_a_config() -> None:
         assert callable(command.load())
 
 
-def test_without_a_verb_the_verbs_are_listed(call: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_command_the_commands_are_listed(
+    call: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
     assert call() == 0
     bare = capsys.readouterr().out
     assert re.search(r"^  train +Train a toy\.$", bare, re.MULTILINE)
@@ -137,7 +139,7 @@ def test_misspelt_command(call: Callable[..., int], capsys: pytest.CaptureFixtur
     assert "the command comes first" in error_line(capsys)
 
 
-def test_verb_gets_the_composed_config(call: Callable[..., int]) -> None:
+def test_command_gets_the_composed_config(call: Callable[..., int]) -> None:
     seen: list[DictConfig] = []
     assert call("train", "model=big", "seed=3", run=seen.append) == 0
     assert (seen[0].model.width, seen[0].seed, "hydra" in seen[0]) == (16, 3, False)
@@ -174,7 +176,7 @@ def test_lightning_can_repeat_the_command_for_another_rank(call: Callable[..., i
     assert seen[0].endswith("/logs/x")
 
 
-def test_a_verbs_own_option_is_an_override(call: Callable[..., int]) -> None:
+def test_an_option_of_a_command_is_an_override(call: Callable[..., int]) -> None:
     seen: list[DictConfig] = []
     assert call("train", "--short", run=seen.append) == 0
     assert seen[0].seed == 7

@@ -117,7 +117,7 @@ def test_a_bug_keeps_its_traceback() -> None:
 
 
 def test_a_factory_that_is_asked_for_is_outermost() -> None:
-    """Nobody above it can know an argument that it was called with."""
+    """Its callers cannot know an argument that it was called with."""
     make = instantiate(config().routing)
     assert isinstance(make, Factory) and isinstance(make(8, num_experts=1), Router)
     with pytest.raises(ConfigError, match=r"^routing: width must be > 0, got 0$"):

@@ -21,8 +21,8 @@ def settings(name: str) -> dict[str, Any]:
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         model = compose(overrides=[f"+model={name}"])
     others = {"tokenizer": {"vocab_size": 4096, "length": 16}, "routing": {}}
-    resolved: dict[str, Any] = OmegaConf.to_container(OmegaConf.merge(others, model), resolve=True)["model"]
-    return resolved
+    resolved: Any = OmegaConf.to_container(OmegaConf.merge(others, model), resolve=True)
+    return resolved["model"]
 
 
 @pytest.mark.parametrize(

@@ -80,7 +80,7 @@ def test_option_opens_with_a_comment(option: str) -> None:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_verb_has_a_config(command: str) -> None:
+def test_command_has_a_config(command: str) -> None:
     required = {
         "eval": ["ckpt=run"],
         "atlas": ["ckpt=run"],

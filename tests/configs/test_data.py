@@ -1,6 +1,7 @@
 """Every option of the group `data` that reads files is built, and gives batches, from a few pairs of its own kind."""
 
 import json
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,7 +16,7 @@ from tests.helpers.paths import CONFIGS
 SMALL = ["data.batch_size=4", "model.image_size=16", "tokenizer.vocab_size=300"]
 
 
-def shards(folder, *, splits):
+def shards(folder: Path, *, splits: tuple[str, str, str]) -> None:
     (folder / "shards").mkdir(parents=True)
     for split in splits:
         for shard in range(2):
@@ -23,7 +24,7 @@ def shards(folder, *, splits):
             write_tar(folder / "shards" / f"{split}-{shard}.tar", files)
 
 
-def icons(folder):
+def icons(folder: Path) -> None:
     folder.mkdir()
     rows = [{"key": f"k{n}", "image": png(n), "captions": [f"n {n}"], "label": None if n else "a"} for n in range(8)]
     for split in ("train", "val"):
@@ -31,7 +32,7 @@ def icons(folder):
 
 
 @pytest.fixture
-def root(tmp_path, monkeypatch):
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folders that the options expect below LIMOE_DATA_DIR."""
     monkeypatch.setenv("LIMOE_DATA_DIR", str(tmp_path))
     monkeypatch.setenv("LIMOE_CACHE_DIR", str(tmp_path / "cache"))
@@ -62,7 +63,7 @@ NEED_NO_FILES = {"synthetic"}
 NEED_A_PACKAGE = {"hugging_face"}  # see tests/data/sources/test_hugging_face.py
 
 
-def test_what_options_share_is_no_option(tmp_path):
+def test_what_options_share_is_no_option(tmp_path: Path) -> None:
     """`configs/data/_pairs.yaml`; options of a project of one's own are listed beside those of limoe."""
     (tmp_path / "configs" / "data").mkdir(parents=True)
     for name in ("mine", "_mine"):
@@ -77,13 +78,13 @@ def test_what_options_share_is_no_option(tmp_path):
     assert "_pairs" not in error and "_mine" not in error
 
 
-def test_no_option_is_forgotten():
+def test_no_option_is_forgotten() -> None:
     names = {path.stem for path in (CONFIGS / "data").glob("[!_]*.yaml")}
     assert names == set(OPTIONS) | NEED_NO_FILES | NEED_A_PACKAGE
 
 
 @pytest.mark.parametrize("name", OPTIONS)
-def test_an_option_gives_batches(name, root):
+def test_an_option_gives_batches(name: str, root: Path) -> None:
     cfg = composed(f"data={name}", *SMALL, *(word.format(root=root) for word in OPTIONS[name]))
     data = instantiate(cfg.data.module)
     data.setup("fit")
@@ -94,21 +95,21 @@ def test_an_option_gives_batches(name, root):
         assert batch.bad == ()
 
 
-def test_the_mixture_repeats_the_smaller_source(root):
+def test_the_mixture_repeats_the_smaller_source(root: Path) -> None:
     mixed = instantiate(composed("data=mixture", *SMALL).data.module).train
     # 16 emoji and 8 icons at equal weights: 16 places each
     assert mixed.counts == {"emoji": 16, "icons": 16}
     assert len(mixed) == 32
 
 
-def test_a_streamed_run_is_evaluated_without_its_shards(root):
+def test_a_streamed_run_is_evaluated_without_its_shards(root: Path) -> None:
     """As `limoe eval` does it: no training data, no validation data."""
     module = composed("data=streaming", *SMALL).data.module
     module.train, module.val = None, None
     assert instantiate(module).stream is None
 
 
-def test_numbered_shards_can_be_streamed(root):
+def test_numbered_shards_can_be_streamed(root: Path) -> None:
     (root / "more").mkdir()
     write_shards(root / "more", shards=3, each=4)
     place = f'data.shards="{root}/more/train-{{0..2}}.tar"'  # Hydra wants braces in quotes

@@ -81,7 +81,7 @@ def test_system_computes_and_its_router_learns(name: str) -> None:
     check(cfg)
     lit = build_module(cfg)
     batch = batch_for(cfg)
-    lit.log = lit.log_dict = lambda *args, **kwargs: None  # type: ignore[method-assign]
+    lit.log = lit.log_dict = lambda *args, **kwargs: None  # type: ignore[method-assign, assignment]
     loss = lit.training_step(batch, 0)["loss"]
     loss.backward()
     assert loss.isfinite()
@@ -97,7 +97,7 @@ def test_system_of_two_towers_learns(name: str, words: list[str]) -> None:
     cfg = composed(f"experiment={name}", *words, "tokenizer.vocab_size=300")
     check(cfg)
     lit = build_module(cfg)
-    lit.log = lit.log_dict = lambda *args, **kwargs: None  # type: ignore[method-assign]
+    lit.log = lit.log_dict = lambda *args, **kwargs: None  # type: ignore[method-assign, assignment]
     loss = lit.training_step(batch_for(cfg), 0)["loss"]
     loss.backward()
     assert loss.isfinite()

@@ -9,6 +9,8 @@ from PIL import Image
 
 from limoe.config.compose import instantiate
 from limoe.data.datamodule import PairDataModule
+from limoe.data.images.library_transforms import LibraryTransform
+from limoe.data.images.transforms import TrainTransform
 from limoe.data.scenes.synthetic import SyntheticScenes
 from limoe.data.text.tokenizers import ByteBPE
 from tests.helpers.configs import composed
@@ -19,7 +21,7 @@ def options(group: str) -> list[str]:
     return sorted(file.stem for file in Path(CONFIGS / group).glob("*.yaml"))
 
 
-def images(transform, *, workers: int) -> torch.Tensor:
+def images(transform: LibraryTransform | TrainTransform, *, workers: int) -> torch.Tensor:
     """Two training batches."""
     data = PairDataModule(
         train=SyntheticScenes(split="train", size=16, image_size=16, seed=0),

@@ -1,4 +1,6 @@
 import logging
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -8,11 +10,11 @@ from tests.helpers.faulty import FaultyScenes, broken_sample
 from tests.helpers.ranks import run_two
 
 
-def policy(*, on_bad="replace", max_bad_fraction=0.01):
+def policy(*, on_bad: str = "replace", max_bad_fraction: float = 0.01) -> BadSamplePolicy:
     return BadSamplePolicy(on_bad=on_bad, max_bad_fraction=max_bad_fraction)
 
 
-def test_a_few_bad_ones_among_the_first_do_not_stop_a_run():
+def test_a_few_bad_ones_among_the_first_do_not_stop_a_run() -> None:
     # 1 % of 1,000, the least number the share is taken of, are 10.
     watched = policy()
     watched.count([broken_sample(i) for i in range(10)], good=6)
@@ -21,7 +23,7 @@ def test_a_few_bad_ones_among_the_first_do_not_stop_a_run():
         watched.count([broken_sample(10)], good=15)
 
 
-def test_later_the_share_of_all_that_was_read_counts():
+def test_later_the_share_of_all_that_was_read_counts() -> None:
     watched = policy()
     watched.count([broken_sample(i) for i in range(10)], good=1990)
     watched.count([broken_sample(i) for i in range(10)], good=0)  # 20 of 2,010: below 1 %
@@ -29,7 +31,7 @@ def test_later_the_share_of_all_that_was_read_counts():
         watched.count([broken_sample(20)], good=0)
 
 
-def test_the_error_has_one_line_and_a_table_of_the_first_twenty():
+def test_the_error_has_one_line_and_a_table_of_the_first_twenty() -> None:
     with pytest.raises(DataError) as caught:
         policy(max_bad_fraction=0.02).count([broken_sample(i) for i in range(25)], good=75)
     assert str(caught.value) == (
@@ -42,7 +44,7 @@ def test_the_error_has_one_line_and_a_table_of_the_first_twenty():
     assert lines[1].split(maxsplit=2) == ["scenes", "s0", "its image is torn"]
 
 
-def test_of_what_was_indexed_the_whole_is_known():
+def test_of_what_was_indexed_the_whole_is_known() -> None:
     # 2 of 100 samples are 2 %; the minimum of 1,000 is for those who do not know how many will come.
     policy(max_bad_fraction=0.02).check_left_out(FaultyScenes(size=98, left_out=2), name="training")
     with pytest.raises(DataError, match=r"^3 of 100 training samples are bad \(no_caption 3\)") as caught:
@@ -50,13 +52,13 @@ def test_of_what_was_indexed_the_whole_is_known():
     assert "lost2" in caught.value.details
 
 
-def test_raise_takes_none():
+def test_raise_takes_none() -> None:
     with pytest.raises(DataError, match=r"^validation data has bad samples: 1 \(no_caption 1\), first scenes"):
         policy(on_bad="raise", max_bad_fraction=1).check_left_out(FaultyScenes(size=9, left_out=1), name="validation")
     assert policy(on_bad="raise").stand_ins == 0
 
 
-def test_a_source_is_told_of_once(caplog):
+def test_a_source_is_told_of_once(caplog: pytest.LogCaptureFixture) -> None:
     told, source = policy(max_bad_fraction=1), FaultyScenes(size=9, left_out=2)
     with caplog.at_level(logging.WARNING):
         for pairs in (source, source, FaultyScenes(size=9)):
@@ -65,7 +67,7 @@ def test_a_source_is_told_of_once(caplog):
     assert line == "training data: bad samples left out: 2 (no_caption 2), first scenes: 'lost0': its caption is empty"
 
 
-def test_the_end_says_in_one_line_what_was_replaced(caplog):
+def test_the_end_says_in_one_line_what_was_replaced(caplog: pytest.LogCaptureFixture) -> None:
     watched = policy()
     with caplog.at_level(logging.WARNING):
         watched.finish()
@@ -83,13 +85,13 @@ def test_the_end_says_in_one_line_what_was_replaced(caplog):
         ({"max_bad_fraction": float("nan")}, "max_bad_fraction must be between 0 and 1, got nan"),
     ],
 )
-def test_bad_settings_are_named(settings, message):
+def test_bad_settings_are_named(settings: dict[str, float | str], message: str) -> None:
     with pytest.raises(ValueError) as caught:
         policy(**settings)
     assert str(caught.value) == message
 
 
-def _only_rank_one_meets_bad_samples(rank):
+def _only_rank_one_meets_bad_samples(rank: int) -> Any:
     watched = policy(max_bad_fraction=0.005)
     stopped_at, message, keys = None, "", []
     try:
@@ -104,7 +106,7 @@ def _only_rank_one_meets_bad_samples(rank):
 
 
 @pytest.mark.slow
-def test_all_ranks_stop_together_with_one_table(tmp_path):
+def test_all_ranks_stop_together_with_one_table(tmp_path: Path) -> None:
     """Rank 0 meets no bad sample, stops at the first joint check with the table of rank 1, and ends with its counts."""
     found = run_two(_only_rank_one_meets_bad_samples, tmp_path)
     # 50 batches: 3 per batch on rank 0, 4 and a bad one on rank 1: 50 of 400.

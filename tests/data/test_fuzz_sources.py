@@ -45,9 +45,10 @@ def whole_tables(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("kind", ["parquet", "csv", "jsonl"])
-def test_damaged_tables(tmp_path, kind):
+def test_damaged_tables(tmp_path: Path, kind: str) -> None:
     whole = whole_tables(tmp_path)[kind]
-    rng, counts = Random(kind), Counter()
+    rng = Random(kind)
+    counts: Counter[str] = Counter()
     for number in range(CASES):
         path = tmp_path / f"{number}.{kind}"
         path.write_bytes(damaged(whole, rng))
@@ -70,10 +71,11 @@ def test_damaged_tables(tmp_path, kind):
     assert counts["refused"] + counts["read"] == CASES
 
 
-def test_damaged_streams(tmp_path):
+def test_damaged_streams(tmp_path: Path) -> None:
     path = write_tar(tmp_path / "whole.tar", [member for n in range(8) for member in sample(n)])
     whole = path.read_bytes()
-    rng, counts = Random(0), Counter()
+    rng = Random(0)
+    counts: Counter[str] = Counter()
     for _ in range(CASES):
         path.write_bytes(damaged(whole, rng))
         try:
@@ -106,7 +108,7 @@ def write_rows(path: Path, count: int) -> None:
 
 
 @pytest.mark.parametrize("count", [50_000, 200_000])
-def test_memory_does_not_grow_with_the_rows(tmp_path, count):
+def test_memory_does_not_grow_with_the_rows(tmp_path: Path, count: int) -> None:
     write_rows(tmp_path / "t.parquet", count)
     before = anonymous_memory()
     start = time.perf_counter()

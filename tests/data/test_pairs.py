@@ -2,7 +2,7 @@ from limoe.data.pairs import PairSubset
 from limoe.data.scenes.synthetic import SyntheticScenes
 
 
-def test_a_subset_keeps_the_given_order():
+def test_a_subset_keeps_the_given_order() -> None:
     scenes = SyntheticScenes(split="val", size=10, image_size=16, seed=0)
     subset = PairSubset(scenes, indices=[7, 2])
     assert len(subset) == 2

@@ -1,5 +1,7 @@
 import os
 import pickle
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -9,22 +11,23 @@ from limoe.errors import DataError
 
 
 @pytest.fixture
-def paths(tmp_path):
+def paths(tmp_path: Path) -> list[Path]:
     found = [tmp_path / f"{i}" for i in range(5)]
     for i, path in enumerate(found):
         path.write_bytes(b"%d23456789" % i)
     return found
 
 
-def test_bytes_are_read_by_position(paths):
+def test_bytes_are_read_by_position(paths: list[Path]) -> None:
     files = PositionalFiles(paths)
     assert [files.read(i, offset=0, size=3) for i in (0, 3, 0)] == [b"023", b"323", b"023"]
     assert files.read(1, offset=8, size=1) == b"9"
     assert files.read(1, offset=9, size=0) == b""
 
 
-def test_only_so_many_files_stay_open(paths, monkeypatch):
-    real, opened = os.open, {}
+def test_only_so_many_files_stay_open(paths: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.open
+    opened: dict[Any, Any] = {}
     monkeypatch.setattr(positional, "MAX_OPEN", 2)
     monkeypatch.setattr(positional.os, "open", lambda path, flags: opened.setdefault(path, real(path, flags)))
     files = PositionalFiles(paths)
@@ -38,7 +41,7 @@ def test_only_so_many_files_stay_open(paths, monkeypatch):
     assert files.read(1, offset=0, size=1) == b"1"
 
 
-def test_a_pickled_copy_opens_its_own(paths):
+def test_a_pickled_copy_opens_its_own(paths: list[Path]) -> None:
     files = PositionalFiles(paths)
     files.read(0, offset=0, size=1)
     copy = pickle.loads(pickle.dumps(files))
@@ -46,7 +49,7 @@ def test_a_pickled_copy_opens_its_own(paths):
     assert copy.read(0, offset=0, size=2) == b"02"
 
 
-def test_descriptors_are_closed_with_their_owner(paths):
+def test_descriptors_are_closed_with_their_owner(paths: list[Path]) -> None:
     files = PositionalFiles(paths)
     files.read(0, offset=0, size=1)
     descriptor = files._opened(paths[0]).descriptor
@@ -55,7 +58,7 @@ def test_descriptors_are_closed_with_their_owner(paths):
         os.fstat(descriptor)
 
 
-def test_what_is_gone_or_shorter_is_named(paths):
+def test_what_is_gone_or_shorter_is_named(paths: list[Path]) -> None:
     files = PositionalFiles(paths)
     with pytest.raises(DataError, match=r"/1 became shorter while it was in use: no byte 9"):
         files.read(1, offset=5, size=5)
@@ -65,10 +68,14 @@ def test_what_is_gone_or_shorter_is_named(paths):
 
 
 @pytest.mark.parametrize(("failures", "tries"), [(2, 3), (9, 4)])
-def test_a_drive_that_fails_is_asked_again(paths, monkeypatch, failures, tries):
-    real, asked, waited = os.pread, [], []
+def test_a_drive_that_fails_is_asked_again(
+    paths: list[Path], monkeypatch: pytest.MonkeyPatch, failures: int, tries: int
+) -> None:
+    real = os.pread
+    asked: list[Any] = []
+    waited: list[float] = []
 
-    def failing(*arguments):
+    def failing(*arguments: Any) -> Any:
         asked.append(arguments)
         if len(asked) <= failures:
             raise OSError(5, "Input/output error")

@@ -24,7 +24,7 @@ def test_the_page_is_up_to_date(writer: ModuleType) -> None:
     assert writer.PAGE.read_text() == writer.page(), "run: python docs/make_configs.py"
 
 
-def test_every_group_option_and_verb_is_there(writer: ModuleType) -> None:
+def test_every_group_option_and_command_is_there(writer: ModuleType) -> None:
     page = writer.page()
     titles = re.findall(r"^##+ (\w+)$", page, re.MULTILINE)
     assert {*GROUPS, *COMMANDS} <= set(titles)

@@ -3,6 +3,7 @@
 import csv
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -49,14 +50,14 @@ class Idle(LightningModule):
         self.weight = torch.nn.Parameter(torch.zeros(()))
         self.samples: list[int] = []
 
-    def training_step(self, batch, batch_idx):
+    def training_step(self, batch: Any, batch_idx: Any) -> Any:
         self.samples += batch.sample.tolist()
         return self.weight * batch.images.mean()
 
-    def validation_step(self, batch, batch_idx):
+    def validation_step(self, batch: Any, batch_idx: Any) -> None:
         assert batch.bad == ()
 
-    def configure_optimizers(self):
+    def configure_optimizers(self) -> Any:
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
@@ -97,7 +98,8 @@ def test_a_few_bad_images_are_replaced(root: Path, num_workers: int) -> None:
     assert len(module.samples) == 3 * SIZE
     assert not set(BROKEN) & set(module.samples)
     assert set(range(SIZE)) - set(module.samples) == set(BROKEN)
-    replaced = trainer.datamodule.bad_samples.replaced.total
+    data: Any = trainer.datamodule  # type: ignore[attr-defined]
+    replaced = data.bad_samples.replaced.total
     assert replaced >= 3 * len(BROKEN)
     assert trainer.callback_metrics["train/bad_samples"] == replaced
 

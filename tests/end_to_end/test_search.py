@@ -151,7 +151,7 @@ WHERE trials.state = 'COMPLETE'
 
 
 def values(root: Path) -> dict[int, float]:
-    """By point, as the file says it while nobody or somebody writes to it."""
+    """By point, as the file says it, also while it is written to."""
     with contextlib.closing(sqlite3.connect(root / "search.db", timeout=60)) as file:
         rows = file.execute(VALUES).fetchall()
     assert len({point for point, _ in rows}) == len(rows)  # one try of each has its value

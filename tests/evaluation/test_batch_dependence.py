@@ -1,5 +1,8 @@
 """How far the batch moves the features of its samples."""
 
+from collections.abc import Iterator
+from typing import Any
+
 import pytest
 import torch
 from PIL import Image
@@ -19,7 +22,7 @@ class Images:
     def __getitem__(self, index: int) -> Pair:
         return Pair(Image.new("RGB", (8, 8)), [str(index)], {}, str(index))
 
-    def captions(self):
+    def captions(self) -> Iterator[str]:
         return map(str, range(10))
 
 
@@ -33,9 +36,9 @@ class Data:
 
     tokenizer = Tokens()
 
-    def image_loader(self, images: Images):
-        images = torch.rand(len(images), 3, 8, 8, generator=torch.Generator().manual_seed(3))
-        return iter(images.split(4))
+    def image_loader(self, images: Images) -> Any:
+        pixels = torch.rand(len(images), 3, 8, 8, generator=torch.Generator().manual_seed(3))
+        return iter(pixels.split(4))
 
 
 RETRIEVAL = RetrievalTask(Images(), [f"{i}x{i}" for i in range(7)], [(i, i) for i in range(7)])

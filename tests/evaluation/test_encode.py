@@ -1,5 +1,7 @@
 """Features of texts and images: batches, the cache of class features, and shares of several ranks."""
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -30,7 +32,7 @@ class Images:
         self.read.append(index)
         return Pair(Image.new("RGB", (8, 8), (index * 9,) * 3), [str(index)], {}, str(index))
 
-    def captions(self):
+    def captions(self) -> Iterator[str]:
         return map(str, range(self.count))
 
 
@@ -50,7 +52,7 @@ class Data:
     def __init__(self) -> None:
         self.tokenizer = Tokens()
 
-    def image_loader(self, images: Any):
+    def image_loader(self, images: Any) -> Any:
         tones = [images[i].image.getpixel((0, 0))[0] / 255 for i in range(len(images))]
         pattern = torch.linspace(-1, 1, 3 * 64).view(3, 8, 8)
         return iter(torch.stack([pattern.roll(round(40 * tone), 2) * tone for tone in tones]).split(3))
@@ -135,7 +137,7 @@ def shares(rank: int) -> dict[str, Any]:
     return {"ranks": ranks, "alone": alone}
 
 
-def test_two_ranks_count_each_image_once_and_equal_one_process(tmp_path) -> None:
+def test_two_ranks_count_each_image_once_and_equal_one_process(tmp_path: Path) -> None:
     found = run_two(shares, tmp_path)
     first, second = found["ranks"]
     assert (first["read"], second["read"]) == ([0, 1, 2, 3], [4, 5, 6, 6])  # half each; the last one fills up

@@ -21,7 +21,7 @@ def oracle_scores(x: np.ndarray, y: np.ndarray, x_test: np.ndarray, *, num_class
 
 @pytest.mark.parametrize(("images", "width"), [(40, 7), (12, 30), (8, 7)])
 @pytest.mark.parametrize("l2", [2.0**10, 0.5])
-def test_equals_stacked_least_squares(images, width, l2):
+def test_equals_stacked_least_squares(images: int, width: int, l2: float) -> None:
     rng = np.random.default_rng(images)
     x, x_test = rng.normal(size=(images, width)), rng.normal(size=(25, width))
     y, y_test = rng.integers(0, 4, size=images), rng.integers(0, 4, size=25)
@@ -33,7 +33,7 @@ def test_equals_stacked_least_squares(images, width, l2):
     assert (ranks == 0).tolist() == (expected.argmax(1) == y_test).tolist()
 
 
-def test_a_feature_that_never_changes_does_no_harm():
+def test_a_feature_that_never_changes_does_no_harm() -> None:
     x = torch.tensor([[1.0, 5.0], [3.0, 5.0]], dtype=torch.float64)
     train, test = standardised(x, x[:1])
     # mean 2, population deviation 1: -1 / (1 + 1e-5); the constant feature becomes 0
@@ -41,14 +41,14 @@ def test_a_feature_that_never_changes_does_no_harm():
     assert test.tolist() == train[:1].tolist()
 
 
-def test_equal_features_and_nan_are_never_right():
+def test_equal_features_and_nan_are_never_right() -> None:
     same, labels = torch.ones(6, 3, dtype=torch.float64), torch.tensor([0, 0, 1, 1, 2, 2])
     for features in (same, torch.full_like(same, torch.nan)):
         ranks, _ = ranked(ridge_scores(features, labels, features, num_classes=3, l2=1024.0), labels)
         assert (ranks > 0).all()
 
 
-def test_shots_per_class_nested_and_by_seed():
+def test_shots_per_class_nested_and_by_seed() -> None:
     labels = torch.tensor([i % 3 for i in range(60)] + [3, 3])  # class 3 has two images only
     few, many = (shots_of(labels, num_classes=4, shots=k, seed=1) for k in (5, 10))
     assert labels[few].bincount().tolist() == [5, 5, 5, 2] and labels[many].bincount().tolist() == [10, 10, 10, 2]

@@ -3,12 +3,13 @@
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from limoe.evaluation.few_shot import standardised
 from limoe.evaluation.linear_probe import fit, linear_probe, split
 
 
-def clouds(images: int, *, classes: int = 4, width: int = 6, spread: float = 1.0):
+def clouds(images: int, *, classes: int = 4, width: int = 6, spread: float = 1.0) -> tuple[Tensor, Tensor]:
     """Features of four classes around centres that are the same every time."""
     rng = np.random.default_rng(images)
     centres, labels = np.random.default_rng(0).normal(size=(classes, width)), np.arange(images) % classes
@@ -16,7 +17,7 @@ def clouds(images: int, *, classes: int = 4, width: int = 6, spread: float = 1.0
 
 
 @pytest.mark.parametrize("strength", [1e-3, 0.1, 3.0])
-def test_the_gradient_is_zero(strength):
+def test_the_gradient_is_zero(strength: float) -> None:
     features, labels = clouds(50)
     weights, bias = (part.numpy() for part in fit(features, labels, num_classes=4, strength=strength).parameters())
     x, y = features.numpy(), np.eye(4)[labels.numpy()]
@@ -28,7 +29,7 @@ def test_the_gradient_is_zero(strength):
     assert np.abs((p - y).mean(0)).max() < 2e-5
 
 
-def test_another_start_gives_the_same_minimum():
+def test_another_start_gives_the_same_minimum() -> None:
     features, labels = clouds(50)
     near = fit(features, labels, num_classes=4, strength=1.0)
     for found, again in zip(
@@ -39,14 +40,14 @@ def test_another_start_gives_the_same_minimum():
         assert torch.allclose(found, again, atol=1e-3)
 
 
-def test_one_in_five_of_each_class_is_held_out():
+def test_one_in_five_of_each_class_is_held_out() -> None:
     labels = torch.tensor([0] * 10 + [1] * 5 + [2] * 4)
     kept, held_out = split(labels)
     assert labels[held_out].bincount(minlength=3).tolist() == [2, 1, 0]
     assert sorted([*kept.tolist(), *held_out.tolist()]) == list(range(19))
 
 
-def test_the_best_strength_on_the_held_out_part_wins():
+def test_the_best_strength_on_the_held_out_part_wins() -> None:
     features, labels = clouds(80, spread=1.5)
     test, _ = clouds(33, spread=1.5)
     found = linear_probe(features, labels, test, num_classes=4, strengths=[1e-3, 0.1, 1e4])
@@ -59,14 +60,14 @@ def test_the_best_strength_on_the_held_out_part_wins():
     assert torch.equal(found.scores, again.scores) and found.tried == again.tried
 
 
-def test_clear_clouds_are_told_apart_under_no_grad():
+def test_clear_clouds_are_told_apart_under_no_grad() -> None:
     features, labels = clouds(60, spread=0.05)
     with torch.no_grad():
         found = linear_probe(features, labels, features, num_classes=4, strengths=[1e-2])
     assert torch.equal(found.scores.argmax(1), labels) and found.tried == {1e-2: 1.0}
 
 
-def test_features_of_a_diverged_model_give_nan():
+def test_features_of_a_diverged_model_give_nan() -> None:
     features, labels = clouds(20)
     found = linear_probe(features * torch.inf, labels, features, num_classes=4, strengths=[1.0])
     assert found.scores.isnan().all() and found.tried == {}

@@ -1,5 +1,6 @@
 """Metrics of tasks: the same numbers however images and queries are spread over ranks; rules of torchmetrics."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -64,7 +65,7 @@ def both_ranks(rank: int) -> dict[str, Any]:
     return results
 
 
-def test_two_ranks_with_uneven_parts_equal_one_process(tmp_path) -> None:
+def test_two_ranks_with_uneven_parts_equal_one_process(tmp_path: Path) -> None:
     whole = found(counted(slice(0, IMAGES), slice(0, TEXTS)))
     results = run_two(both_ranks, tmp_path)
     for name, (images, _) in SPLITS.items():

@@ -2,22 +2,33 @@
 
 from itertools import permutations
 from random import Random
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 from limoe.errors import DataError
 from limoe.evaluation.retrieval import RetrievalRecall, chance_recall, retrieval_chance
 
 
-def retrieval_recall(images, texts, positives, *, ks=(1, 5, 10), chunk=1024):
+def retrieval_recall(
+    images: Tensor,
+    texts: Tensor,
+    positives: list[tuple[int, int]],
+    *,
+    ks: tuple[Any, ...] = (1, 5, 10),
+    chunk: int = 1024,
+) -> dict[str, float]:
     metric = RetrievalRecall(ks=ks, chunk=chunk)
     metric.update(images, texts, positives)
     return metric.compute()
 
 
-def oracle(queries, candidates, positives, *, k):
+def oracle(
+    queries: list[list[float]], candidates: list[list[float]], positives: list[tuple[int, int]], *, k: int
+) -> float:
     """Sort by similarity, wrong before right among equals, and look for a right one among the first k."""
     found = []
     for q, query in enumerate(queries):
@@ -32,7 +43,7 @@ def oracle(queries, candidates, positives, *, k):
 
 @pytest.mark.parametrize("seed", range(20))
 @pytest.mark.parametrize("chunk", [1, 4, 100])
-def test_equals_the_oracle_with_ties_and_several_positives(seed, chunk):
+def test_equals_the_oracle_with_ties_and_several_positives(seed: int, chunk: int) -> None:
     random = Random(seed)
     images, texts = ([[random.randint(-2, 2) for _ in range(3)] for _ in range(n)] for n in (9, 13))
     positives = [(random.randrange(9), random.randrange(13)) for _ in range(14)]  # repeats, and queries without any
@@ -46,7 +57,7 @@ def test_equals_the_oracle_with_ties_and_several_positives(seed, chunk):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_equals_the_oracle_on_random_features_with_duplicates(seed):
+def test_equals_the_oracle_on_random_features_with_duplicates(seed: int) -> None:
     random = Random(seed)
     images, texts = ([[random.gauss(0, 1) for _ in range(8)] for _ in range(n)] for n in (40, 60))
     images[7], texts[9], texts[10] = images[3], texts[2], texts[2]
@@ -58,7 +69,7 @@ def test_equals_the_oracle_on_random_features_with_duplicates(seed):
         assert found[f"t2i_r{k}"] == pytest.approx(oracle(texts, images, turned, k=k))
 
 
-def test_by_hand():
+def test_by_hand() -> None:
     images = torch.eye(3)
     texts = F.normalize(torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 2.0], [0.0, 1.0, 1.0], [0.0, 0.0, 1.0]]), dim=-1)
     positives = [(0, 0), (1, 1), (1, 3), (2, 3)]
@@ -68,7 +79,7 @@ def test_by_hand():
     assert found == pytest.approx({"i2t_r1": 2 / 3, "i2t_r2": 1.0, "t2i_r1": 2 / 3, "t2i_r2": 1.0})
 
 
-def test_rounding_noise_does_not_break_a_tie():
+def test_rounding_noise_does_not_break_a_tie() -> None:
     images = torch.tensor([[1.0, 0.0]])
     texts = torch.tensor([[1.0, 0.0], [1.0 - 2e-7, 0.0], [0.9, 0.0]])
     assert retrieval_recall(images, texts, [(0, 0)], ks=(1, 2)) == {
@@ -80,7 +91,7 @@ def test_rounding_noise_does_not_break_a_tie():
 
 
 @pytest.mark.parametrize("value", [1.0, float("nan")])
-def test_features_that_are_all_the_same_or_nan_find_nothing(value):
+def test_features_that_are_all_the_same_or_nan_find_nothing(value: float) -> None:
     features = torch.full((12, 4), value)
     assert set(retrieval_recall(features, features, [(i, i) for i in range(12)]).values()) == {0.0}
 
@@ -94,22 +105,22 @@ def test_features_that_are_all_the_same_or_nan_find_nothing(value):
         ([1], 9, 1.0),
     ],
 )
-def test_chance_by_hand(num_positives, k, chance):
+def test_chance_by_hand(num_positives: list[int], k: int, chance: float) -> None:
     assert chance_recall(num_positives, num_candidates=4, k=k) == pytest.approx(chance)
 
 
 @pytest.mark.parametrize(("positives", "k"), [(1, 1), (2, 2), (3, 2)])
-def test_chance_is_the_mean_over_all_orders(positives, k):
+def test_chance_is_the_mean_over_all_orders(positives: int, k: int) -> None:
     orders = list(permutations(range(5)))
     expected = sum(any(c < positives for c in order[:k]) for order in orders) / len(orders)
     assert chance_recall([positives], num_candidates=5, k=k) == pytest.approx(expected)
 
 
-def test_chance_of_a_large_set_is_exact():
+def test_chance_of_a_large_set_is_exact() -> None:
     assert chance_recall([1], num_candidates=1_000_000, k=10) == 1e-5
 
 
-def test_chance_has_the_keys_of_recall():
+def test_chance_has_the_keys_of_recall() -> None:
     positives = [(0, 0), (0, 1), (1, 2), (1, 2)]
     chance = retrieval_chance(positives, num_images=2, num_texts=3, ks=(1,))
     # Image 0 has 2 of 3 texts, image 1 has 1 of 3: mean 1/2. Each text has 1 of 2 images.
@@ -118,6 +129,6 @@ def test_chance_has_the_keys_of_recall():
 
 
 @pytest.mark.parametrize("positives", [[], [(3, 0)], [(0, 3)], [(-1, 0)]])
-def test_pairs_outside_the_set_are_refused(positives):
+def test_pairs_outside_the_set_are_refused(positives: list[tuple[int, int]]) -> None:
     with pytest.raises(DataError, match="retrieval positives"):
         retrieval_recall(torch.eye(3), torch.eye(3), positives)

@@ -1,9 +1,11 @@
 """Images of one colour, a model whose features are colours, and evaluation tasks whose answers are known."""
 
+from collections.abc import Iterator, Sequence
+
 import lightning as L
 import torch
 from PIL import Image as Pillow
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
@@ -26,7 +28,7 @@ class Images:
         color = self.colors[index]
         return Pair(Pillow.new("RGB", (200, 100), COLORS[color]), [color], {}, str(index))
 
-    def captions(self):
+    def captions(self) -> Iterator[str]:
         return iter(self.colors)
 
 
@@ -38,17 +40,17 @@ class ColorModel(nn.Module):
         self.scale = nn.Parameter(torch.ones(3))
         self.logit_scale = nn.Parameter(torch.tensor(10.0).log())
         self.frozen = nn.Dropout()
-        self.modes = set()
+        self.modes: set[tuple[bool, bool]] = set()  # training? with gradients?
 
-    def encode_image(self, images):
+    def encode_image(self, images: Tensor) -> Tensor:
         self.modes.add((self.training, torch.is_grad_enabled()))
         return F.normalize(images.mean((2, 3)) * self.scale + 1e-3, dim=-1)
 
-    def image_trunk(self, images):
+    def image_trunk(self, images: Tensor) -> Tensor:
         self.modes.add((self.training, torch.is_grad_enabled()))
         return images.mean((2, 3)) * self.scale
 
-    def encode_text(self, ids, mask):
+    def encode_text(self, ids: Tensor, mask: Tensor) -> Tensor:
         self.modes.add((self.training, torch.is_grad_enabled()))
         return F.normalize(torch.tensor(list(COLORS.values()))[ids[:, 0]] / 255 * self.scale + 1e-3, dim=-1)
 
@@ -56,7 +58,7 @@ class ColorModel(nn.Module):
 class ColorTokenizer:
     """The last word of a text is its colour."""
 
-    def encode(self, texts):
+    def encode(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         ids = torch.tensor([[list(COLORS).index(text.split()[-1])] for text in texts])
         return ids, torch.ones_like(ids, dtype=torch.bool)
 
@@ -66,13 +68,13 @@ class ColorData(L.LightningDataModule):
         super().__init__()
         self.tokenizer = ColorTokenizer()
 
-    def image_loader(self, images):
+    def image_loader(self, images: Images) -> Iterator[Tensor]:
         for start in range(0, len(images), 2):
             colors = [COLORS[images[i].captions[0]] for i in range(start, min(start + 2, len(images)))]
             yield torch.tensor(colors)[:, :, None, None].expand(-1, 3, 4, 4) / 255
 
-    def train_dataloader(self):
-        return DataLoader(torch.rand(12, 3, 4, 4), batch_size=2)
+    def train_dataloader(self) -> DataLoader[Tensor]:
+        return DataLoader(torch.rand(12, 3, 4, 4), batch_size=2)  # type: ignore[arg-type]  # a tensor is a dataset
 
     val_dataloader = train_dataloader
 

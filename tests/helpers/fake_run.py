@@ -20,7 +20,7 @@ def write_csv(path: Path, rows: list[dict[str, object]]) -> None:
         writer.writerows(rows)
 
 
-def write_run(folder: Path, *, caption: str = "red circle", dense: bool = False, **record) -> Path:
+def write_run(folder: Path, *, caption: str = "red circle", dense: bool = False, **record: Any) -> Path:
     """A complete run of 20 steps, sparse in layers 1 and 3 unless `dense`."""
     rows: list[dict[str, object]] = [{"step": s, "train/loss": 4 - s / 10, "train/contrastive": 3.9} for s in range(20)]
     rows += [{"step": s, "val/loss": 3.5, TOP1: s / 40, "val/found/i2t_r1": 0.25} for s in (9, 19)]
@@ -51,7 +51,12 @@ def write_health(folder: Path, *, layers: list[int]) -> None:
         with (folder / "routing" / "health.jsonl").open("a") as file:
             for step in (0, 10):
                 for modality, load, assignments in (("image", [0.75, 0.25], 400), ("text", [0.0, 1.0], 100)):
-                    row = {"step": step, "layer": layer, "modality": modality, "success_rate": 0.9 + step / 100}
+                    row: dict[str, object] = {
+                        "step": step,
+                        "layer": layer,
+                        "modality": modality,
+                        "success_rate": 0.9 + step / 100,
+                    }
                     row |= {"load": load, "local_entropy": 0.5, "global_entropy": 0.6, "dead_experts": load.count(0)}
                     row |= {"assignments": assignments, "effective_experts": 1.82}
                     file.write(json.dumps(row) + "\n")

@@ -5,6 +5,7 @@ the end of a text to 2, `cat` to 3. With a router of scale 1 the gates are 0.794
 vectors are (1, -1, -1, 0 ...) and (1, 0, 0, 0 ...) in 8 dimensions, normalised by LayerNorm.
 """
 
+from collections.abc import Iterator
 from functools import cache, partial
 from random import Random
 from typing import Any
@@ -27,7 +28,15 @@ from limoe.types import Pair
 COLOURS = {"R": (255, 0, 0), "G": (0, 255, 0), "B": (0, 0, 255)}
 SCENES = (("RRGB", "cat"), ("RGGB", "red cat"), ("BBBB", "cat dog"))
 EXPERT_OF = {"red": 0, "dog": 1, "": 2, "cat": 3}
-SIZES = {"width": 8, "depth": 1, "num_heads": 2, "mlp_dim": 16, "image_size": 8, "patch_size": 4, "text_length": 4}
+SIZES: dict[str, Any] = {
+    "width": 8,
+    "depth": 1,
+    "num_heads": 2,
+    "mlp_dim": 16,
+    "image_size": 8,
+    "patch_size": 4,
+    "text_length": 4,
+}
 
 
 class Scenes:
@@ -45,7 +54,7 @@ class Scenes:
         image = Image.fromarray(pixels.repeat(4, axis=0).repeat(4, axis=1))
         return Pair(image, [caption], {}, str(index))
 
-    def captions(self):
+    def captions(self) -> Iterator[str]:
         return (caption for _, caption in self.scenes)
 
 

@@ -2,6 +2,7 @@
 
 import math
 from itertools import product
+from typing import Any
 
 import pytest
 import torch
@@ -155,7 +156,9 @@ def test_memory_does_not_grow_with_the_square_of_the_batch(kind: type[Contrastiv
 class LargestTensor(TorchDispatchMode):
     numel = 0
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+    def __torch_dispatch__(
+        self, func: Any, types: tuple[type[Any]], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
         result = func(*args, **(kwargs or {}))
         tensors = [x for x in torch.utils._pytree.tree_leaves(result) if isinstance(x, Tensor)]
         self.numel = max([self.numel, *(x.numel() for x in tensors)])

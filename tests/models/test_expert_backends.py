@@ -1,4 +1,4 @@
-"""Every way to multiply gives the same layer; rows that belong to nobody are never read; nothing waits for the data."""
+"""Every way to multiply gives the same layer; empty rows are never read; nothing waits for the data."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -124,7 +124,7 @@ def test_autocast_reaches_every_backend() -> None:
         ([2] * 4, 2, "padded"),
         ([20, 14, 15, 15], 20, "padded"),  # 80 rows for 64 tokens: 1.25 times
         ([21, 13, 15, 15], 21, "loop"),  # 84
-        ([16] * 4, 21, "padded"),  # nobody needs the other slots: 64
+        ([16] * 4, 21, "padded"),  # the other slots are not needed: 64
         ([500] * 4, 100, "padded"),  # 400 rows for 2,000 tokens
         ([2] * 4, None, "loop"),
     ],
@@ -181,7 +181,8 @@ def test_rows_that_cannot_be_packed_are_multiplied_at_once() -> None:
     for backend in (*BACKENDS, "auto"):
         layer = layer_of("auto")
         torch.manual_seed(2)
-        layer.router, layer.expert_backend = SoftRouter(8, num_experts=4, slots_per_expert=2), backend
+        layer.router = SoftRouter(8, num_experts=4, slots_per_expert=2)
+        layer.expert_backend = backend  # type: ignore[assignment]
         found.append(run(layer, x))
     for other in found[1:]:
         assert all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True))

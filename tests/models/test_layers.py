@@ -75,7 +75,7 @@ def test_short_and_long_attention_equal_the_fused_product(tokens: int, masked: b
     query, key, value = (torch.randn(2, 3, tokens, 16).to(dtype).requires_grad_() for _ in range(3))
     mask = attention_mask(torch.rand(2, tokens) < 0.6) if masked else None
     exact = [x.detach().double().requires_grad_() for x in (query, key, value)]
-    expected = F.scaled_dot_product_attention(*exact, attn_mask=mask)
+    expected = F.scaled_dot_product_attention(exact[0], exact[1], exact[2], attn_mask=mask)
     with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
         found = attend(query, key, value, mask)
     assert found.dtype == dtype

@@ -129,7 +129,7 @@ def test_padding_and_dropped_tokens_get_exact_zeros() -> None:
         assert not y[~routed.kept[:, 0]].any() and not routed.kept[~packed.valid].any()
 
 
-def test_all_equal_logits_fill_the_first_expert_in_stream_order() -> None:
+def test_all_equal_logits_fill_the_first_expert_in_token_order() -> None:
     layer = moe(capacity_factor=1.0)
     nn.init.zeros_(layer.router.weight)
     _, routed = layer(torch.randn(18, 8), PACKED)
@@ -253,7 +253,9 @@ def test_capacity_path_compiles_into_one_graph() -> None:
 def gradient_of(layer: MoE, x: Tensor) -> Tensor:
     layer.zero_grad()
     layer(x, PACKED)[0].square().sum().backward()
-    return layer.experts.weight_in.grad
+    gradient = layer.experts.weight_in.grad
+    assert gradient is not None
+    return gradient
 
 
 def test_same_input_gives_the_same_bits() -> None:

@@ -55,7 +55,7 @@ def test_blocks_are_those_of_the_architecture_where_it_has_some() -> None:
     model = encoder()
     assert model.transformer_blocks() == list(model.backbone.blocks)
     assert encoder(name="test_resnet", settings=None).transformer_blocks() == []
-    both = lit()
+    both: Any = lit()
     assert both.transformer_blocks() == [*both.image.backbone.blocks, *both.text.tower.blocks]
 
 

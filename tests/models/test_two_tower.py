@@ -58,7 +58,7 @@ def test_in_evaluation_forward_equals_the_encoders(layers: tuple[int, ...]) -> N
 
 
 def test_blocks_are_those_of_both_towers() -> None:
-    model = two_towers()
+    model: Any = two_towers()
     assert model.transformer_blocks() == [*model.image.tower.blocks, *model.text.tower.blocks]
 
 

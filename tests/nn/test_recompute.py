@@ -39,7 +39,7 @@ def test_a_second_time_without_counting_and_with_the_same_random_numbers() -> No
     assert (counter.calls, counter.counted, counter.counting) == (3, 2, True)
     torch.manual_seed(1)
     counter(x)
-    assert torch.equal(drawn, torch.rand(1))  # nobody else's numbers change
+    assert torch.equal(drawn, torch.rand(1))  # no other random numbers change
 
 
 def test_one_inside_another_and_more_than_one_backward() -> None:

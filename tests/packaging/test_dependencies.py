@@ -84,8 +84,8 @@ class Uses(ast.NodeVisitor):
         for child in node.body:
             self.visit(child)
         self._guards -= guards
-        for child in [*node.handlers, *node.orelse, *node.finalbody]:
-            self.visit(child)
+        for outside in [*node.handlers, *node.orelse, *node.finalbody]:
+            self.visit(outside)
 
     def visit_FunctionDef(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
         self._functions += 1
@@ -274,7 +274,7 @@ def texts() -> Iterator[Path]:
     yield from (path for path in sorted(REPO.iterdir()) if path.suffix in suffixes or path.name == "Makefile")
 
 
-def test_nobody_is_told_to_install_the_package_of_a_stranger() -> None:
+def test_no_text_says_to_install_the_package_of_another_project() -> None:
     """On package indexes the name limoe belongs to another project."""
     stranger = re.compile(r"pip3? install[^\n`]*?[\s'\"]limoe(?!-template)\b(?![/.])|[\s'\"`]limoe\\?\[[a-z,]+\\?\]")
     assert stranger.search("needs pip install 'limoe[tune]'")

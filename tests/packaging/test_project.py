@@ -40,7 +40,7 @@ def all_extras() -> list[str]:
 
 def pins() -> dict[str, Version]:
     lines = [line for line in (REPO / "constraints.txt").read_text().splitlines() if line and line[0] != "#"]
-    found = {}
+    found: dict[str, Version] = {}
     for line in lines:
         name, separator, pin = line.partition("==")
         assert separator, line

@@ -3,6 +3,7 @@
 import re
 import warnings
 from html import escape
+from typing import Any
 from urllib.parse import unquote
 from xml.etree import ElementTree
 
@@ -14,7 +15,7 @@ from limoe.reporting.plots import MAX_POINTS, STYLE, Line, _mix, data_uri, lines
 NAMESPACE = "{http://www.w3.org/2000/svg}"
 
 
-def test_long_curves_become_means_of_neighbours():
+def test_long_curves_become_means_of_neighbours() -> None:
     curve = {step: float(step) for step in range(2 * MAX_POINTS)}
     steps, values = thinned(curve)
     assert len(steps) == MAX_POINTS
@@ -23,16 +24,17 @@ def test_long_curves_become_means_of_neighbours():
 
 
 @pytest.mark.parametrize("values", [[], [float("nan")], [float("inf"), 1.0], [0.0] * 3])
-def test_curves_of_odd_values_and_titles_that_look_like_formulas(values):
+def test_curves_of_odd_values_and_titles_that_look_like_formulas(values: list[float]) -> None:
     plot = lines_plot([Line("x", range(len(values)), values, "#000000")], title="$\\frac$", y_label="y", percent=True)
     assert plot.startswith("data:image/svg+xml,%3Csvg")
 
 
-def test_whom_an_expert_serves_counts_tokens():
+def test_whom_an_expert_serves_counts_tokens() -> None:
     """Equal shares of 300 image and 100 text assignments: three quarters of every bar are images."""
     axes = Figure().subplots()
     _mix(axes, [share * 300 for share in (0.5, 0.5, 0.0)], [share * 100 for share in (0.5, 0.5, 0.0)])
-    assert [bar.get_height() for bar in axes.patches] == [0.75, 0.75, 0.25, 0.25]  # nobody chose the third expert
+    bars: Any = axes.patches
+    assert [bar.get_height() for bar in bars] == [0.75, 0.75, 0.25, 0.25]  # no token chose the third expert
     equal, counted = (
         share_plot(image=[0.5, 0.5], text=[0.5, 0.5], title="t", assignments=numbers)
         for numbers in ((1, 1), (300, 100))
@@ -41,7 +43,7 @@ def test_whom_an_expert_serves_counts_tokens():
 
 
 @pytest.mark.parametrize(("image", "text"), [([], []), ([0.0, 1.0], [0.0, 1.0]), ([1.0], [])])
-def test_shares_with_idle_experts_or_one_modality(image, text):
+def test_shares_with_idle_experts_or_one_modality(image: list[float], text: list[float]) -> None:
     assert share_plot(image=image, text=text, title="t").startswith("data:image/svg+xml,%3Csvg")
 
 
@@ -53,7 +55,7 @@ def svg_of(**changes: object) -> str:
     return unquote(lines_plot(lines, **{"title": "t", "y_label": "y", **changes}).partition(",")[2])
 
 
-def test_a_figure_is_whole_the_same_every_time_and_leads_nowhere():
+def test_a_figure_is_whole_the_same_every_time_and_leads_nowhere() -> None:
     svg = svg_of(title="<title> & more")
     assert svg == svg_of(title="<title> & more")
     texts = {element.text for element in ElementTree.fromstring(svg).iter(f"{NAMESPACE}text")}
@@ -61,7 +63,7 @@ def test_a_figure_is_whole_the_same_every_time_and_leads_nowhere():
     assert not re.sub(r'xmlns(:xlink)?="http://www.w3.org/[^"]*"', "", svg).count("http")
 
 
-def test_texts_and_grid_have_other_colours_on_dark_pages():
+def test_texts_and_grid_have_other_colours_on_dark_pages() -> None:
     """The rules name the colours of the style as matplotlib writes them."""
     svg = svg_of()
     rules = svg[svg.index("<style>") : svg.index("</style>")]
@@ -75,13 +77,13 @@ def test_texts_and_grid_have_other_colours_on_dark_pages():
         assert f'[style*="{name}: {colour}"]{{{name}:#' in rules
 
 
-def test_texts_that_xml_forbids_are_shown_as_unknown():
+def test_texts_that_xml_forbids_are_shown_as_unknown() -> None:
     with warnings.catch_warnings(action="ignore"):  # no font has these
         svg = svg_of(title="a\x00<b>")
     assert "a\ufffd<b>" in {element.text for element in ElementTree.fromstring(svg).iter(f"{NAMESPACE}text")}
 
 
-def test_a_data_uri_needs_no_escaping_in_html():
+def test_a_data_uri_needs_no_escaping_in_html() -> None:
     svg = "<svg a=\"1\" b='2'>#5 100% & ü</svg>"
     uri = data_uri(svg)
     assert escape(uri) == uri and "#" not in uri

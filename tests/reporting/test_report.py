@@ -22,7 +22,7 @@ HEALTH = (
 
 
 @pytest.fixture
-def undrawn(monkeypatch):
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Empty figures, for tests about everything else: drawing takes most of the time."""
     for name in ("lines_plot", "share_plot"):
         monkeypatch.setattr(figures, name, lambda *_, **__: "data:image/svg+xml,%3Csvg/%3E")
@@ -37,10 +37,10 @@ class Page(HTMLParser):
         self.text = ""
         self.feed(path.read_text(encoding="utf-8"))
 
-    def handle_starttag(self, tag, attrs):
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append((tag, dict(attrs)))
 
-    def handle_data(self, data):
+    def handle_data(self, data: str) -> None:
         self.text += data
 
     @property
@@ -95,7 +95,7 @@ def assert_harmless(page: Page) -> None:
         assert not re.findall(r'href="(?!#)', svg)
 
 
-def test_a_complete_run(tmp_path):
+def test_a_complete_run(tmp_path: Path) -> None:
     page = Page(build(write_run(tmp_path / "run")))
     assert_harmless(page)
     assert "Finished after 2 min 31 s" in page.text
@@ -111,7 +111,7 @@ def test_a_complete_run(tmp_path):
     assert policy == 1
 
 
-def test_normalised_losses_and_gradient_shares_are_one_figure_each(tmp_path):
+def test_normalised_losses_and_gradient_shares_are_one_figure_each(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run")
     names = [f"train/{kind}/{name}" for kind in ("aux_normalised", "grad_share", "aux_weighted") for name in "ab"]
     write_csv(run / "csv" / "metrics.csv", [{"step": step} | dict.fromkeys(names, 0.5) for step in (0, 1)])
@@ -122,7 +122,7 @@ def test_normalised_losses_and_gradient_shares_are_one_figure_each(tmp_path):
     ]
 
 
-def test_alarms_stand_beside_the_routing(tmp_path, undrawn):
+def test_alarms_stand_beside_the_routing(tmp_path: Path, undrawn: None) -> None:
     run = write_run(tmp_path / "run")
     alarm = {"layer": 3, "modality": "text", "message": "text collapses in layer 3 <b>since</b> step 40"}
     (run / "routing" / "alarms.jsonl").write_text(json.dumps(alarm))
@@ -132,14 +132,14 @@ def test_alarms_stand_beside_the_routing(tmp_path, undrawn):
     assert "Collapse alarms" not in Page(build(write_run(tmp_path / "quiet"))).text
 
 
-def test_a_dense_run_misses_nothing(tmp_path):
+def test_a_dense_run_misses_nothing(tmp_path: Path) -> None:
     page = Page(build(write_run(tmp_path / "run", dense=True)))
     assert page.count("div", **{"class": "problems"}) == 0
     assert "a dense run has no router" in page.text and "Auxiliary losses" not in page.text
     assert len(page.figures) == 3
 
 
-def test_written_elsewhere_and_nothing_left_behind(tmp_path, undrawn):
+def test_written_elsewhere_and_nothing_left_behind(tmp_path: Path, undrawn: None) -> None:
     run = write_run(tmp_path / "run")
     before = sorted(run.rglob("*"))
     assert build(run, out=tmp_path / "new" / "page.html") == tmp_path / "new" / "page.html"
@@ -159,7 +159,7 @@ def test_written_elsewhere_and_nothing_left_behind(tmp_path, undrawn):
         "$\\frac{1}$ \u202e \x00 \ud800",
     ],
 )
-def test_strings_of_the_run_stay_text(tmp_path, undrawn, hostile):
+def test_strings_of_the_run_stay_text(tmp_path: Path, undrawn: None, hostile: str) -> None:
     run = write_run(tmp_path / "run", caption=hostile, command=hostile, status=hostile, versions={hostile: hostile})
     (run / "config.yaml").write_text(f"note: {hostile}", encoding="utf-8", errors="replace")
     page = Page(build(run))
@@ -190,7 +190,9 @@ def test_strings_of_the_run_stay_text(tmp_path, undrawn, hostile):
         ("samples/000.png", "no image", "samples/000.png: cannot identify"),
     ],
 )
-def test_a_broken_part_is_named_and_the_rest_is_there(tmp_path, undrawn, name, content, said):
+def test_a_broken_part_is_named_and_the_rest_is_there(
+    tmp_path: Path, undrawn: None, name: str, content: str | None, said: str
+) -> None:
     run = write_run(tmp_path / "run")
     (run / name).unlink()
     if content is not None:
@@ -201,7 +203,7 @@ def test_a_broken_part_is_named_and_the_rest_is_there(tmp_path, undrawn, name, c
     assert "How it was made" in page.text
 
 
-def test_the_torn_last_line_of_a_killed_run(tmp_path, undrawn):
+def test_the_torn_last_line_of_a_killed_run(tmp_path: Path, undrawn: None) -> None:
     run = write_run(tmp_path / "run", status="running")
     with (run / "routing" / "health.jsonl").open("a") as file:
         file.write('{"step": 20, "lay')
@@ -212,7 +214,7 @@ def test_the_torn_last_line_of_a_killed_run(tmp_path, undrawn):
     assert "has not ended, or was killed" in page.text
 
 
-def test_a_failed_run_says_why(tmp_path, undrawn):
+def test_a_failed_run_says_why(tmp_path: Path, undrawn: None) -> None:
     page = Page(build(write_run(tmp_path / "run", status="failed", error="loss is nan", metrics={})))
     assert "the run failed: loss is nan" in page.text
     assert "Failed after 2 min 31 s" in page.text
@@ -220,14 +222,14 @@ def test_a_failed_run_says_why(tmp_path, undrawn):
 
 
 @pytest.mark.parametrize("name", [".", "missing"])
-def test_what_is_no_run_folder_is_refused_in_one_line(tmp_path, name):
+def test_what_is_no_run_folder_is_refused_in_one_line(tmp_path: Path, name: str) -> None:
     with pytest.raises(DataError, match="is not a run folder") as error:
         build(tmp_path / name)
     assert "\n" not in str(error.value)
     assert not list(tmp_path.iterdir())
 
 
-def test_a_image_outside_of_the_run_is_not_read(tmp_path, undrawn):
+def test_a_image_outside_of_the_run_is_not_read(tmp_path: Path, undrawn: None) -> None:
     run = write_run(tmp_path / "run")
     Image.new("RGB", (8, 8)).save(tmp_path / "secret.png")
     item = {"image": "../../secret.png", "truth": "x", "top": []}

@@ -82,7 +82,7 @@ def test_a_router_without_its_methods_is_refused() -> None:
         pass
 
     with pytest.raises(TypeError, match="abstract methods"):
-        Half(num_experts=2)
+        Half(num_experts=2)  # type: ignore[abstract]
 
 
 def test_no_noise_is_no_draw() -> None:

@@ -222,7 +222,7 @@ def test_only_padding_gives_zeros_and_zero_gradients(capacity: int | None, backe
 
 
 def test_empty_slots_give_experts_no_gradient() -> None:
-    """One token, two experts with four slots each: expert 1 computes four rows that nobody reads."""
+    """One token, two experts with four slots each: expert 1 computes four rows that are never read."""
     case = Case([[0]], [[1.0]], [1.0], [0], [True], 2, 1, 4)
     _, _, (_, _, *experts) = run(case, 4)
     assert all(p[0].any() and not p[1].any() for p in experts)

@@ -64,7 +64,7 @@ def test_round_robin_takes_turns() -> None:
     assert routed.capacity == 16 and routed.kept[routed.valid].all()  # ceil(96 * 1.05 / 8) = 13, then 16
 
 
-def test_priority_still_decides_who_sits() -> None:
+def test_priority_still_decides_which_tokens_are_kept() -> None:
     """96 tokens, 8 experts, 3 slots each; expert e meets tokens e, e + 8, ...; the last four of them are text."""
     settings = {"capacity_factor": 0.25, "capacity_multiple_of": 1}
     by_order, by_text = (route(RoundRobinRouter, priority=p, **settings) for p in (bpr, text_first))

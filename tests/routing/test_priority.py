@@ -1,4 +1,4 @@
-"""Who sits first."""
+"""The order in which tokens get slots."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ PACKED = packed_pairs(pairs=2, image_tokens=2, text_tokens=1)  # image, image, i
 GATE = torch.tensor([0.5, 0.25, 0.75, 0.25, 1.0, 0.3])
 
 
-def test_bpr_sits_the_largest_gate_first_whatever_its_modality() -> None:
+def test_bpr_puts_the_largest_gate_first_whatever_its_modality() -> None:
     assert torch.equal(priority.bpr(GATE, PACKED), GATE)
 
 

@@ -1,4 +1,4 @@
-"""Thousands of random routers: who sits, in which slot, with which weight. The rules are counted, not sorted."""
+"""Thousands of random routers: which tokens are kept, in which slot, with which weight. Counted, not sorted."""
 
 import random
 from dataclasses import dataclass
@@ -67,7 +67,7 @@ def draw(rng: random.Random) -> Drawn:
 
 
 def before(drawn: Drawn) -> Tensor:
-    """[TK, TK]: whether assignment a (row) sits before assignment b at the same expert of the same group."""
+    """[TK, TK]: whether assignment a (row) comes before assignment b at the same expert of the same group."""
     routed, (tokens, k) = drawn.routed, drawn.routed.expert_index.shape
     token = torch.arange(tokens).repeat_interleave(k)
     choice, score = torch.arange(k).repeat(tokens), drawn.score.repeat_interleave(k)
@@ -80,7 +80,7 @@ def before(drawn: Drawn) -> Tensor:
 
 
 def check_slots(drawn: Drawn) -> None:
-    """Of all who want an expert, the first `capacity` in the order of choice, score and position sit, and no other."""
+    """Of all tokens that choose an expert, the first `capacity` by choice, score and position alone are kept."""
     routed = drawn.routed
     rank = before(drawn).sum(0).view_as(routed.expert_index)
     allowed = routed.valid[:, None].expand_as(rank)

@@ -147,7 +147,7 @@ def check_finite(sparse: MoE, x: Tensor, packed: PackedTokens) -> RouterOutput:
 
 @pytest.mark.parametrize("mode", ["train", "eval"])
 @pytest.mark.parametrize("option", OPTIONS)
-def test_nobody_to_route(option: str, mode: str) -> None:
+def test_no_token_to_route(option: str, mode: str) -> None:
     """Only padding; then no token at all."""
     sparse = layer(option).train(mode == "train")
     padding = packed_pairs(pairs=2, image_tokens=0, text_tokens=3, text_mask=torch.zeros(2, 3, dtype=torch.bool))
@@ -161,7 +161,7 @@ def test_nobody_to_route(option: str, mode: str) -> None:
 
 @pytest.mark.parametrize("option", OPTIONS)
 def test_one_expert(option: str) -> None:
-    sizes = {"sizes": {}} if option == "modality_experts" else {}
+    sizes: dict[str, Any] = {"sizes": {}} if option == "modality_experts" else {}
     sparse = layer(option, num_experts=1, **sizes)
     routed = check_finite(
         sparse, torch.randn(16, 4, requires_grad=True), packed_pairs(pairs=2, image_tokens=6, text_tokens=2)
@@ -171,7 +171,7 @@ def test_one_expert(option: str) -> None:
 
 @pytest.mark.parametrize("option", ["top_k", "per_modality", "modality_experts"])
 def test_as_many_choices_as_experts(option: str) -> None:
-    sizes = {"sizes": {}} if option == "modality_experts" else {}
+    sizes: dict[str, Any] = {"sizes": {}} if option == "modality_experts" else {}
     sparse = layer(option, k=EXPERTS, **sizes)
     packed = packed_pairs(pairs=2, image_tokens=6, text_tokens=2)
     routed = check_finite(sparse, torch.randn(16, 4, requires_grad=True), packed)
@@ -250,7 +250,7 @@ def check_slots(router: TokenChoiceRouter, x: Tensor, packed: PackedTokens) -> N
         capacity=routed.capacity,
     )
     kept = [[s is not None for s in row] for row in slot]
-    assert routed.kept.tolist() == kept  # the highest priorities and nobody else
+    assert routed.kept.tolist() == kept  # the highest priorities alone
     for row in chosen:
         assert len(set(row)) == len(row)
     check_travel(dispatcher, routed)

@@ -1,6 +1,7 @@
 """Numbers about a router, by hand."""
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -138,7 +139,7 @@ def uneven_sums(rank: int) -> dict[int, Tensor]:
     return metric.compute()
 
 
-def test_two_ranks_with_uneven_tokens_equal_one_process(tmp_path) -> None:
+def test_two_ranks_with_uneven_tokens_equal_one_process(tmp_path: Path) -> None:
     found = run_two(uneven_sums, tmp_path)
     for layer, routed in routed_at_random().items():
         for modality in (IMAGE, TEXT):

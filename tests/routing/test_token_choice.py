@@ -259,7 +259,7 @@ def test_evaluation_has_its_own_capacity_and_priority() -> None:
     mask = torch.ones(1, 2, dtype=torch.bool)
     packed = packed_pairs(pairs=1, image_tokens=2, text_tokens=2, text_mask=mask)
     settings = {"noise_std": 0.0, "capacity_multiple_of": 1, "capacity_factor": 1.0, "eval_capacity_factor": 2.0}
-    x = torch.ones(4, 1)  # everybody wants expert 3; 1 slot in training, 2 in evaluation
+    x = torch.ones(4, 1)  # every token chooses expert 3; 1 slot in training, 2 in evaluation
     router = ramp_router(priority=first_come, eval_priority=text_first, **settings)
     assert decide(router, x, packed).kept[:, 0].tolist() == [True, False, False, False]
     assert decide(router.eval(), x, packed).kept[:, 0].tolist() == [False, False, True, True]
@@ -269,7 +269,7 @@ def test_evaluation_has_its_own_capacity_and_priority() -> None:
     assert unlimited.capacity is None and unlimited.kept.all()
 
 
-def test_bpr_sits_the_sure_token_first() -> None:
+def test_bpr_gives_slots_to_the_token_with_the_largest_gate_first() -> None:
     """All want expert 3 with growing confidence; one slot."""
     x, packed = torch.tensor([[1.0], [2.0], [4.0], [3.0]]), packed_groups(groups=1, length=4)
     settings = {"noise_std": 0.0, "capacity_multiple_of": 1, "capacity_factor": 1.0}

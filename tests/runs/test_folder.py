@@ -2,6 +2,7 @@
 
 import json
 import math
+from pathlib import Path
 
 import pytest
 
@@ -9,7 +10,7 @@ from limoe.runs.folder import read_run
 from tests.helpers.fake_run import write_csv, write_run
 
 
-def test_health_of_a_run_without_counts_weighs_both_modalities_equally(tmp_path):
+def test_health_of_a_run_without_counts_weighs_both_modalities_equally(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run")
     rows = read_run(run).health
     assert [(row.assignments, row.effective_experts) for row in rows[:2]] == [(400, 1.82), (100, 1.82)]
@@ -23,7 +24,7 @@ def test_health_of_a_run_without_counts_weighs_both_modalities_equally(tmp_path)
     assert rows[0].effective_experts == pytest.approx(math.exp(0.6))
 
 
-def test_the_first_alarm_of_each_layer_and_modality_is_kept(tmp_path):
+def test_the_first_alarm_of_each_layer_and_modality_is_kept(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run")
     lines = [{"layer": 1, "modality": "text", "message": m} for m in ("first", "second")]
     lines += [{"layer": 3, "modality": "text", "message": "third"}]
@@ -35,7 +36,7 @@ def test_the_first_alarm_of_each_layer_and_modality_is_kept(tmp_path):
     assert read_run(write_run(tmp_path / "quiet")).alarms == {}
 
 
-def test_of_repeated_steps_the_last_counts(tmp_path):
+def test_of_repeated_steps_the_last_counts(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run")
     write_csv(run / "csv" / "metrics.csv", [{"step": 1, "a": 1.0}, {"step": 2, "a": 2.0}, {"step": 1, "a": 3.0}])
     assert read_run(run).curves == {"a": {1: 3.0, 2: 2.0}}

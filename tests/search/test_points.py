@@ -280,7 +280,7 @@ def test_a_point_that_another_command_trains_is_waited_for(tmp_path: Path, monke
         assert [point.state for point in tries(other)] == [TrialState.COMPLETE] * 2 and tries(other)[0].value == 7.0
 
 
-def test_a_try_whose_heartbeat_came_late_harms_nobody(tmp_path: Path) -> None:
+def test_a_try_whose_heartbeat_came_late_does_no_harm(tmp_path: Path) -> None:
     """As after a computer slept: another thread or command has given the point to a new try."""
     search = search_of(2, space=SPACE)
 

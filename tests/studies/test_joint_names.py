@@ -1,4 +1,4 @@
-"""Names of variants that nobody has named."""
+"""Names of variants that were given none."""
 
 import copy
 from pathlib import Path

@@ -95,22 +95,22 @@ def test_sentence_groups_by_verdict() -> None:
     assert sentence(alone, compare(alone, rows)) == "accuracy: a (31.0 ± 2.5 %), 3 seeds."
 
 
-SEATED = {"val/loss": 2.0, "train/loss": 2.0, "router/image/success_rate": 0.9, "router/text/success_rate": 0.95}
+KEPT = {"val/loss": 2.0, "train/loss": 2.0, "router/image/success_rate": 0.9, "router/text/success_rate": 0.95}
 
 
 @pytest.mark.parametrize(
     ("status", "metrics", "successful"),
     [
-        ("done", SEATED, True),  # 0.9 is enough
-        ("stopped", SEATED, True),
-        ("diverged", SEATED, False),
-        ("done", SEATED | {"router/text/success_rate": 0.899}, False),
-        ("done", SEATED | {"router/image/success_rate": math.nan}, False),
-        ("done", SEATED | {"val/loss": math.inf}, False),
-        ("done", SEATED | {"train/loss": math.nan}, False),
+        ("done", KEPT, True),  # 0.9 is enough
+        ("stopped", KEPT, True),
+        ("diverged", KEPT, False),
+        ("done", KEPT | {"router/text/success_rate": 0.899}, False),
+        ("done", KEPT | {"router/image/success_rate": math.nan}, False),
+        ("done", KEPT | {"val/loss": math.inf}, False),
+        ("done", KEPT | {"train/loss": math.nan}, False),
         ("done", {"val/loss": 2.0}, True),  # dense
         ("done", {"val/loss": 2.0, "router/text/success_rate": 0.5}, False),
-        ("done", {TOP1: 0.5}, False),  # nobody knows its loss
+        ("done", {TOP1: 0.5}, False),  # its loss is unknown
     ],
 )
 def test_what_is_successful(status: str, metrics: dict[str, float], successful: bool) -> None:
@@ -119,8 +119,8 @@ def test_what_is_successful(status: str, metrics: dict[str, float], successful: 
 
 def test_share_of_successful_trials() -> None:
     """Of four trials one failed, and one of the three that finished lost its slots: 75 % and 50 %."""
-    lost = SEATED | {"router/text/success_rate": 0.4}
-    rows = [row("a", 0, **SEATED), row("a", 1, **SEATED), row("a", 2, **lost), row("a", 3, "failed", **SEATED)]
+    lost = KEPT | {"router/text/success_rate": 0.4}
+    rows = [row("a", 0, **KEPT), row("a", 1, **KEPT), row("a", 2, **lost), row("a", 3, "failed", **KEPT)]
     line = compare(replace(STUDY, variants={"a": ()}), rows)[0]
     assert share(line.finished, line.trials) == ("3 / 4 (75 %)", 0.75)
     assert share(line.successful, line.trials) == ("2 / 4 (50 %)", 0.5)

@@ -138,7 +138,7 @@ def test_a_trial_that_runs_elsewhere_is_left_alone(tmp_path: Path) -> None:
         fcntl.flock(other, fcntl.LOCK_EX)
         assert read_state(trial).status == "running"
         assert run_trial(trial, metrics=["score"], timeout=None).status == "running"
-    assert read_state(trial).status == "interrupted"  # nobody holds the lock any more
+    assert read_state(trial).status == "interrupted"  # the lock is no longer held
     assert run_trial(trial, metrics=["score"], timeout=None).status == "done"
 
 

@@ -59,7 +59,7 @@ def test_learning_rate_follows_the_schedule_per_step(tmp_path: Path) -> None:
     rates: list[float] = []
 
     class Record(L.Callback):
-        def on_before_optimizer_step(self, trainer, pl_module, optimizer) -> None:
+        def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Any) -> None:
             rates.append(optimizer.param_groups[0]["lr"])
 
     schedule = warmup_stable_decay(total_steps=6, warmup=2, cooldown=2)
@@ -78,7 +78,7 @@ class Steps(StepUpdated):
 
 class SameName(nn.Module):
     def after_step(self) -> None:
-        raise AssertionError("nobody asked")
+        raise AssertionError("not called for")
 
 
 @pytest.mark.parametrize("accumulated", [1, 2])
@@ -125,11 +125,15 @@ def test_the_last_weights_are_validated_once_and_saved(
     seen: list[int] = []
 
     class Look(L.Callback):
-        def on_validation_end(self, trainer, pl_module) -> None:
+        def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
             seen.append(trainer.global_step)
 
     save = ModelCheckpoint(dirpath=tmp_path, save_on_train_epoch_end=False, filename="newest")
-    settings = {"val_check_interval": interval, "accumulate_grad_batches": accumulate, "num_sanity_val_steps": 0}
+    settings: dict[str, Any] = {
+        "val_check_interval": interval,
+        "accumulate_grad_batches": accumulate,
+        "num_sanity_val_steps": 0,
+    }
     settings |= {"check_val_every_n_epoch": None, "enable_checkpointing": True, "limit_val_batches": 1}
     trainer = fit(module(), tmp_path, steps=5, callbacks=[Look(), save], **settings)
     assert seen == validated
@@ -158,7 +162,9 @@ def test_bfloat16_with_routers_and_losses_in_float32(tmp_path: Path, optimizer: 
     seen: list[torch.dtype] = []
 
     class Look(L.Callback):
-        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
+        def on_train_batch_end(
+            self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: Any
+        ) -> None:
             routed = outputs["output"].routing[1]
             seen.extend([outputs["loss"].dtype, routed.logits.dtype, routed.gates.dtype, routed.log_probs.dtype])
 

@@ -1,5 +1,8 @@
 """Which parameters decay, and what one step does."""
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -38,7 +41,7 @@ def test_matrices_decay_and_nothing_else() -> None:
 
 
 @pytest.mark.parametrize("factory", FACTORIES)
-def test_without_gradient_signal_only_decay_moves_and_by_lr_times_decay(factory) -> None:
+def test_without_gradient_signal_only_decay_moves_and_by_lr_times_decay(factory: Callable[..., Any]) -> None:
     """Gradients of zero: matrices shrink by 1 - lr * decay = 1 - 0.01 * 0.5, the rest stays."""
     model = tiny_model()
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
@@ -53,7 +56,7 @@ def test_without_gradient_signal_only_decay_moves_and_by_lr_times_decay(factory)
 
 
 @pytest.mark.parametrize("factory", FACTORIES)
-def test_one_step_moves_every_parameter_that_has_a_gradient(factory) -> None:
+def test_one_step_moves_every_parameter_that_has_a_gradient(factory: Callable[..., Any]) -> None:
     model, batch = tiny_model(router={"capacity_factor": None}), tiny_batch()
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     optimizer = factory(model, lr=0.01, weight_decay=0.0)
@@ -103,7 +106,7 @@ def test_adafactor_factors_two_axes_of_at_least_32(shape: tuple[int, ...], numbe
 
 @pytest.mark.parametrize("factory", FACTORIES)
 @pytest.mark.parametrize(("key", "value"), [("lr", 0.0), ("lr", -1.0), ("weight_decay", -0.1)])
-def test_bad_settings(factory, key: str, value: float) -> None:
+def test_bad_settings(factory: Callable[..., Any], key: str, value: float) -> None:
     with pytest.raises(ValueError, match=rf"^{key} must be .* got {value}"):
         factory(nn.Linear(1, 1), **{"lr": 0.1, key: value})
 

@@ -1,6 +1,8 @@
 """Learning-rate factors at steps worked out by hand."""
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -49,13 +51,13 @@ def test_a_fraction_is_a_share_of_the_run_and_a_whole_number_counts_steps() -> N
 
 
 @pytest.mark.parametrize("build", [rsqrt, warmup_stable_decay])
-def test_warmup_and_cooldown_may_overlap(build) -> None:
+def test_warmup_and_cooldown_may_overlap(build: Callable[..., Any]) -> None:
     factor = build(total_steps=10, warmup=10, cooldown=10)
     assert [factor(s) for s in (0, 5, 10)] == pytest.approx([0, 0.25, 0])
 
 
 @pytest.mark.parametrize("build", [rsqrt, cosine, warmup_stable_decay])
-def test_factors_stay_between_zero_and_one(build) -> None:
+def test_factors_stay_between_zero_and_one(build: Callable[..., Any]) -> None:
     rest = {} if build is cosine else {"cooldown": 7}
     factor = build(total_steps=50, warmup=5, **rest)
     assert all(0 <= factor(s) <= 1 for s in range(60)) and max(factor(s) for s in range(60)) == 1
@@ -75,7 +77,7 @@ def test_factors_stay_between_zero_and_one(build) -> None:
         (warmup_stable_decay, {"cooldown": 101}, r"^cooldown must be a fraction"),
     ],
 )
-def test_bad_settings(build, change: dict, message: str) -> None:
+def test_bad_settings(build: Callable[..., Any], change: dict, message: str) -> None:
     settings = {"total_steps": 100, "warmup": 10} | ({} if build is cosine else {"cooldown": 10})
     with pytest.raises(ValueError, match=message):
         build(**{**settings, **change})

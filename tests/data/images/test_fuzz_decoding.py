@@ -25,14 +25,14 @@ def outcomes(*, count: int, seed: int) -> tuple[Counter[str], float]:
     return found, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
 
 
-def test_damaged_images_raise_nothing_else():
+def test_damaged_images_raise_nothing_else() -> None:
     found, _ = outcomes(count=300, seed=0)
     assert found.total() == 300
     assert min(found["RGB"], found["bad_image"], found["unknown_format"]) > 20
 
 
 @pytest.mark.slow
-def test_many_damaged_images_raise_nothing_else_and_stay_small():
+def test_many_damaged_images_raise_nothing_else_and_stay_small() -> None:
     found, megabytes = outcomes(count=10_000, seed=1)
     assert found.keys() == {"RGB", "bad_image", "unknown_format", "too_large", "empty"}
     assert found.total() == 10_000

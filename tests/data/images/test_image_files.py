@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from limoe.data.bad_samples import BadContent
@@ -7,18 +9,18 @@ from limoe.data.images.image_files import inside, read_image
 @pytest.mark.parametrize(
     "name", ["../a.png", "a/../../b.png", "/a.png", "..\\a.png", "C:\\a.png", "a\0.png", "\\a.png"]
 )
-def test_names_that_lead_out_are_refused(name, tmp_path):
+def test_names_that_lead_out_are_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises(BadContent, match="is outside") as error:
         inside(tmp_path, name)
     assert error.value.kind == "outside"
 
 
 @pytest.mark.parametrize("name", ["a.png", "a/b.png", "./a.png", "a..b.png", "..a.png"])
-def test_names_inside_are_fine(name, tmp_path):
+def test_names_inside_are_fine(name: str, tmp_path: Path) -> None:
     assert inside(tmp_path, name) == name
 
 
-def test_an_absolute_name_below_the_folder_is_inside(tmp_path):
+def test_an_absolute_name_below_the_folder_is_inside(tmp_path: Path) -> None:
     (tmp_path / "root").mkdir()
     (tmp_path / "other").symlink_to(tmp_path / "root")
     for written, root in (("root", "root"), ("other", "root"), ("root", "other")):
@@ -28,7 +30,7 @@ def test_an_absolute_name_below_the_folder_is_inside(tmp_path):
             inside(tmp_path / "root", str(name))
 
 
-def test_links_are_followed_inside_only(tmp_path):
+def test_links_are_followed_inside_only(tmp_path: Path) -> None:
     root = tmp_path / "root"
     (root / "sub").mkdir(parents=True)
     (tmp_path / "secret.png").write_bytes(b"secret")
@@ -43,7 +45,7 @@ def test_links_are_followed_inside_only(tmp_path):
         assert read_image(root, name, allow_outside=True) == b"secret"
 
 
-def test_files_that_cannot_be_read_are_named(tmp_path, monkeypatch):
+def test_files_that_cannot_be_read_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "large.png").write_bytes(b"12345")
     monkeypatch.setattr("limoe.data.images.image_files.MAX_BYTES", 4)
     for name, kind in (

@@ -1,6 +1,7 @@
 import pickle
 import random
 from random import Random
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,7 +32,7 @@ def global_state() -> list[object]:
 
 
 @pytest.mark.parametrize("steps", [TORCHVISION, TIMM], ids=["torchvision", "timm"])
-def test_images_depend_on_the_generator_alone(steps) -> None:
+def test_images_depend_on_the_generator_alone(steps: dict[str, Any]) -> None:
     transform = LibraryTransform(steps=steps, image_size=16)
     images = []
     for seed in (1, 2, 3):  # other global states: the same images
@@ -88,7 +89,7 @@ def test_images_and_bytes_are_normalized_and_floats_are_not() -> None:
 
 @pytest.mark.parametrize("size", [(1, 1), (1000, 1), (1, 1000)])
 @pytest.mark.parametrize("steps", [TORCHVISION, TIMM], ids=["torchvision", "timm"])
-def test_extreme_sizes_work(size, steps) -> None:
+def test_extreme_sizes_work(size: tuple[int, int], steps: dict[str, Any]) -> None:
     transform = LibraryTransform(steps=steps, image_size=16)
     for seed in range(5):
         assert transform(Image.new("RGB", size, "white"), Random(seed)).isfinite().all()
@@ -101,7 +102,7 @@ def test_extreme_sizes_work(size, steps) -> None:
         (np.asarray, "the steps of the training transform must give an image or a tensor, got ndarray"),
     ],
 )
-def test_steps_that_give_something_else_are_refused(step, message) -> None:
+def test_steps_that_give_something_else_are_refused(step: Any, message: str) -> None:
     with pytest.raises(ValueError) as error:
         LibraryTransform(steps={"step": step}, image_size=4)(IMAGE, Random(0))
     assert str(error.value) == message

@@ -1,5 +1,6 @@
 from collections import Counter
 from itertools import product
+from typing import Any
 
 import numpy as np
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from limoe.data.scenes.shapes import COLOURS, HELD_OUT_COMBOS, SHAPES, TEXTURES, TRAIN_COMBOS, texture
 
 
-def test_held_out_combinations_leave_every_colour_and_shape_in_training():
+def test_held_out_combinations_leave_every_colour_and_shape_in_training() -> None:
     assert len(HELD_OUT_COMBOS) == 20
     assert set(HELD_OUT_COMBOS) | set(TRAIN_COMBOS) == set(product(COLOURS, SHAPES))
     assert not set(HELD_OUT_COMBOS) & set(TRAIN_COMBOS)
@@ -17,13 +18,13 @@ def test_held_out_combinations_leave_every_colour_and_shape_in_training():
 
 
 @pytest.mark.parametrize("name", SHAPES)
-def test_outlines_have_about_the_size_of_the_unit_circle(name):
+def test_outlines_have_about_the_size_of_the_unit_circle(name: str) -> None:
     radii = np.linalg.norm(SHAPES[name], axis=1)
     assert 0.85 < radii.max() < 1.2
 
 
-def test_outlines_enclose_different_areas_where_known():
-    def area(points):  # shoelace formula
+def test_outlines_enclose_different_areas_where_known() -> None:
+    def area(points: Any) -> Any:  # shoelace formula
         x, y = points.T
         return abs(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1))) / 2
 
@@ -35,7 +36,7 @@ def test_outlines_enclose_different_areas_where_known():
 
 
 @pytest.mark.parametrize("name", TEXTURES)
-def test_textures_stay_in_range_and_only_plain_is_flat(name):
+def test_textures_stay_in_range_and_only_plain_is_flat(name: str) -> None:
     pattern = texture(name, size=64)
     assert pattern.shape == (64, 64)
     assert np.abs(pattern).max() <= 1

@@ -8,11 +8,11 @@ from limoe.data.scenes.synthetic import SyntheticScenes, draw_scene
 HELD_OUT = {" ".join(combo) for combo in HELD_OUT_COMBOS}
 
 
-def scenes(split="train", *, size=300, seed=0, **settings):
+def scenes(split: str = "train", *, size: int = 300, seed: int = 0, **settings: int) -> SyntheticScenes:
     return SyntheticScenes(split=split, size=size, image_size=32, seed=seed, **settings)
 
 
-def test_a_scene_depends_on_seed_split_and_index_alone():
+def test_a_scene_depends_on_seed_split_and_index_alone() -> None:
     first, again, longer = scenes(), scenes(), scenes(size=1000)
     for index in (7, 3, 299):
         assert np.array_equal(first[index].image, again[index].image)
@@ -21,7 +21,7 @@ def test_a_scene_depends_on_seed_split_and_index_alone():
     assert first[3].captions != scenes("val")[3].captions
 
 
-def test_describe_tells_the_same_as_the_drawn_pair():
+def test_describe_tells_the_same_as_the_drawn_pair() -> None:
     data = scenes()
     pair = data[5]
     assert tuple(data.describe(5)) == (pair.captions, pair.labels, pair.key)
@@ -29,14 +29,14 @@ def test_describe_tells_the_same_as_the_drawn_pair():
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
-def test_no_held_out_combination_is_drawn_in_training_or_validation(split):
+def test_no_held_out_combination_is_drawn_in_training_or_validation(split: str) -> None:
     data = scenes(split, size=1000)
     drawn = {f"{item.colour} {item.shape}" for i in range(1000) for item in data._scene(i)[0].items}
     assert len(drawn) == 80
     assert not drawn & HELD_OUT
 
 
-def test_the_main_shape_of_heldout_is_a_held_out_combination_and_no_other_is():
+def test_the_main_shape_of_heldout_is_a_held_out_combination_and_no_other_is() -> None:
     data = scenes("heldout", size=500)
     assert {data.describe(i).labels["combo"] for i in range(500)} == HELD_OUT
     others = {f"{item.colour} {item.shape}" for i in range(500) for item in data._scene(i)[0].items[1:]}
@@ -44,12 +44,12 @@ def test_the_main_shape_of_heldout_is_a_held_out_combination_and_no_other_is():
     assert not others & HELD_OUT
 
 
-def test_max_items_bounds_the_number_of_shapes():
+def test_max_items_bounds_the_number_of_shapes() -> None:
     assert {len(scenes(max_items=1)._scene(i)[0].items) for i in range(100)} == {1}
     assert {len(scenes(max_items=3)._scene(i)[0].items) for i in range(100)} == {1, 2, 3}
 
 
-def test_shapes_are_drawn_where_and_as_described():
+def test_shapes_are_drawn_where_and_as_described() -> None:
     item = Item("red", "square", "large", 0.25, 0.75, 0.2, 0.0)
     image = draw_scene(Scene((item,), "white", "plain", (0.3, 0.6)), image_size=40)
     assert image.size == (40, 40)
@@ -61,17 +61,17 @@ def test_shapes_are_drawn_where_and_as_described():
         assert image.getpixel((x, y)) == BACKGROUNDS["white"]
 
 
-def test_a_ring_shows_the_background_inside():
+def test_a_ring_shows_the_background_inside() -> None:
     item = Item("blue", "ring", "large", 0.5, 0.5, 0.3, 0.0)
     image = draw_scene(Scene((item,), "black", "plain", (0.0, 0.0)), image_size=40)
     assert image.getpixel((20, 20)) == BACKGROUNDS["black"]
     assert image.getpixel((20, 11)) == COLOURS["blue"]  # 9 pixels from the centre, between 0.55 * 12 and 12
 
 
-def test_an_index_outside_ends_iteration():
+def test_an_index_outside_ends_iteration() -> None:
     with pytest.raises(IndexError):
         scenes(size=3)[3]
-    assert len(list(scenes(size=3))) == 3
+    assert len(list(scenes(size=3))) == 3  # type: ignore[call-overload]
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_an_index_outside_ends_iteration():
         ({"max_items": 4}, "max_items must be 1, 2 or 3 (shapes per scene), got 4"),
     ],
 )
-def test_bad_settings_are_named(settings, message):
+def test_bad_settings_are_named(settings: dict[str, int | str], message: str) -> None:
     with pytest.raises(ValueError) as error:
         scenes(**settings)
     assert str(error.value) == message

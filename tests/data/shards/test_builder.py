@@ -1,24 +1,26 @@
 import tarfile
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from limoe.data.bad_samples import BadSample
 from limoe.data.shards import builder as shard_builder
-from limoe.data.shards.builder import describe, read_contents, split_name
+from limoe.data.shards.builder import Contents, describe, read_contents, split_name
 from tests.helpers.shards import png, sample, samples, tar_bytes, write_tar
 
 
-def contents(path):
+def contents(path: Path) -> Contents:
     found = read_contents(path, shard=path)
     return found
 
 
 @pytest.fixture
-def shard(tmp_path):
+def shard(tmp_path: Path) -> Path:
     return tmp_path / "train-0.tar"
 
 
-def keys(found):
+def keys(found: Contents) -> list[str]:
     return [sample.key for sample in found.samples]
 
 
@@ -36,16 +38,16 @@ def keys(found):
         ("folder.d/README", None),
     ],
 )
-def test_the_key_ends_at_the_first_dot_after_the_last_slash(name, expected):
+def test_the_key_ends_at_the_first_dot_after_the_last_slash(name: str, expected: tuple[str, str] | None) -> None:
     assert split_name(name) == expected
 
 
-def test_members_are_found_where_they_are(shard):
+def test_members_are_found_where_they_are(shard: Path) -> None:
     write_tar(shard, sample("a", caption="one", fields={"g": "h"}) + sample("b", suffix="JPG"))
     data = shard.read_bytes()
     first, second = contents(shard).samples
 
-    def read(span):
+    def read(span: Any) -> Any:
         return data[span.offset : span.offset + span.size]
 
     assert read(first.image) == png()
@@ -54,7 +56,7 @@ def test_members_are_found_where_they_are(shard):
     assert describe(second, read=read) == (["a caption"], {}, "b")
 
 
-def test_members_of_a_sample_may_lie_apart(shard):
+def test_members_of_a_sample_may_lie_apart(shard: Path) -> None:
     one, two = sample("1", fields={}), sample("2", fields={})
     write_tar(shard, [file for both in zip(one, two, strict=True) for file in both])
     found = contents(shard)
@@ -81,7 +83,9 @@ IMAGE, TEXT = sample("k")
         ([IMAGE, TEXT, ("k.json", b'{"captions": ["a \\ud800"]}')], "bad_text", "lone surrogate"),
     ],
 )
-def test_bad_samples_are_counted_and_the_others_stay(shard, files, kind, reason):
+def test_bad_samples_are_counted_and_the_others_stay(
+    shard: Path, files: list[tuple[str, bytes]], kind: str, reason: str
+) -> None:
     write_tar(shard, samples("a") + files + samples("b"))
     found = contents(shard)
     assert keys(found) == ["a", "b"]
@@ -92,7 +96,7 @@ def test_bad_samples_are_counted_and_the_others_stay(shard, files, kind, reason)
     assert reason in bad.reason
 
 
-def test_files_that_are_too_large_are_never_read(shard, monkeypatch):
+def test_files_that_are_too_large_are_never_read(shard: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shard_builder, "MAX_IMAGE", 100)
     monkeypatch.setattr(shard_builder, "MAX_BYTES", 10)
     write_tar(shard, [("a.png", bytes(101)), ("a.txt", b"1"), ("b.png", bytes(100)), ("b.txt", b"12345678901")])
@@ -104,7 +108,7 @@ def test_files_that_are_too_large_are_never_read(shard, monkeypatch):
     ]
 
 
-def test_of_a_repeated_key_the_first_counts(shard):
+def test_of_a_repeated_key_the_first_counts(shard: Path) -> None:
     write_tar(shard, sample("a", caption="first") + samples("b") + sample("a", caption="second"))
     found = contents(shard)
     assert keys(found) == ["a", "b"]
@@ -112,7 +116,7 @@ def test_of_a_repeated_key_the_first_counts(shard):
     assert found.bad.counts == {"duplicate_key": 1}
 
 
-def test_members_of_two_samples_with_one_key_are_never_mixed(shard):
+def test_members_of_two_samples_with_one_key_are_never_mixed(shard: Path) -> None:
     first, second = sample("a", caption="1"), sample("a", caption="2")
     write_tar(shard, [first[0], second[0], first[1], second[1]])
     found = contents(shard)
@@ -120,7 +124,7 @@ def test_members_of_two_samples_with_one_key_are_never_mixed(shard):
     assert found.bad.counts == {"no_caption": 1, "duplicate_key": 1}
 
 
-def damage(shard, *, at, files):
+def damage(shard: Path, *, at: int, files: list[tuple[str, bytes]]) -> Contents:
     data = bytearray(tar_bytes(files))
     data[at] ^= 1
     shard.write_bytes(data)
@@ -131,7 +135,7 @@ def damage(shard, *, at, files):
 # fields it takes 6.
 
 
-def test_whole_samples_before_a_damage_stay(shard):
+def test_whole_samples_before_a_damage_stay(shard: Path) -> None:
     found = damage(shard, at=2 * 2048, files=samples("a", "b", "c"))
     assert keys(found) == ["a", "b"]
     assert found.damage == "damaged at byte 4,096: the checksum of the header is wrong"
@@ -140,14 +144,16 @@ def test_whole_samples_before_a_damage_stay(shard):
 
 
 @pytest.mark.parametrize(("block", "kept"), [(6, ["a"]), (8, ["a"]), (10, ["a"]), (12, ["a", "b"]), (14, ["a", "b"])])
-def test_a_sample_that_lost_members_to_a_damage_goes_and_is_not_counted_twice(shard, block, kept):
+def test_a_sample_that_lost_members_to_a_damage_goes_and_is_not_counted_twice(
+    shard: Path, block: int, kept: list[str]
+) -> None:
     """Blocks 6-11 are b: its image, text and json. Without its json b would have a caption, but no label."""
     found = damage(shard, at=block * 512, files=[file for key in "abc" for file in sample(key, fields={"x": "y"})])
     assert keys(found) == kept
     assert found.bad.counts == {"damaged_shard": 1}
 
 
-def test_a_cut_between_the_members_of_a_sample_is_a_damage(shard, caplog):
+def test_a_cut_between_the_members_of_a_sample_is_a_damage(shard: Path, caplog: pytest.LogCaptureFixture) -> None:
     whole = tar_bytes(samples("a", "b"))
     shard.write_bytes(whole[: 6 * 512])
     found = contents(shard)
@@ -159,7 +165,7 @@ def test_a_cut_between_the_members_of_a_sample_is_a_damage(shard, caplog):
     assert caplog.messages == [f"{shard} has no end mark: it may have been cut between two samples"]
 
 
-def test_links_are_neither_followed_nor_found(shard, tmp_path):
+def test_links_are_neither_followed_nor_found(shard: Path, tmp_path: Path) -> None:
     secret = tmp_path / "secret.txt"
     secret.write_text("secret")
     with tarfile.open(shard, "w") as tar:
@@ -170,7 +176,7 @@ def test_links_are_neither_followed_nor_found(shard, tmp_path):
     assert (found.samples, found.bad.total) == ([], 0)
 
 
-def test_what_follows_the_end_mark_is_a_damage_but_no_sample_is_unfinished(shard):
+def test_what_follows_the_end_mark_is_a_damage_but_no_sample_is_unfinished(shard: Path) -> None:
     shard.write_bytes(2 * tar_bytes(sample("a", fields={}) + sample("b")))
     found = contents(shard)
     assert keys(found) == ["a", "b"]

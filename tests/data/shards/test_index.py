@@ -1,4 +1,5 @@
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,12 +26,12 @@ SAMPLES = [
 
 
 @pytest.fixture
-def path(tmp_path):
+def path(tmp_path: Path) -> Path:
     write_index(tmp_path / "a.index", facts=FACTS, samples=SAMPLES)
     return tmp_path / "a.index"
 
 
-def test_what_was_written_is_read(path):
+def test_what_was_written_is_read(path: Path) -> None:
     index = ShardIndex(path)
     assert [index[i] for i in range(len(index))] == SAMPLES
     assert index.facts == FACTS
@@ -38,7 +39,7 @@ def test_what_was_written_is_read(path):
     assert (bad.counts, bad.first) == ({"no_caption": 30}, [BadSample("there.tar", "k", "no_caption", "no text")])
 
 
-def test_an_index_is_mapped_and_small(path):
+def test_an_index_is_mapped_and_small(path: Path) -> None:
     index = ShardIndex(path)
     assert isinstance(index._records, np.memmap)
     assert isinstance(index._keys, np.memmap)
@@ -47,7 +48,7 @@ def test_an_index_is_mapped_and_small(path):
     assert path.stat().st_size - index._start == 3 * 56 + 5 + 6 + 300
 
 
-def test_hashes_tell_keys_apart(path):
+def test_hashes_tell_keys_apart(path: Path) -> None:
     hashes = ShardIndex(path).hashes
     assert hashes.dtype == np.uint64
     assert len(set(hashes.tolist())) == 3
@@ -57,13 +58,13 @@ def test_hashes_tell_keys_apart(path):
     assert int(hashes[0]) == int.from_bytes(blake2b(b"first", digest_size=8).digest(), "little")
 
 
-def test_a_shard_without_samples_has_an_index_too(tmp_path):
+def test_a_shard_without_samples_has_an_index_too(tmp_path: Path) -> None:
     write_index(tmp_path / "b.index", facts=FACTS, samples=[])
     index = ShardIndex(tmp_path / "b.index")
     assert (len(index), len(index.hashes)) == (0, 0)
 
 
-def test_every_flipped_byte_and_every_cut_is_noticed(path):
+def test_every_flipped_byte_and_every_cut_is_noticed(path: Path) -> None:
     whole = path.read_bytes()
     rng = np.random.default_rng(0)
     for place in range(len(whole)):
@@ -78,13 +79,13 @@ def test_every_flipped_byte_and_every_cut_is_noticed(path):
             ShardIndex(path)
 
 
-def test_another_version_is_no_index(path, monkeypatch):
+def test_another_version_is_no_index(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shard_index, "VERSION", shard_index.VERSION + 1)
     with pytest.raises(ValueError, match="no index of this version"):
         ShardIndex(path)
 
 
-def test_a_pickled_copy_maps_the_file_again(path):
+def test_a_pickled_copy_maps_the_file_again(path: Path) -> None:
     copy = pickle.dumps(ShardIndex(path))
     assert len(copy) < 500  # no sample travels
     assert pickle.loads(copy)[2] == SAMPLES[2]

@@ -3,6 +3,8 @@
 import json
 import logging
 import shutil
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -36,7 +38,7 @@ EXPECTED = {
 }
 
 
-def read_all(data):
+def read_all(data: TarShards) -> tuple[Any, ...]:
     """How many pairs come out, and all that was bad, before and while reading."""
     good, counts = 0, dict(data.bad.counts)
     for i in range(len(data)):
@@ -50,17 +52,17 @@ def read_all(data):
     return good, counts
 
 
-def copied(shared, tmp_path, name):
+def copied(shared: Path, tmp_path: Path, name: str) -> None:
     suffix = ".tar.gz" if name.endswith("gz") else ".tar"
     shutil.copyfile(shared / "data" / "corrupt" / "tar" / name, tmp_path / f"train-0{suffix}")
 
 
-def shards(tmp_path):
+def shards(tmp_path: Path) -> TarShards:
     return TarShards(root=str(tmp_path), split="train")
 
 
 @pytest.mark.parametrize("name", EXPECTED)
-def test_beside_a_good_shard(shared, tmp_path, name, caplog):
+def test_beside_a_good_shard(shared: Path, tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture) -> None:
     copied(shared, tmp_path, name)
     write_tar(tmp_path / "train-1.tar", samples("good-1", "good-2"))
     good, counts = EXPECTED[name]
@@ -76,14 +78,14 @@ def test_beside_a_good_shard(shared, tmp_path, name, caplog):
 
 
 @pytest.mark.parametrize("name", [name for name, (good, _) in EXPECTED.items() if good == 0])
-def test_alone_a_shard_without_samples_is_an_error_that_names_it(shared, tmp_path, name):
+def test_alone_a_shard_without_samples_is_an_error_that_names_it(shared: Path, tmp_path: Path, name: str) -> None:
     copied(shared, tmp_path, name)
     place = r"train-\*: no usable sample" if name == "only_end_blocks.tar" else r"train-0\.tar: damaged at byte 0"
     with pytest.raises(DataError, match=place):
         shards(tmp_path)
 
 
-def test_the_list_of_expectations_agrees(shared):
+def test_the_list_of_expectations_agrees(shared: Path) -> None:
     listed = json.loads((shared / "data" / "corrupt" / "expected.json").read_text())["files"]
     listed = {name.removeprefix("tar/"): row["expect"] for name, row in listed.items() if row["kind"] == "tar"}
     assert set(listed) == set(EXPECTED)
@@ -98,7 +100,7 @@ def test_the_list_of_expectations_agrees(shared):
             assert good > 0
 
 
-def test_nothing_is_written_outside(shared, tmp_path, monkeypatch):
+def test_nothing_is_written_outside(shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LIMOE_CACHE_DIR")
     inside = tmp_path / "a" / "b" / "c"
     inside.mkdir(parents=True)

@@ -5,6 +5,8 @@ import resource
 import signal
 import tarfile
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +22,7 @@ SECONDS = 30  # for one shard of 30 kB: what takes longer counts as a hang
 FIELDS = [(0, 100), (100, 8), (124, 12), (136, 12), (148, 8), (156, 1), (157, 100), (257, 8), (345, 155)]
 
 
-def generated():
+def generated() -> bytes:
     """Several formats of header in one file: long names as PAX records, a GNU long name, texts, json."""
     files = [*sample("a", fields={"captions": ["one", "two"], "label": "x"}), *sample("x" * 150), *sample("图片")]
     end = 2 * BLOCK
@@ -29,33 +31,33 @@ def generated():
     return pax + tar_bytes(sample("y" * 200), tarfile.GNU_FORMAT)[:-end]
 
 
-def flips(data, rng):
+def flips(data: bytearray, rng: np.random.Generator) -> None:
     for place in rng.integers(0, len(data), rng.integers(1, 20)):
         data[place] = rng.integers(0, 256)
 
 
-def cut(data, rng):
+def cut(data: bytearray, rng: np.random.Generator) -> None:
     del data[rng.integers(0, len(data)) :]
 
 
-def insertion(data, rng):
+def insertion(data: bytearray, rng: np.random.Generator) -> None:
     place = rng.integers(0, len(data))
     data[place:place] = rng.bytes(rng.choice([1, 7, BLOCK, 3 * BLOCK]))
 
 
-def deletion(data, rng):
+def deletion(data: bytearray, rng: np.random.Generator) -> None:
     start = rng.integers(0, len(data))
     del data[start : start + rng.choice([1, 100, BLOCK, 5 * BLOCK])]
 
 
-def moved_blocks(data, rng):
+def moved_blocks(data: bytearray, rng: np.random.Generator) -> None:
     blocks = [bytes(data[i : i + BLOCK]) for i in range(0, len(data), BLOCK)]
     for _ in range(rng.integers(1, 4)):
         blocks.insert(rng.integers(0, len(blocks)), blocks[rng.integers(0, len(blocks))])
     data[:] = b"".join(blocks)
 
 
-def header_field(data, rng):
+def header_field(data: bytearray, rng: np.random.Generator) -> None:
     """A field of a real header gets another value, and the header its right checksum: so it is believed."""
     headers = [i for i in range(0, len(data) - BLOCK, BLOCK) if data[i + 257 : i + 262] == b"ustar"]
     start = int(rng.choice(headers))
@@ -69,7 +71,7 @@ def header_field(data, rng):
         data[start + 148 : start + 156] = b"%06o\0 " % (sum(header) - sum(header[148:156]) + 8 * 32)
 
 
-def gzipped(data, rng):
+def gzipped(data: bytearray, rng: np.random.Generator) -> None:
     data[:] = gzip.compress(bytes(data), 1)
     (flips, cut, insertion)[rng.integers(0, 3)](data, rng)
 
@@ -78,8 +80,8 @@ MUTATIONS = (flips, cut, insertion, deletion, moved_blocks, header_field, header
 
 
 @contextmanager
-def alarm(what):
-    def ring(*_):
+def alarm(what: str) -> Any:
+    def ring(*_: Any) -> None:
         raise RuntimeError(f"no end within {SECONDS} s: {what}")
 
     signal.signal(signal.SIGALRM, ring)
@@ -90,7 +92,7 @@ def alarm(what):
         signal.alarm(0)
 
 
-def read_everything(folder):
+def read_everything(folder: Path) -> int | None:
     """How many samples came out; None if the whole shard was refused."""
     try:
         data = TarShards(root=str(folder), split="train", verify="full")  # written too fast for the clock of files
@@ -108,7 +110,7 @@ def read_everything(folder):
     return good
 
 
-def fuzz(folder, whole, *, rounds):
+def fuzz(folder: Path, whole: bytes, *, rounds: int) -> tuple[int, int, int]:
     """Counts of refused shards, of shards with all samples, and of shards with some of them."""
     refused = complete = partial = 0
     (folder / "train-0.tar").write_bytes(whole)
@@ -128,20 +130,20 @@ def fuzz(folder, whole, *, rounds):
 
 
 @pytest.fixture(params=["generated", "good.tar"])
-def whole(request):
+def whole(request: Any) -> bytes:
     if request.param == "generated":
         return generated()
     return (request.getfixturevalue("shared") / "data" / "corrupt" / "tar" / request.param).read_bytes()
 
 
-def test_mutated_shards(whole, tmp_path):
+def test_mutated_shards(whole: bytes, tmp_path: Path) -> None:
     refused, complete, partial = fuzz(tmp_path, whole, rounds=75)
     assert min(refused, complete, partial) > 3  # the mutations do reach all three ends
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-def test_ten_thousand_mutated_shards(whole, tmp_path):
+def test_ten_thousand_mutated_shards(whole: Any, tmp_path: Path) -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     counts = fuzz(tmp_path, whole, rounds=5000)
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before

@@ -1,6 +1,8 @@
 """One shard set, several ways to read it: the order of the samples is the same for any number of workers and ranks."""
 
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,13 +17,13 @@ SIZES = (7, 1, 12, 9)  # 29 samples: 4 joint batches of 6, 5 samples are left ov
 
 
 @pytest.fixture
-def root(tmp_path):
+def root(tmp_path: Path) -> str:
     for shard, size in enumerate(SIZES):
         write_tar(tmp_path / f"train-{shard}.tar", samples(*(f"{shard}-{i}" for i in range(size))))
     return str(tmp_path)
 
 
-def batches(root, *, workers=0, batch_size=6, epoch=1):
+def batches(root: str, *, workers: int = 0, batch_size: int = 6, epoch: int = 1) -> list[Any]:
     """Keys and images of every batch of one epoch."""
     data = TarShards(root=root, split="train")
     module = PairDataModule(
@@ -42,7 +44,7 @@ def batches(root, *, workers=0, batch_size=6, epoch=1):
 
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create 4 worker:UserWarning")  # a machine with few cores
-def test_any_number_of_workers_gives_the_same_batches(root):
+def test_any_number_of_workers_gives_the_same_batches(root: str) -> None:
     alone = batches(root)
     assert len(alone) == 4
     assert len({key for keys, _ in alone for key in keys}) == 24
@@ -51,7 +53,7 @@ def test_any_number_of_workers_gives_the_same_batches(root):
     assert batches(root, epoch=2) != alone
 
 
-def test_two_ranks_share_the_batches_of_one(root, monkeypatch):
+def test_two_ranks_share_the_batches_of_one(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
     alone = batches(root)
     ranks = []
     for rank in range(2):

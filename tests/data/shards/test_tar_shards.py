@@ -1,5 +1,7 @@
 import logging
 import pickle
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_dir
@@ -14,16 +16,16 @@ from tests.helpers.paths import CONFIGS
 from tests.helpers.shards import png, sample, samples, tar_bytes, write_tar
 
 
-def one_shard(tmp_path, files):
+def one_shard(tmp_path: Path, files: list[tuple[str, bytes]]) -> TarShards:
     write_tar(tmp_path / "train-0.tar", files)
     return TarShards(root=str(tmp_path), split="train")
 
 
-def keys(data):
+def keys(data: TarShards) -> list[str]:
     return [data.describe(i).key for i in range(len(data))]
 
 
-def test_samples_come_in_the_order_of_the_shards(tmp_path):
+def test_samples_come_in_the_order_of_the_shards(tmp_path: Path) -> None:
     write_tar(tmp_path / "shards" / "train-0001.tar", sample("c"))
     write_tar(tmp_path / "shards" / "train-0000.tar", sample("b", colour="blue") + sample("a"))
     write_tar(tmp_path / "shards" / "val-0000.tar", sample("d"))
@@ -37,7 +39,7 @@ def test_samples_come_in_the_order_of_the_shards(tmp_path):
         data[3]
 
 
-def test_captions_of_the_json_go_before_the_text(tmp_path):
+def test_captions_of_the_json_go_before_the_text(tmp_path: Path) -> None:
     fields = {"captions": ["first", " second "], "group": "g", "number": 3}
     data = one_shard(tmp_path, sample("a", fields=fields) + sample("b", caption="\ufeffalone \n", fields={"x": "y"}))
     assert data[0].captions == ["first", "second"]
@@ -47,7 +49,7 @@ def test_captions_of_the_json_go_before_the_text(tmp_path):
     assert tuple(data.describe(1)) == (["alone"], {"x": "y"}, "b")
 
 
-def test_names_of_any_kind_make_keys(tmp_path):
+def test_names_of_any_kind_make_keys(tmp_path: Path) -> None:
     first, second = sample("./x/1"), sample("y/1", suffix="PNG")
     files = [first[0], second[0], second[1], first[1], ("x/.hidden.png", b""), ("README", b"")]
     data = one_shard(tmp_path, files)
@@ -55,14 +57,14 @@ def test_names_of_any_kind_make_keys(tmp_path):
     assert data.bad.total == 0
 
 
-def test_indexes_may_lie_elsewhere(tmp_path):
+def test_indexes_may_lie_elsewhere(tmp_path: Path) -> None:
     write_tar(tmp_path / "data" / "train-0.tar", sample("a"))
     TarShards(root=str(tmp_path / "data"), split="train", cache_dir=str(tmp_path / "cache"))
     assert [path.name for path in (tmp_path / "data").iterdir()] == ["train-0.tar"]
     assert len(list((tmp_path / "cache").iterdir())) == 1
 
 
-def test_a_pickled_copy_reads_on_its_own_and_is_small(tmp_path):
+def test_a_pickled_copy_reads_on_its_own_and_is_small(tmp_path: Path) -> None:
     data = one_shard(tmp_path, samples(*(f"{i}" for i in range(300))))
     first = data[0]
     stored = pickle.dumps(data)
@@ -72,7 +74,7 @@ def test_a_pickled_copy_reads_on_its_own_and_is_small(tmp_path):
     assert len(stored) < 2500  # nothing per sample
 
 
-def test_missing_folder_and_split_say_what_to_set(tmp_path):
+def test_missing_folder_and_split_say_what_to_set(tmp_path: Path) -> None:
     with pytest.raises(
         DataError, match=r"data\.root: folder .*nowhere does not exist; set data\.root=/path/to/nowhere"
     ):
@@ -83,18 +85,18 @@ def test_missing_folder_and_split_say_what_to_set(tmp_path):
 
 
 @pytest.mark.parametrize("root", ["pipe:touch marker", "http://example.org/data", "s3://bucket"])
-def test_only_local_folders_are_read(root):
+def test_only_local_folders_are_read(root: str) -> None:
     with pytest.raises(DataError, match=r"data\.root must be a local folder, got "):
         TarShards(root=root, split="train")
 
 
-def test_another_way_to_verify_is_refused(tmp_path):
+def test_another_way_to_verify_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"^verify must be changed or full, got 'never'"):
         TarShards(root=str(tmp_path), split="train", verify="never")
 
 
 @pytest.mark.parametrize("name", ["emoji", "fashion", "caltech"])
-def test_the_configs_hand_on_how_to_verify(tmp_path, name):
+def test_the_configs_hand_on_how_to_verify(tmp_path: Path, name: str) -> None:
     write_tar(tmp_path / "train-0.tar", samples("a", "b"))
     for split in ("val", "test"):
         write_tar(tmp_path / f"{split}-0.tar", samples("c"))
@@ -110,7 +112,7 @@ def test_the_configs_hand_on_how_to_verify(tmp_path, name):
         cfg.data.verify = "changed"
 
 
-def test_bad_samples_of_all_shards_are_left_out_and_counted(tmp_path):
+def test_bad_samples_of_all_shards_are_left_out_and_counted(tmp_path: Path) -> None:
     write_tar(tmp_path / "train-0.tar", [*samples("a", "b"), ("c.txt", b"alone")])
     write_tar(tmp_path / "train-1.tar", [*samples("d", "b"), ("e.png", png()), ("f.txt", b"alone")])
     data = TarShards(root=str(tmp_path), split="train")
@@ -124,7 +126,7 @@ def test_bad_samples_of_all_shards_are_left_out_and_counted(tmp_path):
     ]
 
 
-def test_positions_go_past_every_repeated_key(tmp_path):
+def test_positions_go_past_every_repeated_key(tmp_path: Path) -> None:
     for i, shard in enumerate(["abc", "bxc", "yab", "cz"]):
         write_tar(tmp_path / f"train-{i}.tar", samples(*shard))
     data = TarShards(root=str(tmp_path), split="train")
@@ -132,7 +134,7 @@ def test_positions_go_past_every_repeated_key(tmp_path):
     assert data.bad.counts == {"duplicate_key": 5}
 
 
-def test_a_damage_is_told_at_every_start(tmp_path, caplog):
+def test_a_damage_is_told_at_every_start(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     write_tar(tmp_path / "train-0.tar", samples("a", "b"))
     (tmp_path / "train-1.tar").write_bytes(tar_bytes(samples("c", "d"))[: 5 * 512])
     (tmp_path / "train-2.tar").write_bytes(b"")
@@ -150,14 +152,14 @@ def test_a_damage_is_told_at_every_start(tmp_path, caplog):
         caplog.clear()
 
 
-def test_a_split_without_samples_is_refused_with_the_first_reason(tmp_path):
+def test_a_split_without_samples_is_refused_with_the_first_reason(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"train-\*: no usable sample in 1 shards$"):
         one_shard(tmp_path, [])
     with pytest.raises(DataError, match=r"no usable sample in 1 shards; .*train-0\.tar: no caption"):
         one_shard(tmp_path, [("k.png", png())])
 
 
-def test_an_unreadable_image_is_named_when_it_is_read(tmp_path):
+def test_an_unreadable_image_is_named_when_it_is_read(tmp_path: Path) -> None:
     data = one_shard(tmp_path, [("k.png", b"not an image"), ("k.txt", b"text")])
     assert data.describe(0).captions == ["text"]
     with pytest.raises(BadSampleError, match=r"train-0\.tar: 'k': its image \(12 bytes\) cannot be read") as error:
@@ -165,7 +167,7 @@ def test_an_unreadable_image_is_named_when_it_is_read(tmp_path):
     assert error.value.sample[1:3] == ("k", "unknown_format")
 
 
-def test_a_text_that_broke_after_it_was_indexed_is_named(tmp_path):
+def test_a_text_that_broke_after_it_was_indexed_is_named(tmp_path: Path) -> None:
     data = one_shard(tmp_path, sample("k"))
     path = tmp_path / "train-0.tar"
     path.write_bytes(path.read_bytes().replace(b"a caption", b"a \xffaption"))
@@ -174,7 +176,7 @@ def test_a_text_that_broke_after_it_was_indexed_is_named(tmp_path):
             read(0)
 
 
-def test_nothing_is_written_by_names_that_climb(tmp_path, monkeypatch):
+def test_nothing_is_written_by_names_that_climb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LIMOE_CACHE_DIR")
     inside = tmp_path / "data"
     write_tar(inside / "train-0.tar", sample("../../evil") + sample(str(tmp_path / "absolute")))
@@ -184,11 +186,11 @@ def test_nothing_is_written_by_names_that_climb(tmp_path, monkeypatch):
     assert set(tmp_path.rglob("*")) - before == {inside / "train-0.tar.index"}
 
 
-def test_members_with_code_are_never_read(tmp_path):
+def test_members_with_code_are_never_read(tmp_path: Path) -> None:
     """What a naive reader would unpickle: on loading it writes a file."""
 
     class Evil:
-        def __reduce__(self):
+        def __reduce__(self) -> Any:
             return open, (str(tmp_path / "marker"), "w")
 
     code = pickle.dumps(Evil())
@@ -197,7 +199,7 @@ def test_members_with_code_are_never_read(tmp_path):
     assert not (tmp_path / "marker").exists()
 
 
-def test_other_formats_of_images(tmp_path):
+def test_other_formats_of_images(tmp_path: Path) -> None:
     import io
 
     buffer = io.BytesIO()
@@ -213,7 +215,7 @@ QUICK = ("val", "test_both")
 @pytest.mark.parametrize(
     "split", [*QUICK, *(pytest.param(split, marks=pytest.mark.slow) for split in EMOJI if split not in QUICK)]
 )
-def test_the_emoji_shards_hold_what_their_manifest_says(shared, split):
+def test_the_emoji_shards_hold_what_their_manifest_says(shared: Path, split: str) -> None:
     data = TarShards(root=str(shared / "data" / "emoji-captions"), split=split)
     assert (len(data), data.bad.total) == (EMOJI[split], 0)
     assert data[0].image.size == (64, 64)
@@ -226,7 +228,7 @@ def test_the_emoji_shards_hold_what_their_manifest_says(shared, split):
 @pytest.mark.parametrize(
     ("name", "split", "size"), [("caltech-photos", "test", 1164), ("fashion-mnist-900", "train", 615)]
 )
-def test_other_real_shards(shared, name, split, size):
+def test_other_real_shards(shared: Path, name: str, split: str, size: int) -> None:
     data = TarShards(root=str(shared / "data" / name), split=split)
     assert (len(data), data.bad.total) == (size, 0)
     assert data[size - 1].image.mode == "RGB"

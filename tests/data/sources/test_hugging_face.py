@@ -2,7 +2,9 @@
 
 import io
 import sys
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -12,7 +14,7 @@ from limoe.data.sources.hugging_face import HuggingFaceDataset
 from limoe.errors import DataError
 
 
-def png(colour="red"):
+def png(colour: str = "red") -> bytes:
     buffer = io.BytesIO()
     Image.new("RGB", (4, 4), colour).save(buffer, "PNG")
     return buffer.getvalue()
@@ -25,40 +27,40 @@ class ClassLabel(SimpleNamespace):
 class FakeRows:
     """The part of `datasets.Dataset` that is used: rows by number, columns by slice."""
 
-    def __init__(self, columns, features=None):
+    def __init__(self, columns: dict[str, list[Any]], features: dict[str, ClassLabel | None] | None = None) -> None:
         self.columns = columns
         self.features = features or dict.fromkeys(columns)
         self.column_names = list(columns)
 
-    def with_format(self, kind):
+    def with_format(self, kind: None) -> "FakeRows":
         assert kind is None
         return self
 
-    def select_columns(self, names):
+    def select_columns(self, names: list[str]) -> "FakeRows":
         return FakeRows({name: self.columns[name] for name in names}, self.features)
 
-    def cast_column(self, name, feature):
+    def cast_column(self, name: str, feature: Any) -> "FakeRows":
         assert feature.decode is False
         return self
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(next(iter(self.columns.values())))
 
-    def __getitem__(self, place):
+    def __getitem__(self, place: int | slice) -> dict[str, Any]:
         return {name: values[place] for name, values in self.columns.items()}
 
 
 @pytest.fixture
-def hub(monkeypatch, tmp_path):
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     """`hub.rows` is what any name leads to; `hub.asked` are the arguments of the last call."""
-    fake = ModuleType("datasets")
+    fake: Any = ModuleType("datasets")
     fake.rows = None
     fake.asked = None
     fake.config = SimpleNamespace(HF_CACHE_HOME=str(tmp_path))
     fake.ClassLabel = ClassLabel
     fake.Image = lambda decode: SimpleNamespace(decode=decode)
 
-    def load_dataset(path, name, **settings):
+    def load_dataset(path: str, name: str | None, **settings: Any) -> Any:
         fake.asked = (path, name, settings)
         if fake.rows is None:
             raise FileNotFoundError(f"no dataset\n{path}")
@@ -70,19 +72,19 @@ def hub(monkeypatch, tmp_path):
     return fake
 
 
-def dataset(path="me/images", **settings):
+def dataset(path: str = "me/images", **settings: list[str] | str) -> HuggingFaceDataset:
     return HuggingFaceDataset(
         **({"path": path, "split": "train", "image_column": "image", "caption_column": "text"} | settings)
     )
 
 
-def stored(*images):
+def stored(*images: bytes | str | None) -> list[dict[str, bytes | str | None]]:
     return [
         {"bytes": data, "path": None} if isinstance(data, bytes) else {"bytes": None, "path": data} for data in images
     ]
 
 
-def test_rows_become_pairs(hub):
+def test_rows_become_pairs(hub: Any) -> None:
     labels = ClassLabel(names=["cat", "dog"])
     columns = {
         "image": stored(png(), png("blue"), png()),
@@ -105,7 +107,7 @@ def test_rows_become_pairs(hub):
         data.describe(3)
 
 
-def test_bad_rows_are_left_out_and_counted(hub):
+def test_bad_rows_are_left_out_and_counted(hub: Any) -> None:
     hub.rows = FakeRows(
         {"image": stored(*[png()] * 5), "text": ["a", None, "b", "c", " "], "id": ["k", "l", "k", "", "m"]}
     )
@@ -115,7 +117,7 @@ def test_bad_rows_are_left_out_and_counted(hub):
     assert [(bad.place, bad.key) for bad in data.bad.first] == [("me/images (train)", key) for key in "1234"]
 
 
-def test_images_are_read_from_the_cache_and_nowhere_else(hub, tmp_path):
+def test_images_are_read_from_the_cache_and_nowhere_else(hub: Any, tmp_path: Path) -> None:
     (tmp_path / "cached.png").write_bytes(png("blue"))
     hub.rows = FakeRows({"image": stored(str(tmp_path / "cached.png"), "/etc/hostname", b"x", None), "text": ["a"] * 4})
     data = dataset()
@@ -126,7 +128,7 @@ def test_images_are_read_from_the_cache_and_nowhere_else(hub, tmp_path):
         assert error.value.sample.kind == kind
 
 
-def test_a_saved_folder_is_loaded_from_disk(hub, tmp_path):
+def test_a_saved_folder_is_loaded_from_disk(hub: Any, tmp_path: Path) -> None:
     hub.rows = FakeRows({"image": stored(png()), "text": ["a"]})
     (tmp_path / "dataset_dict.json").write_text("{}")
     assert len(dataset(str(tmp_path))) == 1
@@ -135,7 +137,7 @@ def test_a_saved_folder_is_loaded_from_disk(hub, tmp_path):
         dataset(str(tmp_path), split="val")
 
 
-def test_a_saved_dataset_without_splits_stands_for_no_split(hub, tmp_path):
+def test_a_saved_dataset_without_splits_stands_for_no_split(hub: Any, tmp_path: Path) -> None:
     (tmp_path / "state.json").write_text("{}")
     hub.rows = FakeRows({"image": stored(png()), "text": ["a"]})
     hub.load_from_disk = lambda path: hub.rows
@@ -147,7 +149,7 @@ def test_a_saved_dataset_without_splits_stands_for_no_split(hub, tmp_path):
     assert len(dataset(str(tmp_path))) == 1
 
 
-def test_what_is_missing_is_named(hub, monkeypatch):
+def test_what_is_missing_is_named(hub: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(
         DataError, match=r"^me/images \(train\) cannot be loaded: FileNotFoundError: no dataset me/images; "
     ):
@@ -165,7 +167,7 @@ def test_what_is_missing_is_named(hub, monkeypatch):
         dataset()
 
 
-def test_with_the_package_itself(tmp_path):
+def test_with_the_package_itself(tmp_path: Path) -> None:
     datasets = pytest.importorskip("datasets", reason="datasets is not installed")
     features = datasets.Features(
         {

@@ -1,6 +1,7 @@
 import io
 import json
 import os
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -10,32 +11,32 @@ from limoe.data.sources.image_folder import ImageFolder
 from limoe.errors import DataError
 
 
-def png(colour="red"):
+def png(colour: str = "red") -> bytes:
     buffer = io.BytesIO()
     Image.new("RGB", (4, 4), colour).save(buffer, "PNG")
     return buffer.getvalue()
 
 
-def write(root, files):
+def write(root: Path, files: dict[str, bytes]) -> None:
     for name, data in files.items():
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
 
 
-def folder(root, **settings):
+def folder(root: Path, **settings: list[str] | str) -> ImageFolder:
     return ImageFolder(root=str(root), **settings)
 
 
-def keys(data):
+def keys(data: ImageFolder) -> list[str]:
     return [data.describe(i).key for i in range(len(data))]
 
 
-def kinds(data):
+def kinds(data: ImageFolder) -> dict[str, int]:
     return dict(data.bad.counts)
 
 
-def test_texts_beside_the_images(tmp_path):
+def test_texts_beside_the_images(tmp_path: Path) -> None:
     write(
         tmp_path,
         {
@@ -57,7 +58,7 @@ def test_texts_beside_the_images(tmp_path):
     assert data.bad.total == 0
 
 
-def test_images_without_a_usable_text_are_counted(tmp_path):
+def test_images_without_a_usable_text_are_counted(tmp_path: Path) -> None:
     write(tmp_path, {f"{name}.png": png() for name in "abcd"})
     write(tmp_path, {"a.txt": b"good", "b.txt": b" \n", "c.txt": b"\xff"})
     data = folder(tmp_path, captions="txt")
@@ -67,7 +68,7 @@ def test_images_without_a_usable_text_are_counted(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", ["csv", "jsonl"])
-def test_a_list_of_captions(tmp_path, suffix):
+def test_a_list_of_captions(tmp_path: Path, suffix: str) -> None:
     write(tmp_path, {"b.png": png(), "sub/a.png": png("blue"), "unlisted.png": png()})
     names = ["sub/a.png", "b.png", "missing.png", "../b.png", "b.png", "b.png"]
     texts = ["one", "two", "x", "x", "again", ""]
@@ -87,7 +88,7 @@ def test_a_list_of_captions(tmp_path, suffix):
     assert kinds(data) == {"missing_file": 1, "outside": 1, "duplicate_key": 1, "no_caption": 1}
 
 
-def test_metadata_must_be_one_file_with_the_column(tmp_path):
+def test_metadata_must_be_one_file_with_the_column(tmp_path: Path) -> None:
     write(tmp_path, {"a.png": png()})
     with pytest.raises(DataError, match=r"must hold one of metadata\.csv, metadata\.jsonl, .* and holds 0"):
         folder(tmp_path, captions="metadata")
@@ -97,7 +98,7 @@ def test_metadata_must_be_one_file_with_the_column(tmp_path):
     assert len(folder(tmp_path, captions="metadata", caption_column="caption")) == 1
 
 
-def test_class_folders(tmp_path):
+def test_class_folders(tmp_path: Path) -> None:
     write(tmp_path, {"hot_dog/2.png": png(), "hot_dog/deep/1.png": png(), "cat/1.png": png(), "stray.png": png()})
     data = folder(tmp_path, captions="folders", templates=["a photo of a {}", "{}"])
     assert keys(data) == ["cat/1.png", "hot_dog/2.png", "hot_dog/deep/1.png"]
@@ -105,7 +106,7 @@ def test_class_folders(tmp_path):
     assert kinds(data) == {"no_class": 1}
 
 
-def test_nothing_outside_the_folder_is_read(tmp_path):
+def test_nothing_outside_the_folder_is_read(tmp_path: Path) -> None:
     write(tmp_path, {"out/secret.png": png(), "out/secret.txt": b"s", "in/a.png": png(), "in/a.txt": b"a"})
     root = tmp_path / "in"
     (root / "link.png").symlink_to(tmp_path / "out" / "secret.png")
@@ -119,7 +120,7 @@ def test_nothing_outside_the_folder_is_read(tmp_path):
     assert len(data[1].captions) == 1
 
 
-def test_a_image_that_breaks_later_is_named(tmp_path):
+def test_a_image_that_breaks_later_is_named(tmp_path: Path) -> None:
     write(tmp_path, {"a.png": b"no image", "a.txt": b"a", "b.png": png(), "b.txt": b"b"})
     data = folder(tmp_path, captions="txt")
     (tmp_path / "b.png").unlink()
@@ -129,7 +130,7 @@ def test_a_image_that_breaks_later_is_named(tmp_path):
         assert error.value.sample.kind == kind
 
 
-def test_hopeless_folders_are_named(tmp_path):
+def test_hopeless_folders_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no folder .*nowhere; set root to the folder"):
         folder(tmp_path / "nowhere", captions="txt")
     write(tmp_path, {"a.png": png()})

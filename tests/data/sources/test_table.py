@@ -1,6 +1,8 @@
 import io
 import json
 import pickle
+from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -8,34 +10,35 @@ import pytest
 from PIL import Image
 
 from limoe.data.bad_samples import BadSampleError
+from limoe.data.sources.table import Table
 from limoe.errors import DataError
 from tests.helpers.tables import table
 
 
-def png(colour="red"):
+def png(colour: str = "red") -> bytes:
     buffer = io.BytesIO()
     Image.new("RGB", (4, 4), colour).save(buffer, "PNG")
     return buffer.getvalue()
 
 
-def parquet(path, rows):
+def parquet(path: Path, rows: list[dict[str, Any]]) -> str:
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.Table.from_pylist(rows), path)
     return str(path)
 
 
-def kinds(source):
+def kinds(source: Table) -> dict[str, int]:
     return dict(source.bad.counts)
 
 
-def colours(source):
+def colours(source: Table) -> list[Any]:
     return [source[i].image.getpixel((0, 0)) for i in range(len(source))]
 
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
 
 
-def test_images_are_bytes_structs_or_paths(tmp_path):
+def test_images_are_bytes_structs_or_paths(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "blue.png").write_bytes(png("blue"))
     plain = parquet(tmp_path / "plain.parquet", [{"image": png(), "caption": "a"}])
@@ -52,7 +55,7 @@ def test_images_are_bytes_structs_or_paths(tmp_path):
     assert colours(table(names, image_root=str(tmp_path / "images"))) == [BLUE]
 
 
-def test_captions_labels_and_keys(tmp_path):
+def test_captions_labels_and_keys(tmp_path: Path) -> None:
     rows = [
         {"image": png(), "caption": [" one ", "", "two"], "id": 7, "group": "g", "number": 3},
         {"image": png(), "caption": ["three"], "id": 8, "group": None, "number": 4},
@@ -66,7 +69,7 @@ def test_captions_labels_and_keys(tmp_path):
         data.describe(2)
 
 
-def test_files_come_in_order_and_rows_without_key_are_named_by_file_and_number(tmp_path):
+def test_files_come_in_order_and_rows_without_key_are_named_by_file_and_number(tmp_path: Path) -> None:
     for folder, colour in (("b", "blue"), ("a", "red")):
         parquet(tmp_path / folder / "t.parquet", [{"image": png(colour), "caption": folder}])
     data = table(str(tmp_path / "*" / "*.parquet"))
@@ -76,14 +79,14 @@ def test_files_come_in_order_and_rows_without_key_are_named_by_file_and_number(t
     assert colours(chosen) == [BLUE, RED]
 
 
-def test_paths_of_several_tables_belong_to_their_own_folders(tmp_path):
+def test_paths_of_several_tables_belong_to_their_own_folders(tmp_path: Path) -> None:
     for folder, colour in (("a", "red"), ("b", "blue")):
         parquet(tmp_path / folder / "t.parquet", [{"image": "x.png", "caption": folder}])
         (tmp_path / folder / "x.png").write_bytes(png(colour))
     assert colours(table(str(tmp_path / "*" / "t.parquet"))) == [RED, BLUE]
 
 
-def test_where_chooses_rows(tmp_path):
+def test_where_chooses_rows(tmp_path: Path) -> None:
     rows = [
         {"image": png(), "caption": c, "split": s, "n": n} for c, s, n in [("a", "x", 1), ("b", "y", 1), ("c", "z", 2)]
     ]
@@ -95,7 +98,7 @@ def test_where_chooses_rows(tmp_path):
         table(path, where={"split": "w"})
 
 
-def test_bad_rows_are_left_out_and_counted(tmp_path):
+def test_bad_rows_are_left_out_and_counted(tmp_path: Path) -> None:
     rows = [
         {"image": png(), "caption": "good", "key": "a"},
         {"image": None, "caption": "x", "key": "b"},
@@ -117,13 +120,13 @@ def test_bad_rows_are_left_out_and_counted(tmp_path):
     assert {sample.place for sample in first.bad.first} == {path}
 
 
-def test_a_key_of_a_bad_row_is_still_free(tmp_path):
+def test_a_key_of_a_bad_row_is_still_free(tmp_path: Path) -> None:
     rows = [{"image": png(), "caption": caption, "key": "a"} for caption in (None, "good")]
     data = table(parquet(tmp_path / "t.parquet", rows), key_column="key")
     assert (list(data.captions()), kinds(data)) == (["good"], {"no_caption": 1})
 
 
-def test_keys_are_unique_among_all_files(tmp_path):
+def test_keys_are_unique_among_all_files(tmp_path: Path) -> None:
     for name in ("a", "b"):
         parquet(tmp_path / f"{name}.parquet", [{"image": png(), "caption": name, "key": "same"}])
     data = table(str(tmp_path / "*.parquet"), key_column="key")
@@ -131,14 +134,14 @@ def test_keys_are_unique_among_all_files(tmp_path):
     assert kinds(data) == {"duplicate_key": 1}
 
 
-def test_an_unreadable_image_is_named_when_it_is_read(tmp_path):
+def test_an_unreadable_image_is_named_when_it_is_read(tmp_path: Path) -> None:
     data = table(parquet(tmp_path / "t.parquet", [{"image": b"no image", "caption": "a"}]))
     with pytest.raises(BadSampleError, match=r"t\.parquet: 't\.parquet:0': its image \(8 bytes\)") as error:
         data[0]
     assert error.value.sample.kind == "unknown_format"
 
 
-def test_paths_stay_inside_the_folder(tmp_path):
+def test_paths_stay_inside_the_folder(tmp_path: Path) -> None:
     (tmp_path / "secret.png").write_bytes(png())
     inside = tmp_path / "data"
     inside.mkdir()
@@ -162,7 +165,7 @@ def test_paths_stay_inside_the_folder(tmp_path):
     assert len(trusted) == 5
 
 
-def test_absolute_paths_below_the_folder_are_inside(tmp_path):
+def test_absolute_paths_below_the_folder_are_inside(tmp_path: Path) -> None:
     for folder, colour in (("a", "red"), ("b", "blue")):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "x.png").write_bytes(png(colour))
@@ -175,7 +178,7 @@ def test_absolute_paths_below_the_folder_are_inside(tmp_path):
         table(str(tmp_path / "a" / "t.csv"), image_root=str(tmp_path / "b"))
 
 
-def test_json_lines_are_read_one_by_one(tmp_path):
+def test_json_lines_are_read_one_by_one(tmp_path: Path) -> None:
     (tmp_path / "x.png").write_bytes(png())
     path = tmp_path / "t.jsonl"
     lines = [
@@ -200,7 +203,7 @@ def test_json_lines_are_read_one_by_one(tmp_path):
         table(str(path), caption_column="text")
 
 
-def test_a_csv_may_hold_what_is_no_text(tmp_path):
+def test_a_csv_may_hold_what_is_no_text(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     path.write_bytes(
         b'image,caption\nx.png,"two\nlines"\nx.png,\xff\nx.png,"a"b\nx.png,' + b"x" * 140_000 + b"\nx.png,last\n"
@@ -211,7 +214,7 @@ def test_a_csv_may_hold_what_is_no_text(tmp_path):
     assert [data.describe(i).key for i in range(2)] == ["t.csv:3", "t.csv:7"]
 
 
-def captions_of(path, *lines):
+def captions_of(path: Path, *lines: str) -> tuple[Any, ...]:
     """Captions and counts of a CSV of `image,caption`."""
     path.write_text("image,caption\n" + "\n".join(lines) + "\n")
     data = table(str(path))
@@ -221,7 +224,7 @@ def captions_of(path, *lines):
 ROWS = [f"{n}.png,caption {n}" for n in range(6)]
 
 
-def test_a_missing_quote_costs_its_own_row_only(tmp_path):
+def test_a_missing_quote_costs_its_own_row_only(tmp_path: Path) -> None:
     """It opens a cell that nothing closes, that is too long to be one, or that another quote closes too soon."""
     after = [f"caption {n}" for n in range(6)]
     captions, bad, first = captions_of(tmp_path / "end.csv", "x.png,before", 'x.png,"open', *ROWS)
@@ -237,7 +240,7 @@ def test_a_missing_quote_costs_its_own_row_only(tmp_path):
     assert first[1] == ("more.csv:9", "line 9 has 3 fields, the header 2")
 
 
-def test_lines_that_a_row_may_have_swallowed_are_counted_one_by_one(tmp_path):
+def test_lines_that_a_row_may_have_swallowed_are_counted_one_by_one(tmp_path: Path) -> None:
     """A missing quote, and one too many at the end of a later line: by the rules of CSV that is one good row."""
     captions, bad, first = captions_of(tmp_path / "t.csv", 'x.png,"open', *ROWS, 'y.png,9 inch"', "z.png,last")
     assert (captions, bad) == (["last"], {"bad_row": 8})
@@ -245,7 +248,7 @@ def test_lines_that_a_row_may_have_swallowed_are_counted_one_by_one(tmp_path):
     assert first == [(f"t.csv:{line}", reason) for line in range(2, 10)]
 
 
-def test_a_line_without_end_is_refused(tmp_path, monkeypatch):
+def test_a_line_without_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("limoe.data.sources.table_files.MAX_BYTES", 100)
     for name, line in (("t.csv", "x.png," + "y" * 100), ("t.jsonl", '{"image": "' + "y" * 100)):
         (tmp_path / name).write_text("image,caption\n" + line)
@@ -253,12 +256,12 @@ def test_a_line_without_end_is_refused(tmp_path, monkeypatch):
             table(str(tmp_path / name))
 
 
-def test_a_tsv_has_tabs(tmp_path):
+def test_a_tsv_has_tabs(tmp_path: Path) -> None:
     (tmp_path / "t.tsv").write_text("image\tcaption\nx.png\ta, b\n")
     assert list(table(str(tmp_path / "t.tsv")).captions()) == ["a, b"]
 
 
-def test_a_text_of_a_parquet_that_is_not_utf8_costs_its_row_only(tmp_path):
+def test_a_text_of_a_parquet_that_is_not_utf8_costs_its_row_only(tmp_path: Path) -> None:
     texts = pa.array([b"good", b"\xff", b"last"]).view(pa.string())
     pq.write_table(pa.table({"image": [png()] * 3, "caption": texts}), tmp_path / "t.parquet")
     data = table(str(tmp_path / "t.parquet"))
@@ -266,7 +269,7 @@ def test_a_text_of_a_parquet_that_is_not_utf8_costs_its_row_only(tmp_path):
     assert kinds(data) == {"bad_text": 1}
 
 
-def test_the_copy_follows_its_source(tmp_path, monkeypatch):
+def test_the_copy_follows_its_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LIMOE_CACHE_DIR")
     path = tmp_path / "t.parquet"
     parquet(path, [{"image": png(), "caption": "old"}])
@@ -279,7 +282,7 @@ def test_the_copy_follows_its_source(tmp_path, monkeypatch):
     assert list(first.captions()) == ["old"]  # whoever reads the old copy keeps it
 
 
-def test_a_broken_copy_is_written_again_and_settings_have_their_own(tmp_path):
+def test_a_broken_copy_is_written_again_and_settings_have_their_own(tmp_path: Path) -> None:
     path = parquet(tmp_path / "t.parquet", [{"image": png(), "caption": "a", "other": "b"}])
     first = table(path, cache_dir=str(tmp_path / "cache"))
     assert first.copy.parent == tmp_path / "cache"
@@ -291,7 +294,7 @@ def test_a_broken_copy_is_written_again_and_settings_have_their_own(tmp_path):
     assert sorted(p.suffix for p in (tmp_path / "cache").iterdir()) == [".arrow", ".arrow"]
 
 
-def test_a_pickled_table_is_small_and_reads_on_its_own(tmp_path):
+def test_a_pickled_table_is_small_and_reads_on_its_own(tmp_path: Path) -> None:
     data = table(
         parquet(tmp_path / "t.parquet", [{"image": bytes(100_000), "caption": "a"}, {"image": png(), "caption": "b"}])
     )
@@ -302,8 +305,8 @@ def test_a_pickled_table_is_small_and_reads_on_its_own(tmp_path):
     assert copy[1].image.tobytes() == data[1].image.tobytes()
 
 
-def test_hopeless_tables_are_named(tmp_path):
-    def refused(name, content, **settings):
+def test_hopeless_tables_are_named(tmp_path: Path) -> None:
+    def refused(name: Any, content: Any, **settings: Any) -> Any:
         (tmp_path / name).write_bytes(content)
         with pytest.raises(DataError) as error:
             table(str(tmp_path / name), **settings)
@@ -332,7 +335,9 @@ def test_hopeless_tables_are_named(tmp_path):
         ("label", [[1]], r"\(bad_row 1\), .*a cell must hold a text or a number, got \[1\]"),
     ],
 )
-def test_columns_of_the_wrong_type_are_named(tmp_path, column, values, rule):
+def test_columns_of_the_wrong_type_are_named(
+    tmp_path: Path, column: str, values: list[int | list[int]], rule: str
+) -> None:
     good = {"image": [png()], "caption": ["a"], "label": ["x"]}
     pq.write_table(pa.table(good | {column: values}), tmp_path / "t.parquet")
     with pytest.raises(DataError, match=rf"t\.parquet: no usable pair .*left out as bad: 1 {rule}\)$"):
@@ -351,14 +356,14 @@ EXPECTED_BAD = {  # of the files that can be read
 WHOLE = {".parquet": ("good.parquet", 3), ".csv": ("manifest_bom_crlf.csv", 1)}
 
 
-def corrupt(folder, names, *, cache_dir):
+def corrupt(folder: Path, names: list[str], *, cache_dir: Path) -> Table:
     """The manifests have no images: their keys stand for the paths."""
     image = "image" if names[0].endswith(".parquet") else "key"
     paths = [str(folder / name) for name in names]
     return table(paths, image_column=image, key_column="key", cache_dir=str(cache_dir))
 
 
-def test_every_corrupt_table_behaves_as_expected(shared, tmp_path):
+def test_every_corrupt_table_behaves_as_expected(shared: Path, tmp_path: Path) -> None:
     folder = shared / "data" / "corrupt"
     expected = json.loads((folder / "expected.json").read_text())["files"]
     tables = {name: entry["expect"] for name, entry in expected.items() if "table/" in name and ".json" not in name}
@@ -380,7 +385,7 @@ def test_every_corrupt_table_behaves_as_expected(shared, tmp_path):
             assert expect in ("report", f"ok:{len(data)}")
 
 
-def test_the_rows_of_a_bad_manifest_are_listed(shared, tmp_path):
+def test_the_rows_of_a_bad_manifest_are_listed(shared: Path, tmp_path: Path) -> None:
     data = corrupt(shared / "data" / "corrupt" / "table", ["manifest_bad_rows.csv"], cache_dir=tmp_path)
     assert [data.describe(i).key for i in range(len(data))] == ["0000", "0001", "0004"]
     assert list(data.captions())[:2] == ["a red, round thing", 'unclosed "quote']
@@ -393,7 +398,7 @@ def test_the_rows_of_a_bad_manifest_are_listed(shared, tmp_path):
     assert data.bad.first[0].reason == "line 4 has 2 fields, the header 4"
 
 
-def test_the_icons_hold_what_their_description_says(shared, tmp_path):
+def test_the_icons_hold_what_their_description_says(shared: Path, tmp_path: Path) -> None:
     root = shared / "data" / "icon-captions"
     sizes = {"val": 319, "test_family": 1135, "test_concept": 1497, "test_both": 63}
     for split, size in sizes.items():

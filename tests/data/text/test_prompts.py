@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,16 +24,16 @@ PLAIN = {
 }
 
 
-def classes_file(path, content):
+def classes_file(path: Path, content: dict[str, Any] | str) -> str:
     path.write_text(content if isinstance(content, str) else json.dumps(content))
     return str(path)
 
 
-def changed(**changes):
+def changed(**changes: Any) -> dict[str, Any]:
     return GOOD | {"label_spaces": {"pets": GOOD["label_spaces"]["pets"] | changes}}
 
 
-def test_the_layout_of_a_dataset(tmp_path):
+def test_the_layout_of_a_dataset(tmp_path: Path) -> None:
     path = classes_file(tmp_path / "classes.json", GOOD)
     classes = read_classes(path, label_space="pets")
     assert classes[:4] == ("kind", ["c", "d"], ["cat", "dog"], ["a photo of {}", "{}"])
@@ -39,7 +41,7 @@ def test_the_layout_of_a_dataset(tmp_path):
     assert classes.source.files == ((path, hashlib.sha256(json.dumps(GOOD).encode()).hexdigest()),)
 
 
-def test_the_layout_of_plain_lists(tmp_path):
+def test_the_layout_of_plain_lists(tmp_path: Path) -> None:
     path = classes_file(tmp_path / "names.json", PLAIN)
     classes = read_classes(path, label_space="classes", templates=["two", "just {}"])
     assert classes[:4] == ("label", ["0", "1"], PLAIN["classes"], ["art of {}", "{}!", "just {}"])
@@ -47,7 +49,7 @@ def test_the_layout_of_plain_lists(tmp_path):
     assert read_classes(path, label_space="classes", templates="one", label_field="class")[0] == "class"
 
 
-def test_templates_of_a_file_of_their_own(tmp_path):
+def test_templates_of_a_file_of_their_own(tmp_path: Path) -> None:
     names, sentences = classes_file(tmp_path / "n.json", {"pets": ["cat"]}), tmp_path / "t.json"
     classes_file(sentences, {"pets": ["a {}, a type of pet."]})
     classes = read_classes(names, label_space="pets", templates="pets", templates_path=str(sentences))
@@ -55,7 +57,7 @@ def test_templates_of_a_file_of_their_own(tmp_path):
     assert [path for path, _ in classes.source.files] == [names, str(sentences)]
 
 
-def test_cleaned_as_the_reference_does(tmp_path):
+def test_cleaned_as_the_reference_does(tmp_path: Path) -> None:
     assert cleaned("  A  photo_of the {}, (seen)!") == "a photo of the {} seen"
     assert cleaned("{curly} {}") == "curly {}"
     path = classes_file(tmp_path / "names.json", PLAIN)
@@ -65,7 +67,7 @@ def test_cleaned_as_the_reference_does(tmp_path):
     assert whole.names[0] == "tench tinca"
 
 
-def test_repeated_names_are_told_and_kept(tmp_path, caplog):
+def test_repeated_names_are_told_and_kept(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     repeated = changed(classes=[{"id": "1", "name": "crane"}, {"id": "2", "name": "crane"}, {"id": "3", "name": "cat"}])
     classes = read_classes(classes_file(tmp_path / "classes.json", repeated), label_space="pets")
     assert classes.names == ["crane", "crane", "cat"]
@@ -100,7 +102,7 @@ def test_repeated_names_are_told_and_kept(tmp_path, caplog):
         (GOOD | {"templates": ["{}", 3]}, "templates[1] must be a text with exactly one {}, got 3"),
     ],
 )
-def test_bad_classes_are_told_in_one_line(tmp_path, content, message):
+def test_bad_classes_are_told_in_one_line(tmp_path: Path, content: dict[str, Any] | str, message: str) -> None:
     with pytest.raises(DataError) as error:
         read_classes(classes_file(tmp_path / "classes.json", content), label_space="pets")
     assert message in str(error.value)
@@ -108,18 +110,18 @@ def test_bad_classes_are_told_in_one_line(tmp_path, content, message):
     assert "\n" not in str(error.value)
 
 
-def test_an_unknown_set_is_told_with_those_there(tmp_path):
+def test_an_unknown_set_is_told_with_those_there(tmp_path: Path) -> None:
     path = classes_file(tmp_path / "names.json", PLAIN)
     with pytest.raises(DataError, match=r"has no list of templates 'three'; there: one, two"):
         read_classes(path, label_space="classes", templates="three")
 
 
-def test_a_missing_file_says_what_to_set(tmp_path):
+def test_a_missing_file_says_what_to_set(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"classes\.json does not exist; set LIMOE_DATA_DIR"):
         read_classes(str(tmp_path / "classes.json"), label_space="pets")
 
 
-def test_all_faults_of_a_file_at_once(shared):
+def test_all_faults_of_a_file_at_once(shared: Path) -> None:
     with pytest.raises(DataError) as error:
         read_classes(str(shared / "data" / "corrupt" / "table" / "classes_bad.json"), label_space="x")
     for fault in (
@@ -133,13 +135,13 @@ def test_all_faults_of_a_file_at_once(shared):
     assert "\n" not in str(error.value)
 
 
-def test_a_file_without_templates_and_classes(shared):
+def test_a_file_without_templates_and_classes(shared: Path) -> None:
     path = str(shared / "data" / "corrupt" / "table" / "classes_no_templates.json")
     with pytest.raises(DataError, match=r"classes_no_templates\.json has no label space 'x' .* there: none"):
         read_classes(path, label_space="x")
 
 
-def test_clips_imagenet_names_and_templates(shared, caplog):
+def test_clips_imagenet_names_and_templates(shared: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = str(shared / "data" / "zeroshot-prompts" / "imagenet1k.json")
     best = read_classes(path, label_space="classes", templates=["simple_7", "{}"], clean=True, first_name=True)
     assert (len(best.ids), len(best.names), len(best.templates)) == (1000, 1000, 8)
@@ -150,7 +152,7 @@ def test_clips_imagenet_names_and_templates(shared, caplog):
     assert len(paper.templates) == 81
 
 
-def test_the_other_names_and_templates(shared):
+def test_the_other_names_and_templates(shared: Path) -> None:
     folder = shared / "data" / "zeroshot-prompts"
     found = read_classes(
         str(folder / "other_classes.json"),

@@ -30,7 +30,7 @@ class Constant(AuxLoss):
 ROUTING = {1: router_output(torch.zeros(1, 2)), 3: router_output(torch.zeros(3, 2))}  # values count 1 and 3 times
 
 
-def test_total_is_the_mean_over_active_atoms_and_layers_times_the_weight() -> None:
+def test_total_is_the_mean_over_active_terms_and_layers_times_the_weight() -> None:
     """Layer means 2v: 2, 20, weight 0: 200. Mean over the two active of (1 * 2, 0.5 * 20) = 6, times 0.04."""
     terms = {"a": Constant(1), "b": Constant(10, weight=0.5), "off": Constant(100, weight=0.0)}
     total, raw, *_ = AuxLossSet(terms)(ROUTING)
@@ -59,7 +59,7 @@ def test_reductions(over_losses: str, over_layers: str, total: float) -> None:
     assert losses(ROUTING).total.item() == pytest.approx(total)
 
 
-def test_a_factor_scales_one_atom_and_not_the_number_averaged_over() -> None:
+def test_a_factor_scales_one_term_and_not_the_number_averaged_over() -> None:
     losses = AuxLossSet({"a": Constant(1), "b": Constant(10)}, weight=1.0)
     for factor, total in ((1.0, 11), (0.5, 6), (0.0, 1)):  # (2 + 20 * factor) / 2
         losses.set_factor("b", factor)

@@ -2,6 +2,8 @@
 
 import dataclasses
 import math
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -159,7 +161,7 @@ def test_thresholds_for_other_numbers_of_experts(num_experts: int, text: int, im
 @given(
     seed=st.integers(0, 10_000), num_experts=st.integers(2, 6), k=st.integers(1, 3), scale=st.sampled_from([0.1, 1, 5])
 )
-def test_all_atoms_equal_the_oracle(seed: int, num_experts: int, k: int, scale: float) -> None:
+def test_all_terms_equal_the_oracle(seed: int, num_experts: int, k: int, scale: float) -> None:
     k = min(k, num_experts)
     generator = torch.Generator().manual_seed(seed)
     logits = torch.randn(15, num_experts, generator=generator, dtype=torch.float64) * scale
@@ -440,6 +442,6 @@ def test_losses_are_full_precision_under_autocast() -> None:
         ),
     ],
 )
-def test_bad_settings(build, message: str) -> None:
+def test_bad_settings(build: Callable[..., Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build()

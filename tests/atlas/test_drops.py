@@ -39,7 +39,7 @@ def test_another_priority_can_be_asked_for() -> None:
     assert found["text"]["dropped"] == pytest.approx(6 / 8)
     assert lost(planted.model(**{**TIGHT, "priority": first_come})) == found
     with pytest.raises(ConfigError, match="priority must be one of bpr"):
-        lost(planted.model(**TIGHT), priority="nobody")
+        lost(planted.model(**TIGHT), priority="unknown")
 
 
 def test_another_factor_can_be_asked_for() -> None:

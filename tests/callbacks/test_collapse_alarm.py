@@ -28,12 +28,12 @@ from tests.helpers.training import aux_losses, fit, module
 
 
 class CraftedRouter(Router):
-    """Tokens take the experts in turn. While `crowded` all text is sure of expert 2, while `dropped` it is dropped."""
+    """Tokens take the experts in turn. `collapsed`: all text is sure of expert 2; `dropped`: all text is dropped."""
 
     def __init__(self, dim: int, *, num_experts: int) -> None:
         super().__init__(num_experts=num_experts)
         self.weight = nn.Parameter(torch.zeros(num_experts, dim))
-        self.crowded = self.dropped = False
+        self.collapsed = self.dropped = False
 
     depends_on_batch = False
 
@@ -43,7 +43,7 @@ class CraftedRouter(Router):
     def forward(self, x: Tensor, packed: PackedTokens) -> tuple[Dispatcher, RouterOutput]:
         num_experts, is_text = len(self.weight), packed.modality == TEXT
         expert = torch.arange(len(x)) % num_experts
-        if self.crowded:
+        if self.collapsed:
             expert = torch.where(is_text, 2, expert)
         logits = F.linear(x, self.weight) + 9.0 * F.one_hot(expert, num_experts)
         kept = (packed.valid & ~(is_text & self.dropped))[:, None]
@@ -107,7 +107,7 @@ def test_a_warning_says_who_where_since_when_and_what_to_raise(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Text collapses from step 5: records 6 and 8 show it, and the warning of step 8 is the only one."""
-    trainer, _ = watch(tmp_path, changes={5: {"crowded": True}})
+    trainer, _ = watch(tmp_path, changes={5: {"collapsed": True}})
     (alarm,) = alarms(tmp_path)
     place = {key: alarm[key] for key in ("step", "since", "layer", "modality", "term")}
     assert place == {"step": 8, "since": 6, "layer": 1, "modality": "text", "term": "global_text"}
@@ -123,12 +123,15 @@ def test_a_warning_says_who_where_since_when_and_what_to_raise(
 
 
 def test_a_new_collapse_after_a_recovery_is_a_new_alarm(tmp_path: Path) -> None:
-    watch(tmp_path, changes={1: {"crowded": True}, 5: {"crowded": False}, 9: {"crowded": True}})
+    watch(tmp_path, changes={1: {"collapsed": True}, 5: {"collapsed": False}, 9: {"collapsed": True}})
     assert [(alarm["since"], alarm["step"]) for alarm in alarms(tmp_path)] == [(2, 4), (10, 12)]
 
 
 def test_one_bad_record_is_no_alarm(tmp_path: Path) -> None:
-    watch(tmp_path, changes={3: {"crowded": True}, 5: {"crowded": False}, 7: {"crowded": True}, 9: {"crowded": False}})
+    watch(
+        tmp_path,
+        changes={3: {"collapsed": True}, 5: {"collapsed": False}, 7: {"collapsed": True}, 9: {"collapsed": False}},
+    )
     assert alarms(tmp_path) == []
 
 
@@ -141,7 +144,7 @@ def test_text_without_slots_wants_confidence(tmp_path: Path) -> None:
 
 def test_a_loss_that_the_run_has_not_is_named(tmp_path: Path) -> None:
     lit = crafted(aux_losses=AuxLossSet({"z": ZLoss()}))
-    watch(tmp_path, changes={1: {"crowded": True}}, lit=lit, action="boost")
+    watch(tmp_path, changes={1: {"collapsed": True}}, lit=lit, action="boost")
     assert [alarm["message"].partition("; ")[2] for alarm in alarms(tmp_path)] == (
         ["add the loss global_text: aux_loss=[...,global_text]"] * 3
     )
@@ -150,7 +153,7 @@ def test_a_loss_that_the_run_has_not_is_named(tmp_path: Path) -> None:
 
 def test_stop_ends_the_training_in_order(tmp_path: Path) -> None:
     """Alarm at step 8: no ninth step, but a last validation."""
-    trainer, alarm = watch(tmp_path, changes={5: {"crowded": True}}, action="stop")
+    trainer, alarm = watch(tmp_path, changes={5: {"collapsed": True}}, action="stop")
     assert trainer.global_step == 8 and "val/loss" in trainer.callback_metrics
     assert alarm.stop_reason is not None
     assert alarm.stop_reason.startswith("collapse alarm: text collapses in layer 1 since step 6: ")
@@ -176,7 +179,7 @@ class Data(L.LightningDataModule):
 def test_run_json_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, action: str, status: str) -> None:
     folder = tmp_path / "run"
     callbacks = [
-        Script({1: {"crowded": True}}),
+        Script({1: {"collapsed": True}}),
         RoutingHealth(every_n_steps=2),
         CollapseAlarm(action=action, patience=2),
     ]
@@ -201,7 +204,7 @@ def test_run_json_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, acti
 def test_boost_multiplies_up_to_its_limit_and_is_logged(tmp_path: Path) -> None:
     """Records 2 to 12, an alarm at 4, 8 and 12: 3, then 5 instead of 9, and no more."""
     lit = crafted()
-    trainer, _ = watch(tmp_path, changes={1: {"crowded": True}}, lit=lit, action="boost", boost=3.0, max_boost=5.0)
+    trainer, _ = watch(tmp_path, changes={1: {"collapsed": True}}, lit=lit, action="boost", boost=3.0, max_boost=5.0)
     said = [alarm["message"].partition("; ")[2] for alarm in alarms(tmp_path)]
     assert said == [f"aux_loss.global_text now weighs {f} times its configured weight" for f in (3, 5, 5)]
     assert lit.aux_losses.boost == dict.fromkeys(lit.aux_losses.terms, 1.0) | {"global_text": 5.0}
@@ -215,7 +218,7 @@ def test_boost_multiplies_up_to_its_limit_and_is_logged(tmp_path: Path) -> None:
 
 @pytest.mark.filterwarnings("ignore:.*dataloader is not resumable")
 def test_boosts_survive_a_resume(tmp_path: Path) -> None:
-    trainer, _ = watch(tmp_path, changes={1: {"crowded": True}}, action="boost", steps=4)
+    trainer, _ = watch(tmp_path, changes={1: {"collapsed": True}}, action="boost", steps=4)
     trainer.save_checkpoint(tmp_path / "last.ckpt")
     lit = crafted()
     again = quiet_trainer(
@@ -228,13 +231,18 @@ def test_boosts_survive_a_resume(tmp_path: Path) -> None:
 
 
 def test_the_order_of_the_callbacks_does_not_matter(tmp_path: Path) -> None:
-    script, health = Script({1: {"crowded": True}}), RoutingHealth(every_n_steps=2)
+    script, health = Script({1: {"collapsed": True}}), RoutingHealth(every_n_steps=2)
     fit(crafted(), tmp_path, steps=6, callbacks=[CollapseAlarm(patience=2), health, script])
     assert [(alarm["since"], alarm["step"]) for alarm in alarms(tmp_path)] == [(2, 4)]
 
 
 def test_alarms_pass_through_the_progress_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    callbacks = [Progress(), Script({1: {"crowded": True}}), RoutingHealth(every_n_steps=2), CollapseAlarm(patience=1)]
+    callbacks = [
+        Progress(),
+        Script({1: {"collapsed": True}}),
+        RoutingHealth(every_n_steps=2),
+        CollapseAlarm(patience=1),
+    ]
     fit(crafted(), tmp_path, steps=2, callbacks=callbacks, enable_progress_bar=True)
     assert "collapse alarm at step 2: text collapses in layer 1" in capsys.readouterr().out
 

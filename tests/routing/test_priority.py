@@ -46,7 +46,7 @@ def test_names_and_dotted_paths() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["", "brp", "no.such.module.bpr", "limoe.routing.priority.nobody", "os.sep", ".a.b", "a..b"]
+    "name", ["", "brp", "no.such.module.bpr", "limoe.routing.priority.unknown", "os.sep", ".a.b", "a..b"]
 )
 def test_an_unknown_name_is_a_config_error_that_quotes_it(name: str) -> None:
     with pytest.raises(ConfigError, match="priority must be one of bpr, first_come") as error:

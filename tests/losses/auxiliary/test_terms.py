@@ -20,7 +20,7 @@ from tests.helpers import oracle
 from tests.helpers.builders import router_output
 
 SURE = 200.0  # logit that makes a gate exactly 1 in float64
-ALL_ATOMS = {
+ALL_TERMS = {
     "importance": Importance(),
     "load": Load(),
     "z": ZLoss(),
@@ -133,7 +133,7 @@ def test_sign_of_the_global_entropy(threshold: int | None) -> None:
     stepped = (logits - 0.5 * logits.grad).detach()
     assert oracle.global_entropy(stepped.tolist()) > oracle.global_entropy(logits.tolist())
     assert term(mixed(stepped, stepped)) < loss
-    assert (logits.grad[:, 0] > 0).all() and (logits.grad[:, 1:] < 0).all()  # descent leaves the crowded expert
+    assert (logits.grad[:, 0] > 0).all() and (logits.grad[:, 1:] < 0).all()  # descent leaves the fullest expert
     flatter = logits.detach() * 0.5
     assert oracle.global_entropy(flatter.tolist()) > oracle.global_entropy(logits.tolist())
     assert term(mixed(flatter, flatter)) < loss
@@ -198,7 +198,7 @@ def test_all_terms_equal_the_oracle(seed: int, num_experts: int, k: int, scale: 
         - oracle.global_entropy([rows[t] for t in real]),
         "mutual_information_image": oracle.local_entropy(image) - oracle.global_entropy(image),
     }
-    found = {name: term(routed).item() for name, term in ALL_ATOMS.items()}
+    found = {name: term(routed).item() for name, term in ALL_TERMS.items()}
     assert found == pytest.approx(expected, rel=1e-10, abs=1e-12)
 
 
@@ -209,20 +209,20 @@ def random_routed(*, dtype: torch.dtype = torch.float64, tokens: int = 12, num_e
     return router_output(logits, modality=modality, noisy_logits=noisy, noise_std=1 / num_experts)
 
 
-@pytest.mark.parametrize("name", ALL_ATOMS)
+@pytest.mark.parametrize("name", ALL_TERMS)
 def test_gradients_equal_finite_differences(name: str) -> None:
     routed = random_routed()
     noise = (routed.noisy_logits - routed.logits).detach()
 
     def loss(logits: Tensor) -> Tensor:
-        return ALL_ATOMS[name](
+        return ALL_TERMS[name](
             router_output(logits, modality=routed.modality, noisy_logits=logits + noise, noise_std=routed.noise_std)
         )
 
     assert torch.autograd.gradcheck(loss, routed.logits)
 
 
-@pytest.mark.parametrize("name", ALL_ATOMS)
+@pytest.mark.parametrize("name", ALL_TERMS)
 def test_padding_has_no_say(name: str) -> None:
     """Whatever padding looks like, value and gradient stay, and padding gets no gradient."""
     routed = random_routed()
@@ -235,7 +235,7 @@ def test_padding_has_no_say(name: str) -> None:
         valid=torch.arange(17) < 12,
         noise_std=0.25,
     )
-    a, b = ALL_ATOMS[name](routed), ALL_ATOMS[name](padded)
+    a, b = ALL_TERMS[name](routed), ALL_TERMS[name](padded)
     torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-14)
     (gradient,) = torch.autograd.grad(b, logits)
     (expected,) = torch.autograd.grad(a, routed.logits)
@@ -243,7 +243,7 @@ def test_padding_has_no_say(name: str) -> None:
     assert not gradient[12:].any()
 
 
-@pytest.mark.parametrize("name", ALL_ATOMS)
+@pytest.mark.parametrize("name", ALL_TERMS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize(
     "kind", ["uniform", "one_expert_exists", "saturated", "same_saturated", "only_images", "only_text", "only_padding"]
@@ -261,7 +261,7 @@ def test_value_and_gradient_are_finite_at_the_edges(name: str, dtype: torch.dtyp
     routed = router_output(
         logits, modality=torch.tensor(modality), valid=valid, noisy_logits=logits + 0.0, noise_std=1 / num_experts
     )
-    value = ALL_ATOMS[name](routed)
+    value = ALL_TERMS[name](routed)
     value.backward()
     assert value.isfinite() and logits.grad.isfinite().all()
     if kind == "only_padding":
@@ -305,7 +305,7 @@ def test_losses_read_clean_gates() -> None:
     noisy = dataclasses.replace(
         clean, noisy_logits=torch.randn(12, 4).double(), gates=torch.full((12, 4), 0.25).double()
     )
-    for name, term in ALL_ATOMS.items():
+    for name, term in ALL_TERMS.items():
         assert torch.equal(term(clean), term(noisy)) == (name not in READ_NOISE), name
 
 
@@ -415,9 +415,9 @@ def test_losses_that_do_not_measure_balance_have_no_normalised_value() -> None:
 
 def test_losses_are_full_precision_under_autocast() -> None:
     routed = random_routed(dtype=torch.float32, tokens=64)
-    expected = AuxLossSet(ALL_ATOMS)({0: routed}).total
+    expected = AuxLossSet(ALL_TERMS)({0: routed}).total
     with torch.autocast("cpu", torch.bfloat16):
-        found = AuxLossSet(ALL_ATOMS)({0: dataclasses.replace(routed)}).total
+        found = AuxLossSet(ALL_TERMS)({0: dataclasses.replace(routed)}).total
     assert found.dtype == torch.float32 and torch.equal(found, expected)
 
 

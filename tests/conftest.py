@@ -1,8 +1,5 @@
-"""Shared by all tests: limoe imported before torchvision, one thread, a fixed seed, real data, a summary of skips."""
+"""Shared by all tests: one thread, a fixed seed, real data, a summary of skips."""
 
-import limoe  # noqa: F401  (first: makes torchvision importable beside a CPU-only torch)
-
-# isort: split
 import os
 import random
 from collections import Counter
@@ -14,6 +11,8 @@ import pytest
 import torch
 from hydra.core.plugins import Plugins
 from hydra.plugins.search_path_plugin import SearchPathPlugin
+
+from tests.helpers.paths import REPO
 
 torch.set_num_threads(1)
 
@@ -43,7 +42,7 @@ def own_search_path() -> Iterator[None]:
 @pytest.fixture
 def shared() -> Path:
     """Real and corrupt data: the folder LIMOE_SHARED, or `shared` beside the repository."""
-    beside = Path(__file__).resolve().parents[2] / "shared"
+    beside = REPO.parent / "shared"
     folder = Path(os.environ.get("LIMOE_SHARED", beside))
     if not folder.is_dir():
         pytest.skip(f"no real data: {folder} is no folder (set LIMOE_SHARED)")

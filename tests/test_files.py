@@ -1,4 +1,4 @@
-"""Nobody sees half a file, and a failed write leaves the old one."""
+"""No reader sees half a file, and a failed write leaves the old one."""
 
 import os
 from pathlib import Path

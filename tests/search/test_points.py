@@ -24,7 +24,7 @@ from limoe.errors import ConfigError, DataError
 from limoe.files import try_lock
 from limoe.search import points as module
 from limoe.search.points import Worker, locked, opened, tries
-from limoe.search.report import say
+from limoe.search.report import print_point
 from limoe.search.space import POINT, Sampler, Search
 from limoe.studies import trial as trials
 from limoe.studies.plan import Plan
@@ -142,7 +142,7 @@ SPACE = {
 
 
 def command(study: optuna.Study, search: Search, root: Path, *, kind: type[Worker] = Worker) -> Worker:
-    return kind(search, study, root=root, say=lambda study, trial: say(search, study, trial))
+    return kind(search, study, root=root, on_end=lambda study, trial: print_point(search, study, trial))
 
 
 def run(study: optuna.Study, search: Search, root: Path, *, n_jobs: int = 1) -> list[FrozenTrial]:

@@ -42,7 +42,7 @@ def test_the_data_of_the_run_is_read_where_it_is_still_there(tmp_path: Path, mon
     ("overrides", "message"),
     [
         (["data.root=/new"], "data.root needs eval="),
-        (["data.root=/new", "eval=[caltech]"], r"\(emoji-captions\) lies, and no task .* set LIMOE_DATA_DIR"),
+        (["data.root=/new", "eval=[caltech]"], r"\(emoji-captions\), which no task .* set LIMOE_DATA_DIR"),
     ],
 )
 def test_a_root_that_no_task_reads_is_refused(overrides: list[str], message: str) -> None:

@@ -327,7 +327,7 @@ def test_a_router_of_ones_own_trains_and_has_an_atlas(project: Path) -> None:
     limoe("atlas", "run", "pairs=8", "knock_out_images=8", cwd=project)
     page = (project / "run" / "atlas" / "index.html").read_text()
     assert "All experts compute all tokens of this mixture." in page
-    assert "No expert has a capacity, so no token is dropped." in page
+    assert "No expert has a capacity limit, so no token is dropped." in page
     limoe("eval", "run", cwd=project)
 
 

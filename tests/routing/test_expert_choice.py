@@ -75,7 +75,7 @@ def test_every_expert_is_full_and_tokens_may_be_left_out() -> None:
 
 def test_without_limit_every_expert_takes_every_token() -> None:
     """Then the output is the gate-weighted sum of all experts, whatever else is in the batch."""
-    router = expert_choice(3, num_experts=4, capacity_factor=None)
+    router = expert_choice(3, num_experts=4, capacity_factor=None, eval_capacity_factor=None)
     dispatcher, routed = router(torch.randn(10, 3), packed_groups(groups=2, length=5))
     assert routed.kept.all() and routed.capacity is None
     ones = ExpertTokens(torch.ones(4, 10, 1))

@@ -58,7 +58,8 @@ def test_the_average_is_chosen_by_name(tmp_path: Path) -> None:
         expected = model.state_dict()
         assert all(torch.equal(value, expected[name]) for name, value in encoder.model.state_dict().items())
         assert encoder.config["source"]["weights"] == kind
-        assert ("these weights are not averaged" in (tmp_path / weights / "README.md").read_text()) == (weights == "raw")
+        card = (tmp_path / weights / "README.md").read_text()
+        assert ("these weights are not averaged" in card) == (weights == "raw")
 
 
 def test_the_bias_of_the_sigmoid_loss_comes_along(tmp_path: Path) -> None:

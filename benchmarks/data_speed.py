@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from hydra import compose, initialize_config_dir
 
 from limoe.build import build_module
-from limoe.config.compose import register_resolvers
+from limoe.config.places import register_resolvers
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 

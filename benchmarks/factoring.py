@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from limoe.build import build_data, build_module
-from limoe.config.compose import config_dir, register_resolvers
+from limoe.config.places import config_dir, register_resolvers
 from limoe.training.micro_batches import encode
 
 

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from benchmarks.measure import peak_of
 from benchmarks.train_step import random_batch, settings_of
-from limoe.config.compose import instantiate
+from limoe.config.objects import instantiate
 from limoe.losses.auxiliary.base import AuxLossSet
 from limoe.losses.contrastive import ContrastiveLoss, SigmoidContrastive, SoftmaxContrastive
 from limoe.training.micro_batches import encode

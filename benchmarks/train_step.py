@@ -34,7 +34,9 @@ from benchmarks.machine import describe, load_average
 from benchmarks.measure import Seconds, timed, timed_pair
 from benchmarks.output import begin, publish
 from benchmarks.trainers import Settings, TrainStep, contenders
-from limoe.config.compose import check, config_dir, plain, register_resolvers
+from limoe.config.checks import check
+from limoe.config.objects import plain
+from limoe.config.places import config_dir, register_resolvers
 from limoe.types import Batch
 
 COLUMNS = ("step", "ratio", "min-max", "CPU time", "ms", "kept", "others")

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
 from benchmarks.contenders import Unavailable
-from limoe.config.compose import instantiate
 from limoe.config.model_settings import dense_baseline, two_tower_baseline
+from limoe.config.objects import instantiate
 from limoe.losses.auxiliary.base import AuxLossSet
 from limoe.training.micro_batches import encode
 from limoe.training.optim import adamw

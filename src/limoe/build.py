@@ -12,8 +12,8 @@ from torch import nn
 from limoe.callbacks.base import TaskCallback
 from limoe.checkpoints.files import model_state
 from limoe.checkpoints.upcycling import Start
-from limoe.config.compose import instantiate, plain
 from limoe.config.keys import arguments_of
+from limoe.config.objects import instantiate, plain
 from limoe.data.datamodule import PairDataModule
 from limoe.data.tasks.kinds import Task
 from limoe.data.text.text_tokenizer import TextTokenizer

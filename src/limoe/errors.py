@@ -28,7 +28,7 @@ class ConfigError(LimoeError):
 class ArgumentError(LimoeError):
     """An argument of a constructor or function breaks a rule; the message names the argument, not a config key.
 
-    A caller that knows where the argument was set, such as `limoe.config.compose.instantiate`, adds the dotted key.
+    A caller that knows where the argument was set, such as `limoe.config.objects.instantiate`, adds the dotted key.
 
     Args:
         message: begins with the name of the argument.

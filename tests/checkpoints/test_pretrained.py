@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 import limoe
 from limoe.checkpoints.export import export
 from limoe.checkpoints.pretrained import CONFIG, TOKENIZER, WEIGHTS, ImageTextEncoder, load, self_contained
-from limoe.config.compose import instantiate
+from limoe.config.objects import instantiate
 from limoe.errors import DataError
 from limoe.files import sha256
 from tests.helpers.fake_checkpoint import DENSE, write_checkpoint

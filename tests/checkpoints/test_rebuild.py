@@ -8,7 +8,7 @@ import torch
 
 from limoe.build import build_model
 from limoe.checkpoints.rebuild import rebuild
-from limoe.config.compose import plain
+from limoe.config.objects import plain
 from limoe.data.images.transforms import EvalTransform
 from limoe.errors import DataError
 from limoe.routing.priority import bpr

@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 import limoe
 from limoe.cli import main as cli
 from limoe.cli.commands import Command, all_commands
-from limoe.config.compose import instantiate
+from limoe.config.objects import instantiate
 from limoe.errors import DataError
 from tests.helpers.paths import REPO
 
@@ -226,7 +226,7 @@ def test_a_bad_config_is_one_line(
     call: Callable[..., int], capsys: pytest.CaptureFixture[str], words: list[str], expected: str
 ) -> None:
     def run(cfg: DictConfig) -> None:
-        from limoe.config.compose import plain
+        from limoe.config.objects import plain
 
         plain(cfg)
 

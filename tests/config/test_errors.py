@@ -11,8 +11,8 @@ import yaml
 from hydra.errors import InstantiationException
 from omegaconf import OmegaConf
 
-from limoe.config.compose import instantiate
 from limoe.config.errors import explain, yaml_problem
+from limoe.config.objects import instantiate
 from limoe.errors import ConfigError
 from limoe.losses.auxiliary.base import AuxLoss
 

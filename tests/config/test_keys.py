@@ -8,8 +8,8 @@ import pytest
 from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 
-from limoe.config.compose import instantiate
 from limoe.config.keys import Factory, arguments_of
+from limoe.config.objects import instantiate
 from limoe.errors import ConfigError, DataError, require_argument
 from tests.helpers.commands import limoe
 

@@ -9,8 +9,9 @@ from omegaconf import OmegaConf
 from limoe.accounting.anatomy import anatomy
 from limoe.accounting.flops import flops
 from limoe.cli.commands.eval import evaluation_config
-from limoe.config.compose import check, plain
+from limoe.config.checks import check
 from limoe.config.model_settings import check_model, dense_baseline, sparse_towers, towers, two_tower_baseline
+from limoe.config.objects import plain
 from limoe.errors import ConfigError
 from tests.helpers.configs import built, composed
 from tests.helpers.paths import CONFIGS

@@ -5,7 +5,7 @@ import torch
 from omegaconf import DictConfig
 
 import limoe.losses.auxiliary
-from limoe.config.compose import instantiate, plain
+from limoe.config.objects import instantiate, plain
 from limoe.losses.auxiliary.base import AuxLoss, AuxLossSet
 from tests.helpers.builders import router_output
 from tests.helpers.configs import composed

@@ -7,7 +7,7 @@ from lightning.pytorch import Callback
 
 import limoe.callbacks
 from limoe.build import build_callbacks
-from limoe.config.compose import check
+from limoe.config.checks import check
 from tests.helpers.configs import composed
 from tests.helpers.paths import CONFIGS
 

@@ -9,8 +9,9 @@ import pytest
 from limoe.accounting.anatomy import without_values
 from limoe.build import build_module
 from limoe.cli.commands.info import model_info
-from limoe.config.compose import check, instantiate, plain
+from limoe.config.checks import check
 from limoe.config.model_settings import sparse_towers
+from limoe.config.objects import instantiate, plain
 from tests.helpers.configs import COMMANDS, OPTIONS, composed
 from tests.helpers.paths import CONFIGS
 

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from limoe.config.compose import instantiate
+from limoe.config.objects import instantiate
 from tests.helpers.commands import limoe
 from tests.helpers.configs import composed
 from tests.helpers.numbered_shards import png, sample, write_shards, write_tar

@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from limoe.build import build_tasks
-from limoe.config.compose import plain
+from limoe.config.objects import plain
 from limoe.data.tasks.kinds import FewShotTask, LinearProbeTask, RetrievalTask
 from limoe.evaluation.tasks import task_chance
 from tests.helpers.configs import composed

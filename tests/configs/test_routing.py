@@ -9,7 +9,9 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 from limoe.build import build_module
-from limoe.config.compose import check, instantiate, register_resolvers
+from limoe.config.checks import check
+from limoe.config.objects import instantiate
+from limoe.config.places import register_resolvers
 from limoe.errors import ConfigError
 from limoe.routing.priority import bpr, first_come
 from limoe.types import Batch

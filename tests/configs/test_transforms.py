@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from limoe.config.compose import instantiate
+from limoe.config.objects import instantiate
 from limoe.data.datamodule import PairDataModule
 from limoe.data.images.library_transforms import LibraryTransform
 from limoe.data.images.transforms import TrainTransform

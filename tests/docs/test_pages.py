@@ -11,7 +11,7 @@ from hydra import compose, initialize_config_dir
 
 from limoe.cli import arguments
 from limoe.cli.commands import all_commands
-from limoe.config.compose import register_resolvers
+from limoe.config.places import register_resolvers
 from tests.helpers.paths import REPO
 
 PAGES = [REPO / "README.md", REPO / "CONTRIBUTING.md", *sorted((REPO / "docs").glob("*.md"))]

@@ -6,7 +6,8 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 from limoe.accounting.anatomy import without_values
-from limoe.config.compose import instantiate, register_resolvers
+from limoe.config.objects import instantiate
+from limoe.config.places import register_resolvers
 from tests.helpers.paths import CONFIGS
 
 COMMANDS = ("train", "eval", "atlas", "report", "export", "tokenizer", "info", "search")

@@ -10,7 +10,8 @@ from omegaconf import DictConfig
 from torch import nn
 
 from limoe.build import build_model
-from limoe.config.compose import plain, register_resolvers
+from limoe.config.objects import plain
+from limoe.config.places import register_resolvers
 from limoe.data.text.text_tokenizer import TextTokenizer
 from limoe.data.text.tokenizers import ByteBPE
 from tests.helpers.paths import CONFIGS

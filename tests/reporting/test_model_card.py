@@ -4,7 +4,7 @@ from typing import Any
 
 import yaml
 
-from limoe.config.compose import plain
+from limoe.config.objects import plain
 from limoe.reporting.model_card import model_card
 from tests.helpers.fake_checkpoint import DENSE, METRICS, config
 

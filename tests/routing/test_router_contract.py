@@ -10,7 +10,8 @@ from hydra import compose, initialize_config_dir
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from limoe.config.compose import instantiate, register_resolvers
+from limoe.config.objects import instantiate
+from limoe.config.places import register_resolvers
 from limoe.models.limoe import LIMoE
 from limoe.models.moe import MoE
 from limoe.nn.step_update import StepUpdated

@@ -11,7 +11,7 @@ from hydra import initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from limoe.config.compose import register_resolvers
+from limoe.config.places import register_resolvers
 from limoe.errors import ConfigError, DataError
 from limoe.search.space import (
     Sampler,

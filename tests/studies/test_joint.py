@@ -8,7 +8,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from limoe.cli.commands import report
-from limoe.config.compose import config_dir, register_resolvers
+from limoe.config.places import config_dir, register_resolvers
 from limoe.errors import ConfigError
 from limoe.studies.cost import Cost
 from limoe.studies.joint import joint_study

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from hydra import initialize_config_dir
 
-from limoe.config.compose import config_dir, register_resolvers
+from limoe.config.places import config_dir, register_resolvers
 from limoe.errors import ConfigError
 from limoe.studies.plan import plan_study
 from limoe.studies.study import parse_study

@@ -5,8 +5,9 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from limoe.config.compose import dataset_root, instantiate
 from limoe.config.model_settings import sparse_towers
+from limoe.config.objects import instantiate
+from limoe.config.places import dataset_root
 from limoe.config.trees import mapped, moved
 from limoe.data.tasks.kinds import FewShotTask, LinearProbeTask, Task, ZeroShotTask
 from limoe.errors import ConfigError, require

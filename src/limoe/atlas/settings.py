@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from omegaconf import DictConfig
 
-from limoe.config.compose import plain
+from limoe.config.objects import plain
 from limoe.errors import require
 
 RUN = "run"  # the value that the run was trained with

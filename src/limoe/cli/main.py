@@ -23,9 +23,9 @@ from omegaconf import DictConfig
 import limoe
 from limoe.cli import arguments
 from limoe.cli.commands import Command, all_commands
-from limoe.config.compose import config_dir, own_config_dir, register_resolvers
 from limoe.config.errors import Known, composed_keys, did_you_mean, explain, explained
 from limoe.config.overrides import quoted
+from limoe.config.places import config_dir, own_config_dir, register_resolvers
 from limoe.errors import ConfigError, one_line
 
 FAULT, USER, INTERRUPTED, TERMINATED = 1, 2, 130, 143

@@ -35,7 +35,7 @@ class RunRecord:
 
     Args:
         folder: the run folder; created if it is missing.
-        config_hash: see `limoe.config.compose.config_hash`.
+        config_hash: see `limoe.config.objects.config_hash`.
         seed: the run's seed.
         overrides: overrides of the command line.
 

@@ -13,8 +13,9 @@ from omegaconf import DictConfig, OmegaConf
 from limoe.accounting.anatomy import without_values
 from limoe.build import assemble, build_callbacks, build_model
 from limoe.callbacks.base import check_callbacks
-from limoe.config.compose import check, config_hash
+from limoe.config.checks import check
 from limoe.config.errors import Known, composed_keys, explained
+from limoe.config.objects import config_hash
 from limoe.config.trees import leaves
 from limoe.errors import ConfigError, DataError
 from limoe.files import write_json

@@ -13,8 +13,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from limoe.config.compose import RUN_ID
 from limoe.config.overrides import quoted
+from limoe.config.places import RUN_ID
 from limoe.reporting.findings import duration
 from limoe.runs.folder import steps_done
 from limoe.studies.plan import Plan

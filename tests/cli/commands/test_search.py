@@ -12,7 +12,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 from limoe.cli.commands.search import chosen, run
-from limoe.config.compose import register_resolvers
+from limoe.config.places import register_resolvers
 from limoe.errors import ConfigError, DataError
 from limoe.search.space import read_search
 from limoe.studies import trial

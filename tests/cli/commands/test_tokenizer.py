@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from limoe.cli import main as cli
-from limoe.config.compose import instantiate
+from limoe.config.objects import instantiate
 from limoe.data.text.text_tokenizer import TextTokenizer
 from tests.helpers.configs import composed
 from tests.helpers.paths import CONFIGS

@@ -7,7 +7,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 from PIL import Image
 
-from limoe.config.compose import instantiate, register_resolvers
+from limoe.config.objects import instantiate
+from limoe.config.places import register_resolvers
 from limoe.data.bad_samples import BadSampleError
 from limoe.data.pairs import DescribedPairs
 from limoe.data.shards.tar_shards import TarShards

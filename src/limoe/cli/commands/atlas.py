@@ -21,7 +21,7 @@ from limoe.atlas.settings import settings_of
 from limoe.atlas.survey import survey
 from limoe.build import build_trained
 from limoe.checkpoints.files import find_checkpoint, load_checkpoint
-from limoe.config.compose import plain
+from limoe.config.objects import plain
 from limoe.errors import ConfigError
 from limoe.files import sha256
 from limoe.runs.layout import TOKENIZER

@@ -13,8 +13,9 @@ from rich.console import Console
 
 from limoe.accounting.anatomy import without_values
 from limoe.accounting.summary import baseline, summary
-from limoe.config.compose import check_sizes, instantiate, plain
+from limoe.config.checks import check_sizes
 from limoe.config.model_settings import dense_baseline, sparse_towers, towers, two_tower_baseline
+from limoe.config.objects import instantiate, plain
 from limoe.reporting.costs import cost_tables
 
 FLAGS = {"--json": "json=true"}

@@ -15,7 +15,7 @@ from statistics import median
 
 from omegaconf import DictConfig
 
-from limoe.config.compose import experiment_dir
+from limoe.config.places import experiment_dir
 from limoe.errors import require
 from limoe.reporting.findings import duration
 from limoe.search.points import FrozenTrial, TrialState, Worker, opened, tries

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from limoe.config.compose import experiment_dir
+from limoe.config.places import experiment_dir
 from limoe.errors import ConfigError, require
 from limoe.studies.plan import plan_study
 from limoe.studies.report import carry_out

@@ -14,8 +14,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from limoe.config.compose import instantiate
 from limoe.config.keys import arguments_of
+from limoe.config.objects import instantiate
 from limoe.data.text.text_tokenizer import TextTokenizer
 from limoe.data.text.tokenizer_statistics import TokenizerStatistics, measure, visible_pieces
 from limoe.data.text.tokenizers import TokenizerFactory, sample_captions

@@ -17,7 +17,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from limoe.build import build_data, build_module, build_tasks, build_trainer, initialise
 from limoe.callbacks.base import check_callbacks, stop_reason
-from limoe.config.compose import check, config_hash
+from limoe.config.checks import check
+from limoe.config.objects import config_hash
 from limoe.evaluation.tasks import task_chance
 from limoe.reporting.report import build as build_report
 from limoe.reporting.terminal import print_summary

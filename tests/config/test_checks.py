@@ -9,16 +9,9 @@ from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 
 import limoe
-from limoe.config.compose import (
-    check,
-    config_dir,
-    config_hash,
-    experiment_dir,
-    instantiate,
-    plain,
-    register_resolvers,
-    run_id,
-)
+from limoe.config.checks import check
+from limoe.config.objects import config_hash, instantiate, plain
+from limoe.config.places import config_dir, experiment_dir, register_resolvers, run_id
 from limoe.errors import ConfigError
 
 GOOD: dict[str, Any] = {

@@ -21,7 +21,7 @@ _SHORT = 64  # tokens
 
 
 class Mlp(nn.Module):
-    """D -> H -> D with tanh GELU. Takes `tokens` and ignores them, so that it stands where a sparse layer can."""
+    """D -> H -> D with tanh GELU. Takes `tokens` and ignores them, so that its signature is that of `MoE`."""
 
     def __init__(self, dim: int, hidden_dim: int) -> None:
         super().__init__()

@@ -24,6 +24,9 @@ class Counter(StepUpdated):
         self.counted += self.counting
         return self.linear(x + torch.randn_like(x)).tanh()
 
+    def after_step(self) -> None:
+        """Nothing moves."""
+
 
 def test_a_second_time_without_counting_and_with_the_same_random_numbers() -> None:
     counter, x = Counter(), torch.randn(4, 3)

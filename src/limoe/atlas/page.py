@@ -71,8 +71,9 @@ def palette(count: int) -> list[str]:
     confused: show numbers as well.
     """
     tab20 = matplotlib.color_sequences["tab20"]
-    more = matplotlib.colormaps["turbo"]([0.1 + 0.8 * (i * 0.618034 % 1) for i in range(max(count - 20, 0))])
-    return [to_hex(color) for color in [*tab20[::2], *tab20[1::2], *more][:count]]
+    steps = [0.1 + 0.8 * (i * 0.618034 % 1) for i in range(max(count - 20, 0))]
+    colors = [*tab20[::2], *tab20[1::2], *matplotlib.colormaps["turbo"](steps)]
+    return [to_hex(color) for color in colors[:count]]
 
 
 def _patches(found: Survey) -> dict[tuple[int, int], list[tuple[str, dict[str, Any]]]]:

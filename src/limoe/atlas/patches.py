@@ -18,7 +18,9 @@ class PatchGrid:
     def __init__(self, images: UInt8[Tensor, "B h w 3"], *, tokens: int) -> None:
         self.side = math.isqrt(tokens)
         size = images.shape[1] // self.side
-        cut = images.unflatten(2, (self.side, size)).unflatten(1, (self.side, size)).transpose(2, 3)
+        # [B, row, column, p, p, 3], then [B, n, p, p, 3]
+        cut = images.unflatten(2, (self.side, size)).unflatten(1, (self.side, size))
+        cut = cut.transpose(2, 3)
         self.pixels: UInt8[np.ndarray, "B n p p 3"] = cut.flatten(1, 2).contiguous().numpy()
         numbers: dict[bytes, int] = {}
         ids = [numbers.setdefault(p.tobytes(), len(numbers)) for image in self.pixels for p in image]

@@ -55,8 +55,11 @@ def gradient_shares(
     """Share of each part (all 0 where no part has a gradient), and the norm of the gradient of their sum."""
     gradients = {name: _gradient(part, weights) for name, part in parts.items()}
     norms = {name: gradient.norm() for name, gradient in gradients.items()}
-    total = torch.stack(list(norms.values())).sum().clamp_min(torch.finfo(torch.float32).tiny)
-    return {name: norm / total for name, norm in norms.items()}, torch.stack(list(gradients.values())).sum(0).norm()
+    total = torch.stack(list(norms.values())).sum()
+    total = total.clamp_min(torch.finfo(torch.float32).tiny)
+    shares = {name: norm / total for name, norm in norms.items()}
+    summed = torch.stack(list(gradients.values())).sum(0)
+    return shares, summed.norm()
 
 
 def _gradient(part: Tensor, weights: list[nn.Parameter]) -> Float[Tensor, "N"]:

@@ -1,5 +1,6 @@
 """Metrics of the tasks for torchmetrics, gathered over ranks."""
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -67,9 +68,9 @@ class TaskMetric(Metric):
     def compute(self) -> dict[str, float]:
         return {key: measure.value for key, measure in self.measures().items()}
 
+    @abstractmethod
     def measures(self) -> dict[str, Measure]:
         """Per-image or per-query values of each metric."""
-        raise NotImplementedError
 
     def details(self) -> dict[str, Any]:
         """Further content of the record beside the metrics."""

@@ -1,5 +1,6 @@
 """Contrastive losses over the pairs of all ranks, in at least float32."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 import torch
@@ -14,7 +15,7 @@ from limoe.parallel.collectives import all_gather, rank
 RowsLoss = Callable[..., Float[Tensor, ""]]
 
 
-class ContrastiveLoss(nn.Module):
+class ContrastiveLoss(nn.Module, ABC):
     """A loss on the rows of the similarity matrix of all pairs. Subclasses define `mean_loss`.
 
     Each rank scores its own rows against the gathered columns and averages over its rows, so the mean over ranks (DDP's
@@ -42,11 +43,11 @@ class ContrastiveLoss(nn.Module):
         with torch.autocast(image_features.device.type, enabled=False):
             return self.mean_loss(image, text, logit_scale)
 
+    @abstractmethod
     def mean_loss(
         self, image: Float[Tensor, "B d_out"], text: Float[Tensor, "B d_out"], logit_scale: Float[Tensor, ""]
     ) -> Float[Tensor, ""]:
         """The loss of this rank. Features are at least float32, and autocast is off."""
-        raise NotImplementedError
 
     def mean_over_rows(
         self, loss: RowsLoss, rows: Float[Tensor, "B d_out"], columns: Float[Tensor, "B d_out"]

@@ -1,6 +1,7 @@
 """The contract of every model: features of images and of texts in one joint space, and a logit scale."""
 
 import math
+from abc import ABC, abstractmethod
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +13,7 @@ from limoe.models.layers import linear_head
 from limoe.types import ModelOutput, RouterOutput
 
 
-class DualEncoder(nn.Module):
+class DualEncoder(nn.Module, ABC):
     """A trunk, a head and unit length for images, and the same for texts.
 
     Subclasses define `forward`, `image_trunk` and `text_trunk`, and call `add_heads` when their trunks are built. Those
@@ -39,13 +40,13 @@ class DualEncoder(nn.Module):
         self.logit_scale = nn.Parameter(torch.tensor(math.log(init_logit_scale)))
         self.max_logit_scale = max_logit_scale
 
+    @abstractmethod
     def image_trunk(self, images: Float[Tensor, "B 3 h w"]) -> Float[Tensor, "B D"]:
         """Pooled tokens of images alone, before the head (the input of few-shot and linear probes)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def text_trunk(self, text_ids: Int[Tensor, "B n_t"], text_mask: Bool[Tensor, "B n_t"]) -> Float[Tensor, "B D"]:
         """Pooled tokens of texts alone, before the head."""
-        raise NotImplementedError
 
     def transformer_blocks(self) -> list[nn.Module]:
         """All blocks of all towers, to be compiled one by one; of a model without any the whole is compiled."""

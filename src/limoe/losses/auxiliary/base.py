@@ -1,5 +1,6 @@
 """An auxiliary loss, and the set of those that are active in a run."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -12,7 +13,7 @@ from limoe.parallel.collectives import all_reduce_sum
 from limoe.types import MODALITIES, RouterOutput
 
 
-class AuxLoss:
+class AuxLoss(ABC):
     """One aux loss term: a scalar to minimise, a function of one RouterOutput. Subclasses define `__call__`.
 
     Args:
@@ -35,8 +36,9 @@ class AuxLoss:
         self.weight = weight
         self.absolute_weight = absolute_weight
 
+    @abstractmethod
     def __call__(self, routed: RouterOutput) -> Float[Tensor, ""]:
-        raise NotImplementedError
+        """The loss of one sparse layer."""
 
     def normalised(self, value: Float[Tensor, ""], num_experts: int) -> Float[Tensor, ""] | None:
         """The loss of one layer on a scale where 1 is balanced; None where no such scale makes sense."""

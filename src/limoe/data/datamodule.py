@@ -37,6 +37,8 @@ class PairDataModule(LightningDataModule):
     beforehand (from a run's tokenizer.json) skips that. Evaluation needs neither `train` nor `val`. The trainer needs
     `use_distributed_sampler=False`.
 
+    With `shuffle_block` a batch comes from that many consecutive samples, see `EpochSampler`.
+
     `on_bad="replace"` replaces a training or validation sample that cannot be read by another one, a pure function of
     seed, epoch and index; above a share of `max_bad_fraction` the run ends with a `DataError` that lists the first.
     `on_bad="raise"` ends it at the first one. Images of evaluation tasks are never replaced.
@@ -55,10 +57,13 @@ class PairDataModule(LightningDataModule):
         seed: int,
         on_bad: str = "replace",
         max_bad_fraction: float = 0.01,
+        shuffle_block: int | None = None,
     ) -> None:
         super().__init__()
         require_argument(batch_size > 0, "batch_size", "> 0 (pairs per process)", batch_size)
         require_argument(num_workers >= 0, "num_workers", ">= 0", num_workers)
+        is_block = shuffle_block is None or shuffle_block >= batch_size
+        require_argument(is_block, "shuffle_block", f">= data.batch_size={batch_size}, or null", shuffle_block)
         if train is not None and len(train) < batch_size:
             raise DataError(
                 f"training data: {len(train)} samples are fewer than data.batch_size={batch_size}; lower it"
@@ -74,6 +79,7 @@ class PairDataModule(LightningDataModule):
         self.seed = seed
         self.on_bad = on_bad
         self.max_bad_fraction = max_bad_fraction
+        self.shuffle_block = shuffle_block
         self.bad_samples = BadSamplePolicy(on_bad=on_bad, max_bad_fraction=max_bad_fraction)
         self._epoch, self._batch = 0, 0  # the next batch to train on
 
@@ -92,6 +98,7 @@ class PairDataModule(LightningDataModule):
             position=lambda: (self._epoch, self._batch),
             rank=rank(),
             world_size=world_size(),
+            shuffle_block=self.shuffle_block,
         )
         examples = TrainExamples(
             self.train, transform=self.train_transform, seed=self.seed, stand_ins=self.bad_samples.stand_ins

@@ -137,6 +137,8 @@ class TopKRouter(TokenChoiceRouter):
         k: experts per token.
         noise_std: in units of 1/E logits; 0 = none (then the load loss is undefined).
         renormalize_gates: divide the K gates by their sum (GShard); at K = 1 the router then has no task gradient.
+        frozen: keep the router as it is drawn: experts follow the content of a token, without learning which. Losses on
+            the router still move the tokens.
         bias_balance: settings of `BiasBalance` (select by gate + bias, weigh by gate); None = off.
         priority: which tokens get a slot first, see `limoe.routing.priority`.
         eval_priority: the same in evaluation; None = as in training.
@@ -152,6 +154,7 @@ class TopKRouter(TokenChoiceRouter):
         k: int = 1,
         noise_std: float = 1.0,
         renormalize_gates: bool = False,
+        frozen: bool = False,
         bias_balance: Mapping[str, Any] | None = None,
         priority: Priority,
         eval_priority: Priority | None = None,
@@ -181,7 +184,7 @@ class TopKRouter(TokenChoiceRouter):
         self.noise_std = noise_std
         self.renormalize_gates = renormalize_gates
         self.balance = None if bias_balance is None else BiasBalance.of(bias_balance, num_experts=num_experts)
-        self.weight = self.new_weight(dim)
+        self.weight = self.new_weight(dim).requires_grad_(not frozen)
 
     def new_weight(self, dim: int) -> nn.Parameter:
         """The weight of the linear map, lecun-normal."""

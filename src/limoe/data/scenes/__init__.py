@@ -1,1 +1,1 @@
-"""Built-in data: synthetic scenes of shapes."""
+"""Built-in data: synthetic scenes of shapes, and emblems with names."""

@@ -20,7 +20,7 @@ from limoe.data.datamodule import PairDataModule
 from limoe.data.loading import Example, ResumableLoader
 from limoe.data.shards.stream import ShardStream
 from limoe.data.text.text_tokenizer import TextTokenizer
-from limoe.errors import DataError
+from limoe.errors import DataError, require_argument
 from limoe.parallel.collectives import rank, world_size
 
 _MOST_IN_A_ROW = 1000  # bad samples without a good one between them
@@ -113,6 +113,7 @@ class StreamingDataModule(PairDataModule):
 
     def __init__(self, *, train: ShardStream | None, **settings: Any) -> None:
         super().__init__(train=None, **settings)
+        require_argument(self.shuffle_block is None, "shuffle_block", "null with streamed pairs", self.shuffle_block)
         self.stream = train
 
     def fit_tokenizer(self) -> TextTokenizer:

@@ -14,7 +14,8 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 import limoe
 from limoe.errors import ConfigError
-from limoe.runs.record import RunRecord, git_commit, versions
+from limoe.runs import record as module
+from limoe.runs.record import RunRecord, cpu_seconds, git_commit, versions
 
 
 def record(folder: Path) -> RunRecord:
@@ -49,6 +50,26 @@ def test_a_run_that_ends_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert content["seconds"] >= 0
     assert content["versions"]["limoe"] == limoe.__version__
     assert [p.name for p in folder.iterdir()] == ["run.json"]
+
+
+def test_cpu_time_since_the_process_began_or_the_record_before_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """5 s before the first record and 2 s within: 7; then 4 s between two records and 6 s within: 10."""
+    now = iter([5.0, 7.0, 7.0, 11.0, 17.0, 17.0])
+    monkeypatch.setattr(module, "cpu_seconds", lambda: next(now))
+    monkeypatch.setattr(RunRecord, "_cpu_before", 0.0)
+    for name, began, ended in (("a", 5.0, 7.0), ("b", 4.0, 10.0)):
+        with record(tmp_path / name):
+            assert read(tmp_path / name)["cpu_seconds"] == began
+        assert read(tmp_path / name)["cpu_seconds"] == ended
+
+
+def test_cpu_time_includes_finished_children() -> None:
+    before = cpu_seconds()
+    code = "import time\nwhile time.process_time() < 0.2: pass"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert cpu_seconds() - before >= 0.2
 
 
 @pytest.mark.parametrize(

@@ -237,6 +237,18 @@ def test_of_several_attempts_the_later_one_counts() -> None:
     assert found.seconds_per_step is None  # the first attempt may have thrown steps away
     assert Row.of(trial, state, runs[1:]).seconds_per_step == 3.0  # 20 steps
     assert Row.of(trial, state, []) == Row(trial, state)
+    runs[1].record["cpu_seconds"] = 90.5
+    assert (Row.of(trial, state, runs[1:]).cpu_seconds, Row.of(trial, state, runs).cpu_seconds) == (90.5, None)
+
+
+def test_times_survive_runs_csv_and_old_files_lack_them(tmp_path: Path) -> None:
+    write_csv([replace(ROWS[0], cpu_seconds=90.5), ROWS[1]], tmp_path / RUNS)
+    again = read_csv(tmp_path / RUNS)
+    assert [row.cpu_seconds for row in again] == [90.5, None]
+    assert (again[0].seconds_per_step, again[0].metrics) == (pytest.approx(60 / 21, rel=1e-5), ROWS[0].metrics)
+    write_csv(ROWS[:1], tmp_path / RUNS)  # as before this number was recorded
+    assert "cpu_seconds" not in (tmp_path / RUNS).read_text()
+    assert read_csv(tmp_path / RUNS)[0].cpu_seconds is None
 
 
 CONFIGS = {name: OmegaConf.create({"seed": 0, "aux": {"w": n}, "same": 1}) for n, name in enumerate("abc")}

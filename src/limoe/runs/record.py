@@ -1,6 +1,7 @@
 """run.json: command, config hash, status and results of a run, replaced in one step."""
 
 import platform
+import resource
 import shlex
 import signal
 import subprocess
@@ -12,7 +13,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, ClassVar
 
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
@@ -31,6 +32,9 @@ class RunRecord:
 
     `status` is `running` inside, then `done`, `failed` (with `error` in one line), or `stopped` (Ctrl-C, SIGTERM, or
     with `stop_reason`, which is then the `error`: a callback ended the run before its last step).
+    `seconds` are by the clock from the construction on. `cpu_seconds` are user and system time of the process and its
+    finished children: of the first record of a process from the process's start on, of a later one (a multirun) from
+    the end of the record before.
     Only rank 0 writes. A SIGTERM before Lightning handles it, or after, ends the process with exit code 143.
 
     Args:
@@ -42,6 +46,8 @@ class RunRecord:
     Raises:
         ConfigError: on entering, where the folder already holds a run, or cannot be written.
     """
+
+    _cpu_before: ClassVar[float] = 0.0  # CPU seconds of this process at the end of its last record
 
     def __init__(self, folder: Path, *, config_hash: str, seed: int, overrides: Sequence[str]) -> None:
         self.folder = Path(folder)
@@ -78,6 +84,7 @@ class RunRecord:
             self.write("failed", error=one_line(f"{type(error).__name__}: {error}"))
         else:  # KeyboardInterrupt, or the SystemExit that Lightning makes of it and of SIGTERM
             self.write("stopped", error=type(error.__context__ or error).__name__)
+        RunRecord._cpu_before = cpu_seconds()
 
     def write(self, status: str, *, error: str | None = None) -> None:
         """Replace run.json in one step."""
@@ -87,6 +94,7 @@ class RunRecord:
             "status": status,
             **self._fixed,
             "seconds": round(time.monotonic() - self._clock, 1),
+            "cpu_seconds": round(cpu_seconds() - self._cpu_before, 1),
             "metrics": strict_json(self.metrics),
             "chance": strict_json(self.chance),
             "bad_samples": self.bad_samples,
@@ -122,6 +130,12 @@ class RunRecord:
 def is_writer() -> bool:
     """True on rank 0, which Lightning reads from the environment before there is a process group."""
     return rank_zero_only.rank == 0  # type: ignore[attr-defined]
+
+
+def cpu_seconds() -> float:
+    """User and system time of this process since its start, and of its finished children, in seconds."""
+    usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
 
 def versions() -> dict[str, str]:

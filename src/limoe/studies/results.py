@@ -10,7 +10,7 @@ from typing import Any
 from limoe.errors import DataError
 from limoe.files import write_text
 from limoe.reporting.sheets import Entry, as_csv, sheet
-from limoe.runs.folder import Curve, RunFolder, read_run
+from limoe.runs.folder import Curve, RunFolder, numbers, read_run
 from limoe.runs.layout import RECORD
 from limoe.studies.plan import Plan
 from limoe.studies.trial import State, Trial, attempts
@@ -18,7 +18,7 @@ from limoe.types import MODALITIES
 
 RUNS = "runs.csv"
 _FIXED = ("variant", "seed", "config_hash", "commit", "status", "seconds", "error", "successful", "run", "alarms")
-_PACE, _CHANCE = "seconds_per_step", "chance/"
+_PACE, _CPU, _CHANCE = "seconds_per_step", "cpu_seconds", "chance/"
 _KEPT = 0.9  # success rate that a modality needs in a successful run
 
 
@@ -27,8 +27,9 @@ class Row:
     """Result of one trial.
 
     `metrics` are those of its last attempt, empty unless the trial finished. `curves` are those of all attempts; of two
-    values at one step the later counts. `seconds_per_step` is None after several attempts, which may have repeated
-    steps. `config`, without seed and folders, and `started` are set for runs that are compared without a study.
+    values at one step the later counts. `seconds_per_step` and `cpu_seconds` (of the whole run) are None after several
+    attempts, which may have repeated steps, and where they were not recorded. `config`, without seed and folders, and
+    `started` are set for runs that are compared without a study.
     """
 
     trial: Trial
@@ -38,6 +39,7 @@ class Row:
     commit: str = ""
     alarms: int = 0
     seconds_per_step: float | None = None
+    cpu_seconds: float | None = None
     curves: Mapping[str, Curve] = field(default_factory=dict)
     config: Mapping[str, Any] = field(default_factory=dict)
     started: str = ""
@@ -60,6 +62,7 @@ class Row:
             commit=str(runs[-1].record.get("git_commit") or ""),
             alarms=len(runs[-1].alarms),
             seconds_per_step=state.seconds / steps if len(runs) == 1 and steps > 0 else None,
+            cpu_seconds=numbers(runs[0].record).get(_CPU) if len(runs) == 1 else None,
             curves=curves,
         )
 
@@ -126,20 +129,23 @@ def read_csv(path: Path) -> list[Row]:
 
 
 def _numbers(row: Row) -> dict[str, float]:
-    pace = {} if row.seconds_per_step is None else {_PACE: row.seconds_per_step}
-    return {**row.metrics, **{f"{_CHANCE}{key}": value for key, value in row.chance.items()}, **pace}
+    times = {_PACE: row.seconds_per_step, _CPU: row.cpu_seconds}
+    known = {key: value for key, value in times.items() if value is not None}
+    return {**row.metrics, **{f"{_CHANCE}{key}": value for key, value in row.chance.items()}, **known}
 
 
 def _row(entry: dict[str, str]) -> Row:
     trial = Trial(entry["variant"], int(entry["seed"]), (), entry["config_hash"], Path(entry["run"]))
     state = State(entry["status"], float(entry["seconds"]), error=entry["error"])
-    numbers = {key: float(text) for key, text in entry.items() if key not in _FIXED and text}
+    found = {key: float(text) for key, text in entry.items() if key not in _FIXED and text}
+    pace, cpu = found.pop(_PACE, None), found.pop(_CPU, None)
     return Row(
         trial,
         state,
-        chance={key.removeprefix(_CHANCE): x for key, x in numbers.items() if key.startswith(_CHANCE)},
-        metrics={key: x for key, x in numbers.items() if not key.startswith(_CHANCE) and key != _PACE},
+        chance={key.removeprefix(_CHANCE): x for key, x in found.items() if key.startswith(_CHANCE)},
+        metrics={key: x for key, x in found.items() if not key.startswith(_CHANCE)},
         commit=entry["commit"],
         alarms=int(entry["alarms"]),
-        seconds_per_step=numbers.get(_PACE),
+        seconds_per_step=pace,
+        cpu_seconds=cpu,
     )

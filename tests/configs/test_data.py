@@ -59,7 +59,7 @@ OPTIONS = {
     "mixture": [],
     "streaming": ["data.epoch_pairs=8"],
 }
-NEED_NO_FILES = {"synthetic"}
+NEED_NO_FILES = {"synthetic", "emblems"}
 NEED_A_PACKAGE = {"hugging_face"}  # see tests/data/sources/test_hugging_face.py
 
 

@@ -65,3 +65,32 @@ def test_every_rank_has_equally_many_batches() -> None:
 def test_too_few_samples_are_told_with_the_numbers() -> None:
     with pytest.raises(DataError, match="7 samples are fewer than one batch of 4 on each of 2 processes"):
         sampler_of(7, batch_size=4, seed=0, world_size=2)
+
+
+def test_blocks_stay_together_and_what_fills_no_batch_is_left_out() -> None:
+    """22 samples in blocks of 7: three whole blocks of two batches of 3, the last index and one of each block left out."""
+    sampler = sampler_of(22, batch_size=3, seed=0, shuffle_block=7)
+    epochs = [order(sampler, epoch) for epoch in (0, 1)]
+    assert len(sampler) == len(epochs[0]) == 18
+    for epoch in epochs:
+        blocks = [{index // 7 for index in epoch[start : start + 6]} for start in (0, 6, 12)]
+        assert sorted(min(block) for block in blocks) == [0, 1, 2] and all(len(block) == 1 for block in blocks)
+        assert len(set(epoch)) == 18
+    assert epochs[0] != epochs[1]
+    assert order(sampler, 1, start=4) == epochs[1][12:]
+
+
+def test_ranks_share_the_batches_of_blocks() -> None:
+    alone = order(sampler_of(40, batch_size=4, seed=1, shuffle_block=10), 2)
+    ranks = [
+        order(sampler_of(40, batch_size=2, seed=1, shuffle_block=10, rank=rank, world_size=2), 2) for rank in (0, 1)
+    ]
+    assert len(alone) == 32  # two batches of 4 in each of four blocks
+    for batch in range(8):
+        joint = [index for own in ranks for index in own[2 * batch : 2 * batch + 2]]
+        assert sorted(joint) == sorted(alone[4 * batch : 4 * batch + 4])
+
+
+def test_a_block_smaller_than_a_joint_batch_is_refused() -> None:
+    with pytest.raises(DataError, match="10 samples .data.shuffle_block=10. are fewer than one batch of 6 on each of 2"):
+        sampler_of(40, batch_size=6, seed=0, shuffle_block=10, world_size=2)

@@ -13,6 +13,7 @@ from torch import Tensor
 from limoe.errors import ArgumentError
 from limoe.routing.priority import bpr, first_come, get_priority, text_first
 from limoe.routing.token_choice import TopKRouter, top_k_index
+from limoe.training.optim import parameter_groups
 from limoe.types import IMAGE, TEXT, PackedTokens, RouterOutput
 from tests.helpers import oracle
 from tests.helpers.builders import decide, packed_groups, packed_pairs, top_k_router
@@ -173,6 +174,18 @@ def test_task_gradient_of_the_router_at_k_1(renormalize: bool, moves: bool) -> N
     router = top_k_router(3, num_experts=4, noise_std=0.0, renormalize_gates=renormalize)
     decide(router, torch.randn(6, 3), packed_groups(groups=1, length=6)).gate.sum().backward()
     assert (router.weight.grad.abs().max() > 1e-6) == moves
+
+
+def test_a_frozen_router_gets_no_gradient_but_passes_that_of_its_gates_and_losses_on() -> None:
+    router = top_k_router(3, num_experts=4, noise_std=0.0, frozen=True)
+    x = torch.randn(6, 3, requires_grad=True)
+    routed = decide(router, x, packed_groups(groups=1, length=6))
+    (routed.gate.sum() + routed.log_probs[:, 0].sum()).backward()
+    assert router.weight.grad is None and x.grad is not None and x.grad.abs().max() > 1e-6
+    assert parameter_groups(router, weight_decay=0.1) == [
+        {"params": [], "weight_decay": 0.1},
+        {"params": [], "weight_decay": 0.0},
+    ]
 
 
 @pytest.mark.parametrize("k", [1, 2, 4])

@@ -10,7 +10,7 @@ from functools import cache
 from random import Random
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 from PIL import Image
 
 from limoe.data.pairs import DescribedPairs, Description
@@ -145,7 +145,7 @@ class Emblems(DescribedPairs):
             captions = [opening + name for opening in OPENINGS]
         return Description(captions, {"thing": str(thing)}, f"{self.split}-{index:07d}")
 
-    def _draw(self, thing: int, rng: Random) -> Int[np.ndarray, "h w 3"]:
+    def _draw(self, thing: int, rng: Random) -> UInt8[np.ndarray, "h w 3"]:
         """The levels 0 to 255 of one image."""
         fields = self.fields[thing].copy()
         for _ in range(self.repainted):

@@ -55,7 +55,7 @@ def demo_gradients(steps: int) -> Iterator[tuple[int, dict[str, Tensor], int]]:
     """Step, gradients of the fused attention matrices, and heads, while the demo trains with Adafactor."""
     register_resolvers()
     with initialize_config_dir(str(config_dir("train")), version_base="1.3"):
-        cfg = compose("train", ["experiment=demo", "optimizer=adafactor", "paths.output_dir=unused"])
+        cfg = compose("train", ["experiment=scenes", "optimizer=adafactor", "paths.output_dir=unused"])
     torch.manual_seed(0)
     data, module = build_data(cfg), build_module(cfg)
     data.setup("fit")

@@ -23,7 +23,7 @@ def test_a_tokenizer_that_does_not_fit_the_model_is_told_with_both_numbers() -> 
 def test_without_a_logger_the_learning_rate_is_not_watched() -> None:
     """Lightning's callback would raise; the others of the default set stay."""
     with_logger, without = (
-        build_trainer(composed("experiment=demo", f"logger={name}"), tasks={}) for name in ("csv", "none")
+        build_trainer(composed("experiment=scenes", f"logger={name}"), tasks={}) for name in ("csv", "none")
     )
     kinds = {type(callback).__name__ for callback in with_logger.callbacks}  # type: ignore[attr-defined]
     left = {type(callback).__name__ for callback in without.callbacks}  # type: ignore[attr-defined]

@@ -56,7 +56,7 @@ def test_a_dense_run_is_refused_in_one_line() -> None:
 
 
 def synthetic(*overrides: str) -> Any:
-    return composed("experiment=demo", *overrides)
+    return composed("experiment=scenes", *overrides)
 
 
 def test_a_zero_shot_task_is_found_by_name() -> None:

@@ -27,7 +27,7 @@ def shape_on_page(name: str) -> list[int]:
 @pytest.fixture
 def seen(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """What passes by while one training batch goes through the demo's model."""
-    cfg = composed("experiment=demo", "data.size=640")  # fewer captions to train the tokenizer on
+    cfg = composed("experiment=scenes", "data.size=640")  # fewer captions to train the tokenizer on
     L.seed_everything(cfg.seed, verbose=False)
     data = build_data(cfg)
     data.setup("fit")

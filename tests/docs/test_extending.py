@@ -55,5 +55,5 @@ def test_command(
         monkeypatch.setattr("limoe.studies.report.print_cost", lambda plan: None)
         words = [words[0], "dry_run=true"]
     small = TINY if command == "train" else []
-    few = FEW_IMAGES if "experiment=demo" in words else []
+    few = FEW_IMAGES if "experiment=scenes" in words else []
     assert limoe_in_this_process(command, *words, *small, *few, monkeypatch=monkeypatch) == 0, capsys.readouterr().err

@@ -45,7 +45,7 @@ def test_a_run_logs_nothing_that_is_not_explained(tmp_path: Path, monkeypatch: p
     monkeypatch.chdir(tmp_path)
     for name in ("LIMOE_CONFIG_DIR", "LIMOE_LOG_DIR", "LIMOE_RUN_ID"):
         monkeypatch.delenv(name, raising=False)
-    words = ["train", "experiment=demo", *WORDS, *ALARM, *SHORT, *TINY, *FEW_IMAGES, "hydra.run.dir=run"]
+    words = ["train", "experiment=scenes", *WORDS, *ALARM, *SHORT, *TINY, *FEW_IMAGES, "hydra.run.dir=run"]
     assert limoe_in_this_process(*words, "callbacks.gradient_share.every_n_steps=1", monkeypatch=monkeypatch) == 0
     with (tmp_path / "run" / "csv" / "metrics.csv").open() as file:
         keys = next(csv.reader(file))

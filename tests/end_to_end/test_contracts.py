@@ -316,7 +316,7 @@ def test_a_study_refuses(variant: str, message: str, project: Path) -> None:
 
 # ---------------------------------------------------------------- a router
 
-MIXTURE = ("experiment=demo", "routing=mixture", "aux_loss=[z,local_text]", "data.size=64")
+MIXTURE = ("experiment=scenes", "routing=mixture", "aux_loss=[z,local_text]", "data.size=64")
 FEW_IMAGES = [f"eval.synthetic_{task}.images.size=40" for task in ("heldout", "val")]
 
 

@@ -9,7 +9,7 @@ import torch
 from tests.helpers.commands import limoe
 
 TINY = [
-    "experiment=demo",
+    "experiment=scenes",
     "trainer.max_steps=4",
     "trainer.val_check_interval=2",
     "data.size=128",
@@ -39,7 +39,7 @@ def test_a_run_folder_is_complete(trained: tuple[Path, str]) -> None:
     folder, _ = trained
     record = json.loads((folder / "run.json").read_text())
     assert record["status"] == "done" and record["error"] is None and record["seed"] == 0
-    assert record["command"].startswith("limoe train experiment=demo")
+    assert record["command"].startswith("limoe train experiment=scenes")
     assert {"config_hash", "git_commit", "versions", "seconds"} <= record.keys()
     key = "val/synthetic_heldout/zeroshot_top1"
     assert 0 <= record["metrics"][key] <= 1 and record["chance"][key] == pytest.approx(1 / 20)

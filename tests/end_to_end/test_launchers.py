@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 TINY = [
-    "experiment=demo",
+    "experiment=scenes",
     "trainer.max_steps=1",
     "trainer.val_check_interval=1",
     "data.size=32",

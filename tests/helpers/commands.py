@@ -27,7 +27,7 @@ PRELOAD = [
     "limoe.cli.commands.train",
     "limoe.cli.commands.report",
 ]
-TINY = ["model.width=32", "data.batch_size=16", "data.size=64"]  # together with experiment=demo
+TINY = ["model.width=32", "data.batch_size=16", "data.size=64"]  # together with experiment=scenes
 FEW_IMAGES = [f"eval.synthetic_{task}.images.size=40" for task in ("heldout", "val")]
 
 

@@ -17,7 +17,7 @@ from limoe.data.text.tokenizers import ByteBPE
 from tests.helpers.paths import CONFIGS
 
 SMALL = (
-    "experiment=demo",
+    "experiment=scenes",
     "model.width=16",
     "model.num_heads=2",
     "model.mlp_dim=32",
@@ -58,7 +58,7 @@ def write_checkpoint(folder: Path, *overrides: str, step: int = 7, **extra: obje
     torch.save({**checkpoint, **extra}, folder / "checkpoints" / "last.ckpt")
     tokenizer().save(folder / "tokenizer.json")
     record = {
-        "command": "limoe train experiment=demo",
+        "command": "limoe train experiment=scenes",
         "seed": 0,
         "metrics": METRICS,
         "chance": {"val/shapes/zeroshot_top1": 0.05},

@@ -27,8 +27,8 @@ def write_run(folder: Path, *, caption: str = "red circle", dense: bool = False,
     write_csv(folder / "csv" / "metrics.csv", rows if dense else [row | {"train/aux/z": 0.5} for row in rows])
     content = {
         "status": "done",
-        "command": "limoe train experiment=demo",
-        "overrides": ["experiment=demo"],
+        "command": "limoe train experiment=scenes",
+        "overrides": ["experiment=scenes"],
         "git_commit": "abc1234",
         "versions": {"torch": "2.13.0"},
         "seed": 0,
@@ -78,7 +78,7 @@ def trained(
     """A run whose config knows its seed and its folders, each in two places."""
     words = [*([f"model.num_experts={experts}"] if experts != 8 else []), f"seed={seed}", f"hydra.run.dir={folder}"]
     values = {TOP1: 0.4 + seed / 100 + experts / 1000, "val/loss": 2.0} if metrics is None else metrics
-    write_run(folder, seed=seed, overrides=["experiment=demo", *words], **{"metrics": values, **record})
+    write_run(folder, seed=seed, overrides=["experiment=scenes", *words], **{"metrics": values, **record})
     config = {
         "seed": seed,
         "ckpt_path": None,

@@ -25,7 +25,7 @@ def test_numbers_stand_beside_chance() -> None:
 
 
 def test_facts_of_the_run() -> None:
-    text = card(command="limoe train experiment=demo", seed=3, git_commit="abc", versions={"torch": "2.13"})
+    text = card(command="limoe train experiment=scenes", seed=3, git_commit="abc", versions={"torch": "2.13"})
     rows = {
         "width": "16",
         "router.k": "1",
@@ -35,7 +35,7 @@ def test_facts_of_the_run() -> None:
         "git commit": "abc",
     }
     assert {f"| {key} | {value} |" for key, value in rows.items()} <= set(text.splitlines())
-    assert "`limoe train experiment=demo`" in text and "1,234,567 parameters and buffers" in text
+    assert "`limoe train experiment=scenes`" in text and "1,234,567 parameters and buffers" in text
     assert "Sparse `limoe.models.limoe.LIMoE`" in text
     assert "limoe.data.scenes.synthetic.SyntheticScenes (split=train, size=20000" in text
     assert text.endswith("training data.\n")

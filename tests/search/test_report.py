@@ -24,7 +24,7 @@ SPACE: dict[str, BaseDistribution] = {
 
 def search_of(*, seeds: tuple[int, ...] = (0, 1, 2), higher: bool = True) -> Search:
     metric = Metric(TOP1, "accuracy", higher) if higher else Metric("val/loss", "loss", higher)
-    study = Study("mine", "Is <b> best?", ("experiment=demo",), {POINT: ()}, seeds, (metric,), POINT)
+    study = Study("mine", "Is <b> best?", ("experiment=scenes",), {POINT: ()}, seeds, (metric,), POINT)
     return Search(study, SPACE, 4, Sampler("tpe", 0, 4), False)
 
 
@@ -85,11 +85,11 @@ def test_all_files(tmp_path: Path) -> None:
     assert (rows[2]["value"], rows[2]["value_seed_0"], rows[2]["error"]) == ("", "0.25", "seed 1: not | finite")
     text = (tmp_path / "best.yaml").read_text()
     assert yaml.safe_load(text) == {
-        "base": ["experiment=demo"],
+        "base": ["experiment=scenes"],
         "overrides": ["optimizer.lr=0.002", "aux_loss=[classic,z]"],
     }
     # the search used 0, 1 and 2
-    line = "limoe train -m experiment=demo optimizer.lr=0.002 'aux_loss=[classic,z]' seed=3,4,5"
+    line = "limoe train -m experiment=scenes optimizer.lr=0.002 'aux_loss=[classic,z]' seed=3,4,5"
     assert f"# {line}\n" in text and "# accuracy 41.0 ± 2.5 %" in text
     report = (tmp_path / "report.md").read_text()
     assert "| 1 | done | 41.0 ± 2.5 % | 0.002 | [classic,z] | 12 s |  |" in report and f"    {line}\n" in report

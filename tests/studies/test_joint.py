@@ -35,7 +35,7 @@ def test_runs_become_variants_over_seeds(tmp_path: Path) -> None:
     wide, base = "model.num_experts=32", "model.num_experts=8"
     assert study.baseline == wide  # of the first run
     assert study.variants == {wide: (wide,), base: ()}
-    assert study.base == ("experiment=demo",) and study.seeds == (0, 1, 2)
+    assert study.base == ("experiment=scenes",) and study.seeds == (0, 1, 2)
     found = [(found.trial.variant, found.trial.seed, found.state.status) for found in rows]
     assert found == [
         *((wide, seed, "done") for seed in (0, 1)),
@@ -66,8 +66,8 @@ def test_a_torn_record_is_a_row(tmp_path: Path, torn: str) -> None:
     (folders[1] / "run.json").write_text(torn)
     rows = joint_study(folders, metrics=None)[2]
     assert [(found.trial.variant, found.trial.seed, found.state.status) for found in rows] == [
-        ("experiment=demo", 0, "done"),
-        ("experiment=demo", 1, "unreadable"),
+        ("experiment=scenes", 0, "done"),
+        ("experiment=scenes", 1, "unreadable"),
     ]
     assert rows[1].metrics == {} and not rows[1].successful
 
@@ -77,8 +77,8 @@ def test_a_torn_config_is_a_variant_of_its_own(tmp_path: Path) -> None:
     (folders[0] / "config.yaml").write_text("model: [")
     (folders[1] / "config.yaml").unlink()
     study, _, rows = joint_study(folders, metrics=None)
-    assert study.baseline == "experiment=demo"
-    assert [found.trial.variant for found in rows] == ["experiment=demo", "config unknown", "config unknown (2)"]
+    assert study.baseline == "experiment=scenes"
+    assert [found.trial.variant for found in rows] == ["experiment=scenes", "config unknown", "config unknown (2)"]
 
 
 def test_runs_of_other_tasks(tmp_path: Path) -> None:

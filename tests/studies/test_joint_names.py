@@ -37,7 +37,7 @@ def group(config: dict[str, Any], words: tuple[str, ...] = (), *, given: str = "
 
 
 def test_overrides_that_not_all_have_in_common() -> None:
-    shared = ("experiment=demo", "trainer.max_steps=9")
+    shared = ("experiment=scenes", "trainer.max_steps=9")
     groups = [group(CLASSIC, (*shared, "aux_loss=classic")), group(MANY, (*shared, "model.num_experts=32"))]
     assert variant_names(groups) == ["aux_loss=classic", "model.num_experts=32"]
 
@@ -51,7 +51,7 @@ def test_who_says_nothing_is_called_by_its_own_values_of_what_the_others_change(
 
 
 def test_a_single_variant_is_called_by_its_overrides() -> None:
-    assert variant_names([group(BASE, ("experiment=demo",))]) == ["experiment=demo"]
+    assert variant_names([group(BASE, ("experiment=scenes",))]) == ["experiment=scenes"]
     assert variant_names([group(BASE)]) == ["baseline"]
 
 

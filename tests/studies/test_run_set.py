@@ -66,4 +66,4 @@ def test_configs_without_seed_and_folders(tmp_path: Path) -> None:
     assert first.config["data"]["module"] == {"seed": 3, "root": "/data"} and "seed" not in first.config
     assert first.config["callbacks"] == second.config["callbacks"]
     assert first.config["callbacks"]["checkpoint"]["dirpath"] == "<output_dir>/checkpoints"
-    assert first.trial.overrides == ("experiment=demo",)
+    assert first.trial.overrides == ("experiment=scenes",)

@@ -12,7 +12,7 @@ from limoe.studies.study import Metric, Published, parse_study, read_study
 
 WHOLE: dict[str, Any] = {
     "question": "Does it\n  help?",
-    "base": ["experiment=demo"],
+    "base": ["experiment=scenes"],
     "variants": {"limoe": ["aux_loss=limoe"], "none": ["aux_loss=none", "~aux_loss.load"], "plain": []},
     "seeds": [0, 3],
     "metrics": ["val/loss", {"key": "val/x/zeroshot_top1", "name": "accuracy"}, {"key": "val/loss", "higher": False}],

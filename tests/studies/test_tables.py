@@ -29,7 +29,7 @@ TOP1 = "val/x/zeroshot_top1"
 STUDY = Study(
     name="my_study",
     question="Is <b> better?",
-    base=("experiment=demo",),
+    base=("experiment=scenes",),
     variants={"a": (), "b": ("aux_loss=none",), "c": ("seedless=1",)},
     seeds=(0, 1, 2),
     metrics=(Metric(TOP1, "accuracy"), Metric("val/loss", "loss", higher=False)),

@@ -64,23 +64,33 @@ def natural(key: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", key)]
 
 
+_HEADLINES = {
+    "zeroshot_top1": ("Zero-shot accuracy on the held-out images of", "top-1"),
+    "i2t_r1": ("Retrieval of texts by the images of", "R@1"),
+}
+
+
 def headline(run: RunFolder) -> str:
-    """One sentence: how the run ended, and zero-shot accuracy on held-out images beside chance."""
+    """One sentence: how the run ended, and its first zero-shot accuracy or R@1 beside chance."""
     status = _STATUS.get(str(run.record.get("status")), "Status unknown")
     took = duration(run.record.get("seconds"))
     start = f"{status} after {took}" if took else status
-    key = next(
-        (key for key in [*run.chance, *run.metrics] if key.endswith("/zeroshot_top1") and key in run.metrics), ""
-    )
+    key = next((key for key in [*run.chance, *run.metrics] if _measure(key) in _HEADLINES and key in run.metrics), "")
     if not key:
-        return f"{start}. No zero-shot accuracy was measured."
+        return f"{start}. No zero-shot accuracy and no R@1 was measured."
     value = run.metrics[key]
     chance = run.chance.get(key)
-    found = f"{start}. Zero-shot accuracy on the held-out images of {key.split('/')[1]}: {number(key, value)}"
+    name, unit = _HEADLINES[_measure(key)]
+    found = f"{start}. {name} {key.split('/')[1]}: {number(key, value)}"
     if chance is None:
-        return f"{found} (top-1; chance unknown)."
+        return f"{found} ({unit}; chance unknown)."
     times = factor(value, chance)
-    return f"{found} (top-1), {f'{times} chance' if times else 'chance'} ({number(key, chance)})."
+    return f"{found} ({unit}), {f'{times} chance' if times else 'chance'} ({number(key, chance)})."
+
+
+def _measure(key: str) -> str:
+    """The last part of a logged key."""
+    return key.rpartition("/")[2]
 
 
 def last_health(run: RunFolder) -> list[Health]:

@@ -1,4 +1,4 @@
-"""The other tables of a study: routing health, cost, trials, differences of configs, and the paper's numbers."""
+"""The other tables of a study: tuned values, routing health, cost, trials, and differences of configs."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -18,6 +18,13 @@ from limoe.studies.tables import share, values, with_interval
 from limoe.types import MODALITIES
 
 Differences = Mapping[str, Mapping[str, tuple[Any, Any]]]
+
+
+def tuned_sheet(study: Study) -> Sheet:
+    """Values that were chosen for single variants, with the values that were tried."""
+    known = [(name, study.tuned[name]) for name in study.variants if name in study.tuned]
+    rows = [[name, " ".join(tuned.words), tuned.grid or "not stated"] for name, tuned in known]
+    return sheet("tuned", ["variant", "own tuned values", "grid tried"], rows)
 
 
 def routing_sheet(study: Study, rows: Sequence[Row], configs: Mapping[str, DictConfig]) -> Sheet:

@@ -11,7 +11,7 @@ from limoe.config.trees import leaves
 from limoe.reporting.findings import duration, number
 from limoe.reporting.seeds import estimate
 from limoe.reporting.sheets import Entry, Sheet, sheet
-from limoe.studies.cost import Cost
+from limoe.studies.cost import FLOP_UNITS, Cost, unit_of
 from limoe.studies.results import Row, kept_slots
 from limoe.studies.study import Metric, Study
 from limoe.studies.tables import share, values, with_interval
@@ -38,18 +38,22 @@ def routing_sheet(study: Study, rows: Sequence[Row], configs: Mapping[str, DictC
 
 
 def cost_sheet(costs: Sequence[Cost]) -> Sheet:
-    columns = ["variant", "parameters", "active per token", "GFLOP per pair, training", "seconds per step"]
+    """Parameters, FLOPs per pair and per run, and measured times: seconds per step and CPU time per run (medians)."""
+    unit = unit_of(FLOP_UNITS, largest=max((cost.flops for cost in costs), default=0.0))
+    columns = ["parameters", "active per token", "GFLOP per pair, training", f"{unit}FLOP per run", "seconds per step"]
     rows: list[list[Entry | str]] = [
         [
             cost.variant,
             Entry(f"{cost.parameters / 1e6:.2f} M", cost.parameters),
             Entry(f"{cost.active / 1e6:.2f} M", cost.active),
             _plain(cost.flops_per_pair / 1e9),
+            _plain(cost.flops / FLOP_UNITS[unit]),
             _plain(cost.seconds_per_step),
+            Entry(duration(cost.cpu_seconds) or "–", cost.cpu_seconds),
         ]
         for cost in costs
     ]
-    return sheet("cost", columns, rows)
+    return sheet("cost", ["variant", *columns, "CPU time per run"], rows)
 
 
 def trial_sheet(metrics: Sequence[Metric], rows: Sequence[Row]) -> Sheet:

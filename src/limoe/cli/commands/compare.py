@@ -9,6 +9,7 @@ limoe compare experiment=emoji_limoe hydra/launcher=joblib hydra.launcher.n_jobs
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
@@ -32,7 +33,7 @@ def run(cfg: DictConfig) -> None:
     words = [word for word in HydraConfig.get().overrides.task if override_key(word) not in _OWN]
     name = HydraConfig.get().runtime.choices.get("experiment") or "compare"
     metrics = [] if cfg.metrics is None else list(cfg.metrics)
-    tuned = OmegaConf.to_container(cfg)["tuned"] or {}  # type: ignore[call-overload,index]
+    tuned: Any = OmegaConf.to_container(cfg)["tuned"] or {}  # type: ignore[call-overload,index]
     require(isinstance(tuned, dict), "tuned", "a map of variants to lists of overrides", tuned)
     variants = list(cfg.variants)
     study = comparison(words, name=name, seeds=cfg.seeds, variants=variants, metrics=metrics, tuned=tuned)

@@ -3,15 +3,16 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hydra import initialize_config_dir
 
 from limoe.config.places import config_dir, register_resolvers
-from limoe.errors import ConfigError
+from limoe.errors import ConfigError, DataError
 from limoe.studies.baselines import VARIANTS, comparison
 from limoe.studies.plan import plan_study
-from limoe.studies.study import Study
+from limoe.studies.study import Study, Tuned
 
 SIZES = ("model.depth=3", "model.moe_layers=[1]")
 
@@ -23,9 +24,9 @@ def hydra_configs() -> Iterator[None]:
         yield
 
 
-def compared(*words: str, variants: tuple[str, ...] = VARIANTS) -> Study:
+def compared(*words: str, variants: tuple[str, ...] = VARIANTS, tuned: Any = None) -> Study:
     overrides = ["experiment=scenes", "paths.output_dir=out", *words]
-    return comparison(overrides, name="c", seeds=[0, 1], variants=variants, metrics=["val/loss"])
+    return comparison(overrides, name="c", seeds=[0, 1], variants=variants, metrics=["val/loss"], tuned=tuned or {})
 
 
 def test_baselines_have_the_sizes_of_the_sparse_run(tmp_path: Path) -> None:
@@ -38,6 +39,16 @@ def test_baselines_have_the_sizes_of_the_sparse_run(tmp_path: Path) -> None:
     assert {"model.image.depth=3", "model.text.depth=3"} <= set(two_tower) and not set(SIZES) & set(two_tower)
     assert plan_study(replace(study, metrics=()), root=tmp_path).metrics == ()  # known once the trials have ended
     assert list(compared(variants=("dense", "sparse")).variants) == ["dense", "sparse"]
+
+
+def test_a_variant_may_have_values_of_its_own() -> None:
+    study = compared("optimizer.lr=3e-3", tuned={"dense": ["optimizer.lr=1e-2"]})
+    assert study.variants["dense"] == ("model.moe_layers=[]", "aux_loss=none", "optimizer.lr=1e-2")
+    assert study.variants["sparse"] == () and study.tuned == {"dense": Tuned(("optimizer.lr=1e-2",))}
+    with pytest.raises(ConfigError, match="tuned: 'densse' must be one of sparse, dense, two_tower"):
+        compared(tuned={"densse": []})
+    with pytest.raises(DataError, match=r"^limoe compare: tuned\.dense: seed is set by the study itself"):
+        compared(tuned={"dense": ["seed=1"]})
 
 
 @pytest.mark.parametrize(

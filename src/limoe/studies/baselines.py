@@ -1,6 +1,6 @@
 """The paper's comparison as a study: a sparse one-tower and compute-matched baselines."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hydra import compose
@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from limoe.config.model_settings import sparse_towers, two_tower_baseline
 from limoe.config.trees import leaves
 from limoe.errors import ConfigError
-from limoe.studies.study import Metric, Published, Study
+from limoe.studies.study import Metric, Published, Study, Tuned, read_overrides
 
 SPARSE, DENSE, TWO_TOWER = "sparse", "dense", "two_tower"
 VARIANTS = (SPARSE, DENSE, TWO_TOWER)
@@ -23,19 +23,30 @@ _PUBLISHED = {
 
 
 def comparison(
-    overrides: Sequence[str], *, name: str, seeds: Sequence[int], variants: Sequence[str], metrics: Sequence[str]
+    overrides: Sequence[str],
+    *,
+    name: str,
+    seeds: Sequence[int],
+    variants: Sequence[str],
+    metrics: Sequence[str],
+    tuned: Mapping[str, Sequence[str]],
 ) -> Study:
-    """The study that trains `variants` of the sparse run `limoe train <overrides>`.
+    """The study that trains `variants` of the sparse run `limoe train <overrides>`, each with its overrides in `tuned`.
 
     The dense one-tower has an MLP in place of the experts: with K = 1 the same FLOPs per token, without the routers'.
     The two-tower has one dense tower of that shape per modality: the same FLOPs, twice the parameters.
 
     Raises:
         ConfigError: the run is not a sparse one-tower with K = 1, or a variant is unknown.
+        DataError: the values of `tuned` are no lists of overrides.
     """
     for variant in variants:
         if variant not in VARIANTS:
             raise ConfigError(f"variants: {variant!r} must be one of {', '.join(VARIANTS)}")
+    for variant in tuned:
+        if variant not in variants:
+            raise ConfigError(f"tuned: {variant!r} must be one of {', '.join(variants)}")
+    chosen = {key: Tuned(read_overrides(words, "limoe compare", f"tuned.{key}")) for key, words in tuned.items()}
     cfg = compose("train", overrides=list(overrides))
     model: dict[str, Any] = OmegaConf.to_container(cfg.model, resolve=True)  # type: ignore[assignment]
     if "depth" not in model or not sparse_towers(model):
@@ -55,7 +66,8 @@ def comparison(
         paper="Reports gains over the dense one-tower at equal cost, about 10 points zero-shot on average, and that it "
         "matches or beats the two-tower in most cases (arXiv 2206.02770; both unverified).",
         base=tuple(word for word in overrides if word not in sizes),
-        variants={name: own[name] for name in variants},
+        variants={name: own[name] + (chosen[name].words if name in chosen else ()) for name in variants},
+        tuned=chosen,
         seeds=tuple(seeds),
         metrics=tuple(Metric(key, key.removeprefix("val/")) for key in metrics),
         baseline=variants[0],

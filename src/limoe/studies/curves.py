@@ -7,7 +7,7 @@ from limoe.reporting.figures import Figure
 from limoe.reporting.findings import SHARE
 from limoe.reporting.plots import COLORS, Line, lines_plot, thinned
 from limoe.runs.folder import Curve
-from limoe.studies.cost import Cost
+from limoe.studies.cost import FLOP_UNITS, Cost, unit_of
 from limoe.studies.results import Row
 from limoe.studies.study import Metric, Study
 from limoe.types import MODALITIES
@@ -32,7 +32,7 @@ class _Axis:
 AXES = {
     "steps": _Axis("training steps", {"": 1.0}, lambda cost: 1.0),
     "pairs": _Axis("pairs seen", {"million ": 1e6, "thousand ": 1e3, "": 1.0}, lambda cost: cost.pairs_per_step),
-    "FLOPs": _Axis("FLOP of training", {"E": 1e18, "P": 1e15, "T": 1e12, "G": 1e9}, lambda cost: cost.flops_per_step),
+    "FLOPs": _Axis("FLOP of training", FLOP_UNITS, lambda cost: cost.flops_per_step),
     "time": _Axis("of training", {"hours ": 3600.0, "minutes ": 60.0, "seconds ": 1.0}, _seconds),
 }
 
@@ -47,7 +47,7 @@ def metric_figures(
         scale = {variant: known.get(variant, 1.0 if name == "steps" else 0.0) for variant in study.variants}
         for metric in metrics:
             last = max((step for row in rows for step in row.curves.get(metric.key, ())), default=0)
-            unit = _unit(axis.units, longest=last * max(scale.values()))
+            unit = unit_of(axis.units, largest=last * max(scale.values()), at_least=2)
             scaled = {variant: value / axis.units[unit] for variant, value in scale.items()}
             if figure := _figure(study, rows, metric, f"{unit}{axis.quantity}", scaled, axis=name):
                 figures.append(figure)
@@ -64,11 +64,6 @@ def health_figures(study: Study, rows: Sequence[Row]) -> list[Figure]:
 
 def variant_color(study: Study, variant: str) -> str:
     return COLORS[list(study.variants).index(variant) % len(COLORS)]
-
-
-def _unit(units: Mapping[str, float], *, longest: float) -> str:
-    """The largest unit in which the axis reaches 2, else the smallest unit."""
-    return next((unit for unit, size in units.items() if longest >= 2 * size), list(units)[-1])
 
 
 def _figure(

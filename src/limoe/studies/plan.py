@@ -49,8 +49,11 @@ def plan_study(study: Study, *, root: Path, extra: Sequence[str] = ()) -> Plan:
     """
     configs = {name: _compose(name, (*study.base, *words, *extra)) for name, words in study.variants.items()}
     trials = []
-    for seed in study.seeds:
+    seeds = dict.fromkeys([*study.seeds, *(seed for own in study.own_seeds.values() for seed in own)])
+    for seed in seeds:
         for name, words in study.variants.items():
+            if seed not in study.seeds_of(name):
+                continue
             cfg = configs[name].copy()
             cfg.seed = seed
             digest = config_hash(cfg)

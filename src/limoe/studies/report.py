@@ -62,7 +62,8 @@ def conclude(study: Study, plan: Plan, states: Sequence[State] | None, *, out: P
     """
     if states is None:
         found = read_csv(out / RUNS)
-        rows = [row for row in found if row.trial.variant in study.variants and row.trial.seed in study.seeds]
+        known = {name: study.seeds_of(name) for name in study.variants}
+        rows = [row for row in found if row.trial.seed in known.get(row.trial.variant, ())]
     else:
         rows = collect(plan, states)
         write_csv(rows, out / RUNS)
@@ -102,6 +103,7 @@ def contents(study: Study, plan: Plan, rows: Sequence[Row], *, costs: Sequence[C
     metrics = [metric for metric in study.metrics[:MAIN] if not metric.key.startswith("router/")]
     curves = metric_figures(study, rows, costs, metrics=[*metrics, _TRAINING])
     tables = (
+        side_tables.tuned_sheet(study),
         side_tables.routing_sheet(study, rows, plan.configs),
         side_tables.cost_sheet(costs),
         side_tables.trial_sheet(study.metrics[:MAIN], rows),

@@ -1,4 +1,4 @@
-"""The other tables of a study: routing health, cost, trials, differences of configs, and the paper's numbers."""
+"""The other tables of a study: tuned values, routing health, cost, trials, and differences of configs."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -11,13 +11,20 @@ from limoe.config.trees import leaves
 from limoe.reporting.findings import duration, number
 from limoe.reporting.seeds import estimate
 from limoe.reporting.sheets import Entry, Sheet, sheet
-from limoe.studies.cost import Cost
+from limoe.studies.cost import FLOP_UNITS, Cost, unit_of
 from limoe.studies.results import Row, kept_slots
 from limoe.studies.study import Metric, Study
 from limoe.studies.tables import share, values, with_interval
 from limoe.types import MODALITIES
 
 Differences = Mapping[str, Mapping[str, tuple[Any, Any]]]
+
+
+def tuned_sheet(study: Study) -> Sheet:
+    """Values that were chosen for single variants, with the values that were tried."""
+    known = [(name, study.tuned[name]) for name in study.variants if name in study.tuned]
+    rows = [[name, " ".join(tuned.words), tuned.grid or "not stated"] for name, tuned in known]
+    return sheet("tuned", ["variant", "own tuned values", "grid tried"], rows)
 
 
 def routing_sheet(study: Study, rows: Sequence[Row], configs: Mapping[str, DictConfig]) -> Sheet:
@@ -31,18 +38,22 @@ def routing_sheet(study: Study, rows: Sequence[Row], configs: Mapping[str, DictC
 
 
 def cost_sheet(costs: Sequence[Cost]) -> Sheet:
-    columns = ["variant", "parameters", "active per token", "GFLOP per pair, training", "seconds per step"]
+    """Parameters, FLOPs per pair and per run, and measured times: seconds per step and CPU time per run (medians)."""
+    unit = unit_of(FLOP_UNITS, largest=max((cost.flops for cost in costs), default=0.0))
+    columns = ["parameters", "active per token", "GFLOP per pair, training", f"{unit}FLOP per run", "seconds per step"]
     rows: list[list[Entry | str]] = [
         [
             cost.variant,
             Entry(f"{cost.parameters / 1e6:.2f} M", cost.parameters),
             Entry(f"{cost.active / 1e6:.2f} M", cost.active),
             _plain(cost.flops_per_pair / 1e9),
+            _plain(cost.flops / FLOP_UNITS[unit]),
             _plain(cost.seconds_per_step),
+            Entry(duration(cost.cpu_seconds) or "–", cost.cpu_seconds),
         ]
         for cost in costs
     ]
-    return sheet("cost", columns, rows)
+    return sheet("cost", ["variant", *columns, "CPU time per run"], rows)
 
 
 def trial_sheet(metrics: Sequence[Metric], rows: Sequence[Row]) -> Sheet:

@@ -12,6 +12,7 @@ from limoe.errors import DataError, one_line
 FILE = "study.yaml"
 _REQUIRED = ("question", "base", "variants", "seeds", "metrics")
 _OPTIONAL = ("paper", "baseline", "expectation", "trial_timeout", "paper_scale", "answer")
+_VARIANT = ("overrides", "tuned", "grid", "seeds")
 
 
 @dataclass(frozen=True)
@@ -31,12 +32,20 @@ class Published(NamedTuple):
     certainty: str
 
 
+class Tuned(NamedTuple):
+    """Overrides of one variant that were chosen for it alone, and the values that were tried, in words."""
+
+    words: tuple[str, ...]
+    grid: str = ""
+
+
 @dataclass(frozen=True)
 class Study:
-    """A comparison of several variants of one run over the same seeds.
+    """A comparison of several variants of one run over seeds.
 
-    `base` and the values of `variants` are overrides of `limoe train`. `paper_scale` is the same study at the paper's
-    size, with the texts and seeds of this one. `trial_timeout` is in seconds per trial (None: no limit).
+    `base` and the values of `variants` are overrides of `limoe train`, with those of `tuned` last. `own_seeds` are by
+    variant, for variants that do not run with `seeds`. `paper_scale` is the same study at the paper's size, with the
+    texts and seeds of this one. `trial_timeout` is in seconds per trial (None: no limit).
     """
 
     name: str
@@ -52,6 +61,12 @@ class Study:
     trial_timeout: float | None = None
     paper_scale: "Study | None" = None
     published: tuple[Published, ...] = field(default=())
+    tuned: dict[str, Tuned] = field(default_factory=dict)
+    own_seeds: dict[str, tuple[int, ...]] = field(default_factory=dict)
+
+    def seeds_of(self, variant: str) -> tuple[int, ...]:
+        """The seeds that a variant runs with."""
+        return self.own_seeds.get(variant, self.seeds)
 
 
 def read_study(folder: Path) -> Study:
@@ -92,9 +107,13 @@ def parse_study(content: Any, *, name: str, place: str) -> Study:
         _require(content.get(key) not in (None, "", [], {}), place, f"{key} is missing")
     variants = content["variants"]
     _require(isinstance(variants, dict), place, "variants must map names to lists of overrides")
-    for variant in variants:
+    for variant, value in variants.items():
         plain = isinstance(variant, str) and variant.replace("-", "_").replace(".", "_").isidentifier()
         _require(plain, place, f"variants: {variant!r} must be a name of letters, digits, _, - and .")
+        for key in _as_map(value):
+            _require(key in _VARIANT, place, f"variants.{variant}.{key}: unknown key{did_you_mean(str(key), _VARIANT)}")
+    maps = {variant: _as_map(value) for variant, value in variants.items()}
+    tuned = {name: _tuned(own, place, f"variants.{name}") for name, own in maps.items() if {"tuned", "grid"} & set(own)}
     baseline = content.get("baseline", next(iter(variants)))
     _require(baseline in variants, place, f"baseline must be one of {', '.join(variants)}, got {baseline!r}")
     timeout = content.get("trial_timeout")
@@ -103,9 +122,15 @@ def parse_study(content: Any, *, name: str, place: str) -> Study:
     study = Study(
         name=name,
         question=_text(content, "question", place),
-        base=_overrides(content["base"], place, "base"),
-        variants={key: _overrides(value, place, f"variants.{key}") for key, value in variants.items()},
-        seeds=_seeds(content["seeds"], place),
+        base=read_overrides(content["base"], place, "base"),
+        variants={
+            name: (
+                *read_overrides(own.get("overrides"), place, f"variants.{name}"),
+                *(tuned[name].words if name in tuned else ()),
+            )
+            for name, own in maps.items()
+        },
+        seeds=_seeds(content["seeds"], place, "seeds"),
         metrics=tuple(_metric(entry, place) for entry in _list(content["metrics"], place, "metrics")),
         baseline=baseline,
         paper=_text(content, "paper", place),
@@ -113,6 +138,10 @@ def parse_study(content: Any, *, name: str, place: str) -> Study:
         answer=_text(content, "answer", place),
         trial_timeout=None if timeout is None else float(timeout),
         published=tuple(_published(entry, place) for entry in _list(content.get("published", []), place, "published")),
+        tuned=tuned,
+        own_seeds={
+            name: _seeds(own["seeds"], place, f"variants.{name}.seeds") for name, own in maps.items() if "seeds" in own
+        },
     )
     if content.get("paper_scale") is None:
         return study
@@ -121,7 +150,10 @@ def parse_study(content: Any, *, name: str, place: str) -> Study:
 
 
 def _paper_scale(content: dict[str, Any], place: str) -> dict[str, Any]:
-    """Content of the study at the paper's size: other base and metrics, and other overrides for some variants."""
+    """Content of the study at the paper's size: other base and metrics, and other overrides for some variants.
+
+    Other overrides replace the tuned values too; a variant keeps its seeds unless others are given.
+    """
     large = content["paper_scale"]
     variants = content["variants"]
     keys = {"base", "metrics"}
@@ -129,6 +161,8 @@ def _paper_scale(content: dict[str, Any], place: str) -> dict[str, Any]:
     _require(isinstance(large, dict) and keys <= set(large) <= {*keys, "variants"}, place, rule)
     own = large.get("variants", {})
     _require(isinstance(own, dict) and set(own) <= set(variants), place, "paper_scale.variants: unknown variant")
+    kept = {name: {"seeds": value["seeds"]} for name, value in variants.items() if "seeds" in _as_map(value)}
+    own = {name: {**kept.get(name, {}), **_as_map(value)} for name, value in own.items()}
     return {**content, **large, "variants": variants | own, "answer": "", "trial_timeout": None, "paper_scale": None}
 
 
@@ -148,7 +182,19 @@ def _list(value: Any, place: str, key: str) -> list[Any]:
     return value
 
 
-def _overrides(value: Any, place: str, key: str) -> tuple[str, ...]:
+def _as_map(value: Any) -> dict[str, Any]:
+    """A variant as the map that it is or that its list of overrides is short for."""
+    return value if isinstance(value, dict) else {"overrides": value}
+
+
+def _tuned(own: dict[str, Any], place: str, key: str) -> Tuned:
+    words = read_overrides(own.get("tuned"), place, f"{key}.tuned")
+    _require(len(words) > 0, place, f"{key}.tuned must list the overrides that were chosen from {key}.grid")
+    return Tuned(words, _text(own, "grid", f"{place}: {key}"))
+
+
+def read_overrides(value: Any, place: str, key: str) -> tuple[str, ...]:
+    """Check a list of overrides, None for an empty one; errors begin with `place` and name `key`."""
     words = _list([] if value is None else value, place, key)
     for word in words:
         is_override = isinstance(word, str) and ("=" in word or word.startswith("~"))
@@ -158,10 +204,10 @@ def _overrides(value: Any, place: str, key: str) -> tuple[str, ...]:
     return tuple(words)
 
 
-def _seeds(value: Any, place: str) -> tuple[int, ...]:
-    seeds = _list(value, place, "seeds")
-    whole = all(type(seed) is int and seed >= 0 for seed in seeds)
-    _require(whole and len(set(seeds)) == len(seeds), place, f"seeds must be distinct whole numbers, got {seeds!r:.60}")
+def _seeds(value: Any, place: str, key: str) -> tuple[int, ...]:
+    seeds = _list(value, place, key)
+    whole = len(seeds) > 0 and all(type(seed) is int and seed >= 0 for seed in seeds)
+    _require(whole and len(set(seeds)) == len(seeds), place, f"{key} must be distinct whole numbers, got {seeds!r:.60}")
     return tuple(seeds)
 
 

@@ -78,8 +78,8 @@ def dry_run(search: Search, base: Plan, points: Sequence[FrozenTrial]) -> list[s
         *(f"  {key}: {values}" for key, values in search.space.items()),
         f"base: limoe train {' '.join(search.study.base)}",
         f"one training of the base: {cost.max_steps:,} steps, {cost.parameters / 1e6:.2f} M parameters, "
-        f"{cost.petaflop:.3g} PFLOP, {duration(each) or 'time unknown until one has finished'}",
-        f"{search.trials} points, {total} trainings, {cost.petaflop * total:.3g} PFLOP; {left} points are left",
+        f"{cost.flops / 1e15:.3g} PFLOP, {duration(each) or 'time unknown until one has finished'}",
+        f"{search.trials} points, {total} trainings, {cost.flops * total / 1e15:.3g} PFLOP; {left} points are left",
     ]
     if each is not None:
         lines.append(f"{duration(each * left * seeds)} of training left, one at a time")

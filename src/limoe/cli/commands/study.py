@@ -10,6 +10,7 @@ limoe study new experiments/my_study                    a study to fill in
 """
 
 import dataclasses
+import sys
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -58,12 +59,18 @@ def at_scale(study: Study, scale: str | None) -> Study:
 
 
 def chosen(study: Study, cfg: DictConfig) -> Study:
-    """The study with the command's seeds and variants."""
+    """The study with the command's seeds and variants; the command's seeds restrict those that a variant has itself."""
     seeds = study.seeds if cfg.seeds is None else tuple(cfg.seeds)
     only = tuple(study.variants) if cfg.only is None else tuple(cfg.only)
     for name in only:
         if name not in study.variants:
             raise ConfigError(f"only: {name!r} is no variant of this study (there are {', '.join(study.variants)})")
-    variants = {name: words for name, words in study.variants.items() if name in only}
-    baseline = study.baseline if study.baseline in variants else only[0]
-    return dataclasses.replace(study, seeds=seeds, variants=variants, baseline=baseline)
+    own = {name: tuple(s for s in known if cfg.seeds is None or s in seeds) for name, known in study.own_seeds.items()}
+    study = dataclasses.replace(study, seeds=seeds, own_seeds=own)
+    dropped = [name for name in study.variants if name in only and not study.seeds_of(name)]
+    variants = {name: words for name, words in study.variants.items() if name in only and name not in dropped}
+    if dropped:
+        print(f"left out, since seeds={list(seeds)} has none of their seeds: {', '.join(dropped)}", file=sys.stderr)
+    require(len(variants) > 0, "seeds", "such that a variant has one of them", list(seeds))
+    baseline = study.baseline if study.baseline in variants else next(name for name in only if name in variants)
+    return dataclasses.replace(study, variants=variants, baseline=baseline)

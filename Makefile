@@ -21,8 +21,8 @@ help:  ## list the targets
 install: $(DEV)  ## build .venv with the tested versions, tools for development included
 	@echo "limoe: $(VENV) is up to date"
 
-demo: $(RUNTIME)  ## train a tiny sparse model on built-in data and write report.html
-	@$(PY) -m limoe train experiment=demo
+demo: $(RUNTIME)  ## train a dense and a sparse model on built-in data and compare them
+	@$(PY) -m limoe demo
 
 test: $(DEV)  ## run the fast tests
 	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(PY) -m pytest -m "not slow" $(PYTEST_ARGS)

@@ -17,11 +17,18 @@ def test_values_that_are_not_finite_are_shown(tmp_path: Path) -> None:
 
 
 def test_headline_without_accuracy_or_chance(tmp_path: Path) -> None:
-    assert headline(RunFolder(tmp_path)) == "Status unknown. No zero-shot accuracy was measured."
+    assert headline(RunFolder(tmp_path)) == "Status unknown. No zero-shot accuracy and no R@1 was measured."
     run = RunFolder(tmp_path, record={"status": "done", "metrics": {TOP1: 0.5}})
     assert (
         headline(run) == "Finished. Zero-shot accuracy on the held-out images of shapes: 50.0% (top-1; chance unknown)."
     )
+
+
+def test_the_headline_is_the_first_task_of_the_run(tmp_path: Path) -> None:
+    r1 = "val/scenes/i2t_r1"
+    values = {TOP1: 0.5, r1: 0.1}
+    run = RunFolder(tmp_path, record={"status": "done", "metrics": values, "chance": {r1: 0.002, TOP1: 0.05}})
+    assert headline(run) == "Finished. Retrieval of texts by the images of scenes: 10.0% (R@1), 50.0 × chance (0.20%)."
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 
 from limoe.errors import DataError
 from limoe.reporting.sheets import as_csv, as_latex
-from limoe.runs.folder import RunFolder, steps_done
+from limoe.runs.folder import RunFolder, last_logged
 from limoe.studies.cost import Cost
 from limoe.studies.curves import MAX_POINTS, _curves, _line, metric_figures
 from limoe.studies.plan import Plan, differences, load_trial
@@ -349,10 +349,12 @@ def test_a_plan_survives_its_file(tmp_path: Path) -> None:
         load_trial(tmp_path / "plan.json", 1)
 
 
-def test_steps_done(tmp_path: Path) -> None:
-    assert steps_done(tmp_path) == 0
+def test_last_logged(tmp_path: Path) -> None:
+    assert last_logged(tmp_path)[0] == 0
     (tmp_path / "csv").mkdir()
-    (tmp_path / "csv" / "metrics.csv").write_text("epoch,step,val/loss\n0,9,1.0\n0,19,\n0,1")
-    assert steps_done(tmp_path) == 20
+    (tmp_path / "csv" / "metrics.csv").write_text("epoch,step,val/loss\n0,9,1.5\n0,19,\n0")
+    assert last_logged(tmp_path)[0] == 20
+    assert last_logged(tmp_path, "val/loss") == (10, 1.5)
+    assert math.isnan(last_logged(tmp_path, "val/other")[1])
     (tmp_path / "csv" / "metrics.csv").write_text("")
-    assert steps_done(tmp_path) == 0
+    assert last_logged(tmp_path)[0] == 0

@@ -238,12 +238,17 @@ def _read_samples(run: RunFolder) -> None:
             run.problems.append(f"{SAMPLE_LIST}: an entry can't be read and is left out")
 
 
-def steps_done(path: Path) -> int:
-    """Number of optimizer steps at the last log entry of a run (Lightning logs them from 0)."""
+def last_logged(path: Path, key: str = "step") -> tuple[int, float]:
+    """(optimizer steps done, value) at the last row with a value of `key`; (0, NaN) if there is none.
+
+    Lightning logs steps from 0. By default the steps at the last row of the log.
+    """
+    found = (0, math.nan)
     try:
         with (path / METRICS).open(encoding="utf-8", errors="replace", newline="") as file:
-            rows = csv.reader(file)
-            at = next(rows, []).index("step")
-            return max((int(row[at]) + 1 for row in rows if len(row) > at and row[at].isdecimal()), default=0)
-    except (OSError, ValueError, csv.Error):
-        return 0
+            for row in csv.DictReader(file):
+                if row.get(key):
+                    found = (int(row["step"]) + 1, float(row[key]))
+    except (OSError, ValueError, TypeError, KeyError, csv.Error):
+        pass
+    return found

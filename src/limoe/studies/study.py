@@ -45,7 +45,8 @@ class Study:
 
     `base` and the values of `variants` are overrides of `limoe train`, with those of `tuned` last. `own_seeds` are by
     variant, for variants that do not run with `seeds`. `paper_scale` is the same study at the paper's size, with the
-    texts and seeds of this one. `trial_timeout` is in seconds per trial (None: no limit).
+    texts and seeds of this one. `trial_timeout` is in seconds per trial (None: no limit). `links` are other pages: name
+    and address relative to the report.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Study:
     published: tuple[Published, ...] = field(default=())
     tuned: dict[str, Tuned] = field(default_factory=dict)
     own_seeds: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    links: tuple[tuple[str, str], ...] = ()
 
     def seeds_of(self, variant: str) -> tuple[int, ...]:
         """The seeds that a variant runs with."""

@@ -1,5 +1,6 @@
 """Running of the trials of a plan with a Hydra launcher, and display of their states."""
 
+import math
 import os
 import signal
 import subprocess
@@ -15,8 +16,8 @@ from rich.text import Text
 
 from limoe.config.overrides import quoted
 from limoe.config.places import RUN_ID
-from limoe.reporting.findings import duration
-from limoe.runs.folder import steps_done
+from limoe.reporting.findings import duration, number
+from limoe.runs.folder import last_logged
 from limoe.studies.plan import Plan
 from limoe.studies.trial import DONE, PENDING, RUNNING, STOPPED, State, attempts, last_message, read_state
 
@@ -58,20 +59,29 @@ def run_sweep(plan: Plan, *, folder: Path, launcher: Sequence[str], console: Con
 
 
 def status_table(plan: Plan, states: Sequence[State]) -> Table:
-    """Status, steps and time of the trials, one row each."""
-    table = Table("variant", "seed", "status", "step", "time", "note")
+    """Status, steps, time and last value of the first metric of the trials, one row each."""
+    key = next(iter(plan.metrics), "")
+    table = Table("variant", "seed", "status", "step", "time", key.rpartition("/")[2] or "metric", "note")
     for trial, state in zip(plan.trials, states, strict=True):
         steps = plan.max_steps[trial.variant]
-        done = max(map(steps_done, attempts(trial.folder)), default=0)
+        done = max((last_logged(run)[0] for run in attempts(trial.folder)), default=0)
         step = "" if state.run is None else f"{done:,} / {steps:,}"
         status = Text(state.status, style=_COLORS.get(state.status, "red"))
         note = Text(state.error, overflow="ellipsis", no_wrap=True)
-        table.add_row(trial.variant, str(trial.seed), status, step, duration(state.seconds or None), note)
+        _, value = _measured(state, key)
+        shown = number(key, value) if math.isfinite(value) else ""
+        table.add_row(trial.variant, str(trial.seed), status, step, duration(state.seconds or None), shown, note)
     return table
 
 
+def _measured(state: State, key: str) -> tuple[int, float]:
+    """(step, value) of the last validation of a trial that logged the metric; (0, NaN) without one."""
+    return (0, math.nan) if state.run is None or not key else last_logged(state.run, key)
+
+
 def _watch(plan: Plan, states: list[State], is_running: Callable[[], bool], *, console: Console) -> None:
-    """Show a live table in a terminal, elsewhere a line per change of state, until no trial is running."""
+    """Until no trial is running show a live table in a terminal, elsewhere a line per validation and change of state."""
+    validated = dict.fromkeys(range(len(states)), 0)
     with Live(console=console, auto_refresh=False, transient=True, vertical_overflow="visible") as live:
         running = True
         while running:
@@ -80,14 +90,24 @@ def _watch(plan: Plan, states: list[State], is_running: Callable[[], bool], *, c
             if console.is_terminal:
                 live.update(status_table(plan, now), refresh=True)
             else:
-                _print_changes(plan, states, now, console=console)
+                _print_changes(plan, states, now, validated, console=console)
             states = now
             if running:
                 time.sleep(_REFRESH)
 
 
-def _print_changes(plan: Plan, before: Sequence[State], now: Sequence[State], *, console: Console) -> None:
-    for trial, old, new in zip(plan.trials, before, now, strict=True):
+def _print_changes(
+    plan: Plan, before: Sequence[State], now: Sequence[State], validated: dict[int, int], *, console: Console
+) -> None:
+    """Print what changed; `validated` holds the step of the last printed validation by trial and is updated."""
+    key = next(iter(plan.metrics), "")
+    for place, (trial, old, new) in enumerate(zip(plan.trials, before, now, strict=True)):
+        name = f"{trial.variant} seed {trial.seed}"
+        step, value = (0, math.nan) if new.status == old.status != RUNNING else _measured(new, key)
+        if step > validated[place]:
+            validated[place] = step
+            done = f"{name}: step {step:,} / {plan.max_steps[trial.variant]:,}, {key.rpartition('/')[2]}"
+            console.print(f"{done} {number(key, value)}", markup=False, soft_wrap=True)
         if new.status != old.status:
             note = f": {new.error}" if new.error else ""
-            console.print(f"{trial.variant} seed {trial.seed}: {new.status}{note}", markup=False, soft_wrap=True)
+            console.print(f"{name}: {new.status}{note}", markup=False, soft_wrap=True)

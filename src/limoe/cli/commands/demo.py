@@ -61,14 +61,16 @@ def run(cfg: DictConfig) -> None:
         run_sweep(plan, folder=folder / "sweeps", launcher=[], console=Console())
     except (KeyboardInterrupt, SystemExit) as error:
         interrupt = error
-    rows = collect(plan, [read_state(trial) for trial in plan.trials])
+    states = [read_state(trial) for trial in plan.trials]
+    rows = collect(plan, states)
     pages = _pages(rows, draw_atlas=interrupt is None)
     links = tuple((name, relpath(path, folder)) for name, path in pages.items())
-    conclude(replace(study, links=links, answer=sentence(plan, rows)), plan, rows, out=folder)
+    answer = sentence(plan, rows)
+    conclude(replace(study, links=links, answer=answer), plan, states, out=folder)
     for name, path in pages.items():
         print(f"{name}: {path}")
     print("\nnext:", *_NEXT, sep="\n  ")
-    print(f"\n{sentence(plan, rows)}")
+    print(f"\n{answer}")
     if interrupt is not None:
         raise interrupt
 

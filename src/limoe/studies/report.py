@@ -22,6 +22,7 @@ from limoe.studies.curves import AXES, MAX_POINTS, health_figures, metric_figure
 from limoe.studies.metrics import common_metrics
 from limoe.studies.overview import answer_plot
 from limoe.studies.plan import Plan, differences
+from limoe.studies.reach import reach_sheet
 from limoe.studies.results import RUNS, Row, collect, read_csv, write_csv
 from limoe.studies.study import Metric, Study
 from limoe.studies.sweep import run_sweep, status_table
@@ -104,6 +105,7 @@ def contents(study: Study, plan: Plan, rows: Sequence[Row], *, costs: Sequence[C
     curves = metric_figures(study, rows, costs, metrics=[*metrics, _TRAINING])
     tables = (
         side_tables.tuned_sheet(study),
+        reach_sheet(study, rows, costs),
         side_tables.routing_sheet(study, rows, plan.configs),
         side_tables.cost_sheet(costs),
         side_tables.trial_sheet(study.metrics[:MAIN], rows),

@@ -299,7 +299,7 @@ def test_all_files_of_a_report(tmp_path: Path) -> None:
 
 
 def test_a_report_can_be_made_again_of_its_rows_alone(tmp_path: Path) -> None:
-    """The same page but for the curves, also of some of the variants; the rows themselves stay as they are."""
+    """Without curves.csv, as old results: a page without curves, also of some of the variants. The rows stay."""
     write_csv(ROWS, tmp_path / RUNS)
     saved = (tmp_path / RUNS).read_bytes()
     again = read_csv(tmp_path / RUNS)

@@ -111,10 +111,13 @@ def share_plot(
         return data_uri(drawn(figure))
 
 
-def thinned(curve: Curve, *, limit: int = MAX_POINTS) -> tuple[list[float], list[float]]:
-    """Steps and values in order, reduced to at most `limit` by means of neighbours; a mean with NaN is NaN."""
+def thinned(curve: Curve, *, limit: int = MAX_POINTS, size: int = 0) -> tuple[list[float], list[float]]:
+    """Steps and values in order, as means of `size` neighbours, by default so that at most `limit` remain.
+
+    A mean with NaN is NaN.
+    """
     points = sorted(curve.items())
-    size = math.ceil(len(points) / limit) or 1
+    size = size or math.ceil(len(points) / limit) or 1
     groups = [points[i : i + size] for i in range(0, len(points), size)]
     return [_mean([s for s, _ in group]) for group in groups], [_mean([v for _, v in group]) for group in groups]
 

@@ -1,18 +1,26 @@
 """Curves of a study: mean over seeds, against steps, pairs, FLOPs and time."""
 
+import csv
+import itertools
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
+from limoe.errors import DataError
 from limoe.reporting.figures import Figure
 from limoe.reporting.findings import SHARE
 from limoe.reporting.plots import COLORS, Line, lines_plot, thinned
+from limoe.reporting.sheets import Entry, sheet, write_sheet
 from limoe.runs.folder import Curve
 from limoe.studies.cost import FLOP_UNITS, Cost, unit_of
 from limoe.studies.results import Row
 from limoe.studies.study import Metric, Study
 from limoe.types import MODALITIES
 
+CURVES = "curves.csv"
 MAX_POINTS = 50  # longer curves are drawn as means of neighbouring points
+RATES = tuple(Metric(f"router/{name}/success_rate", f"success rate of {name}") for name in MODALITIES)
 _STYLES = ("-", "--", ":", "-.")  # used in turn when there are more variants than colours
 
 
@@ -37,6 +45,43 @@ AXES = {
 }
 
 
+def write_curves(study: Study, rows: Sequence[Row], folder: Path, *, keys: Sequence[str]) -> None:
+    """Write `curves.csv` with five digits per value: what the page shows of all trials.
+
+    Validation metrics have all points, others at most about `MAX_POINTS`: means over neighbours, in groups of the same
+    size for all seeds of a variant, so that their steps stay equal.
+    """
+    lines: list[list[Entry | str]] = []
+    for variant, key in itertools.product(study.variants, keys):
+        own = [row for row in rows if row.trial.variant == variant and row.curves.get(key)]
+        longest = max((len(row.curves[key]) for row in own), default=0)
+        size = 1 if key.startswith("val/") else math.ceil(longest / MAX_POINTS)
+        for row in own:
+            points = zip(*thinned(row.curves[key], size=size), strict=True)
+            lines += [[variant, str(row.trial.seed), key, f"{step:.0f}", f"{value:.5g}"] for step, value in points]
+    write_sheet(sheet(Path(CURVES).stem, ["variant", "seed", "key", "step", "value"], lines), folder, suffixes=[".csv"])
+
+
+def with_curves(rows: Sequence[Row], folder: Path) -> list[Row]:
+    """The rows with the curves of `curves.csv`; without this file with none.
+
+    Raises:
+        DataError: the file is no such table.
+    """
+    path = folder / CURVES
+    found: dict[tuple[str, int], dict[str, Curve]] = {}
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            for line in csv.DictReader(file):
+                own = found.setdefault((line["variant"], int(line["seed"])), {})
+                own.setdefault(line["key"], {})[int(line["step"])] = float(line["value"])
+    except FileNotFoundError:
+        pass  # results of a version without this file
+    except (OSError, ValueError, TypeError, KeyError, csv.Error) as error:
+        raise DataError(f"{path} cannot be read as curves: {type(error).__name__}: {error}") from error
+    return [replace(row, curves=found.get((row.trial.variant, row.trial.seed), {})) for row in rows]
+
+
 def metric_figures(
     study: Study, rows: Sequence[Row], costs: Sequence[Cost], *, metrics: Sequence[Metric]
 ) -> list[Figure]:
@@ -56,9 +101,8 @@ def metric_figures(
 
 def health_figures(study: Study, rows: Sequence[Row]) -> list[Figure]:
     """Success rate of both modalities by training step, mean over layers."""
-    metrics = [Metric(f"router/{name}/success_rate", f"success rate of {name}") for name in MODALITIES]
     same = dict.fromkeys(study.variants, 1.0)
-    found = (_figure(study, rows, metric, "training steps", same) for metric in metrics)
+    found = (_figure(study, rows, metric, "training steps", same) for metric in RATES)
     return [figure for figure in found if figure]
 
 

@@ -18,7 +18,7 @@ from limoe.reporting.templates import template
 from limoe.runs.layout import REPORT
 from limoe.studies import side_tables
 from limoe.studies.cost import BUILDS_NO_MODEL, Cost, costs_of, print_cost
-from limoe.studies.curves import AXES, MAX_POINTS, health_figures, metric_figures
+from limoe.studies.curves import AXES, MAX_POINTS, RATES, health_figures, metric_figures, with_curves, write_curves
 from limoe.studies.metrics import common_metrics
 from limoe.studies.overview import answer_plot
 from limoe.studies.plan import Plan, differences
@@ -56,10 +56,10 @@ def carry_out(study: Study, plan: Plan, cfg: DictConfig, *, root: Path, out: Pat
 
 
 def conclude(study: Study, plan: Plan, states: Sequence[State] | None, *, out: Path) -> None:
-    """Write the rows of a sweep and their report; without `states` only the report, on the rows in `out`.
+    """Write rows and curves of a sweep and their report; without `states` only the report, on the files in `out`.
 
     Raises:
-        DataError: `out` has no rows.
+        DataError: `out` has no rows, or its files cannot be read.
     """
     if states is None:
         found = read_csv(out / RUNS)
@@ -69,7 +69,10 @@ def conclude(study: Study, plan: Plan, states: Sequence[State] | None, *, out: P
         rows = collect(plan, states)
         write_csv(rows, out / RUNS)
     study = study if study.metrics else replace(study, metrics=common_metrics(rows))
-    write_report(study, plan, rows, out=out)
+    if states is not None:
+        keys = dict.fromkeys(metric.key for metric in (*study.metrics[:MAIN], _TRAINING, *RATES))
+        write_curves(study, rows, out, keys=list(keys))
+    write_report(study, plan, with_curves(rows, out), out=out)  # both times the same page
 
 
 def write_report(study: Study, plan: Plan, rows: list[Row], *, out: Path) -> None:

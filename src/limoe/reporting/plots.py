@@ -2,6 +2,7 @@
 
 import base64
 import io
+import itertools
 import math
 import re
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator, NullLocator, PercentFormatter
 from PIL import Image
 
 from limoe.runs.folder import Curve
@@ -22,6 +23,7 @@ from limoe.runs.folder import Curve
 COLORS = tuple(map(to_hex, matplotlib.color_sequences["petroff10"]))  # distinct for colour-blind readers too
 IMAGE_COLOR, TEXT_COLOR = COLORS[:2]
 MAX_POINTS = 500  # longer curves are drawn as means of neighbouring points
+_TICKS = 8  # largest number of values that a logarithmic axis names
 _FEW = 25  # largest number of points with a marker each
 
 STYLE: Any = matplotlib.rc_params_from_file(Path(__file__).with_name("report.mplstyle"), use_default_template=False)
@@ -32,7 +34,10 @@ _NOT_XML = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
 
 @dataclass(frozen=True)
 class Line:
-    """One curve of a figure; `low` and `high`: the range around a mean, if any. `x` may be any quantity."""
+    """One curve of a figure; `low` and `high`: the range around a mean, if any. `x` may be any quantity.
+
+    `dots` are single points (x, y) beside the curve, such as those of the seeds.
+    """
 
     label: str
     x: Sequence[float]
@@ -41,9 +46,16 @@ class Line:
     style: str = "-"
     low: Sequence[float] = ()
     high: Sequence[float] = ()
+    marker: str = ""
+    dots: Sequence[tuple[float, float]] = ()
 
 
-def lines_plot(
+def lines_plot(lines: Sequence[Line], **look: Any) -> str:
+    """The plot of `lines_svg` as a data URI."""
+    return data_uri(lines_svg(lines, **look))
+
+
+def lines_svg(
     lines: Sequence[Line],
     *,
     title: str,
@@ -52,8 +64,9 @@ def lines_plot(
     percent: bool = False,
     y_max: float | None = None,
     reference: tuple[str, float] | None = None,
+    log: bool = False,
 ) -> str:
-    """Plot of curves as a data URI; `reference`: name and height of a dotted horizontal line.
+    """Plot of curves as SVG; `reference`: name and height of a dotted horizontal line; `log`: of the x axis.
 
     The y axis begins at zero for shares (`percent`) and with `y_max`, its upper end, so that figures are comparable.
     """
@@ -65,8 +78,10 @@ def lines_plot(
         axes.set_title(title)
         for line in lines:
             look: Any = {"color": line.color, "linewidth": 1.5, "markersize": 3}
-            marker = "o" if len(line.x) <= _FEW else None
+            marker = line.marker or ("o" if len(line.x) <= _FEW else None)
             axes.plot(line.x, line.y, line.style, label=line.label, marker=marker, **look)
+            if line.dots:
+                axes.plot(*zip(*line.dots, strict=True), "o", color=line.color, markersize=2, alpha=0.6)
             if len(line.x) == 1 and line.low:
                 axes.vlines(line.x, line.low, line.high, color=line.color, alpha=0.35, linewidth=5)
             elif line.low:
@@ -76,13 +91,15 @@ def lines_plot(
         axes.set_xlabel(x_label)
         axes.set_ylabel(y_label)
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=all(x == int(x) for line in lines for x in line.x)))
+        if log:
+            _log_axis(axes, sorted({x for line in lines for x in line.x}))
         if percent:
             axes.yaxis.set_major_formatter(PercentFormatter(1.0))
         if percent or y_max is not None:
             axes.set_ylim(0, y_max if y_max is not None else min(1.02, axes.get_ylim()[1]))
         if len(entries) > 1:
             figure.legend(loc="outside lower center", ncols=columns, handlelength=1.6)
-        return data_uri(drawn(figure))
+        return drawn(figure)
 
 
 def share_plot(
@@ -157,6 +174,15 @@ def image_uri(image: Image.Image, *, kind: str, **settings: Any) -> str:
 
 def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
+
+
+def _log_axis(axes: Axes, values: Sequence[float]) -> None:
+    """A logarithmic x axis with plain numbers: the values themselves if they are few and apart, else 1, 2, 5, 10 ..."""
+    axes.set_xscale("log")
+    apart = len(values) <= _TICKS and all(b >= 1.25 * a for a, b in itertools.pairwise(values))
+    axes.xaxis.set_major_locator(FixedLocator(list(values)) if apart else LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.3g}" if value < 1000 else f"{value:,.0f}")
+    axes.xaxis.set_minor_locator(NullLocator())
 
 
 def _legend_columns(labels: Sequence[str]) -> int:

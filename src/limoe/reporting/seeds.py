@@ -28,6 +28,13 @@ def estimate(values: Sequence[float]) -> Estimate:
     return Estimate(fmean(values), half, n)
 
 
+def band(values: Sequence[float], *, share: bool) -> tuple[float, float]:
+    """Ends of the 95 % interval of three or more values, else of their range; those of a share within [0, 1]."""
+    value = estimate(values)
+    low, high = (value.mean - value.half, value.mean + value.half) if value.n > 2 else (min(values), max(values))
+    return (max(low, 0.0), min(high, 1.0)) if share else (low, high)
+
+
 def paired_difference(own: Mapping[int, float], base: Mapping[int, float]) -> Estimate | None:
     """Estimate of `own - base` over the common seeds; None without a common seed."""
     shared = sorted(own.keys() & base.keys())

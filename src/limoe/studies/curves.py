@@ -89,9 +89,10 @@ def metric_figures(
     figures = []
     for name, axis in AXES.items():
         known = {cost.variant: axis.of(cost) for cost in costs}
-        scale = {variant: known.get(variant, 1.0 if name == "steps" else 0.0) for variant in study.variants}
+        scale = {variant: known.get(variant, 1.0 if name == "steps" else 0.0) for variant in study.shown}
         for metric in metrics:
-            last = max((step for row in rows for step in row.curves.get(metric.key, ())), default=0)
+            shown = [row.curves.get(metric.key, {}) for row in rows if row.trial.variant in scale]
+            last = max((step for curve in shown for step in curve), default=0)
             unit = unit_of(axis.units, largest=last * max(scale.values()), at_least=2)
             scaled = {variant: value / axis.units[unit] for variant, value in scale.items()}
             if figure := _figure(study, rows, metric, f"{unit}{axis.quantity}", scaled, axis=name):
@@ -101,20 +102,20 @@ def metric_figures(
 
 def health_figures(study: Study, rows: Sequence[Row]) -> list[Figure]:
     """Success rate of both modalities by training step, mean over layers."""
-    same = dict.fromkeys(study.variants, 1.0)
+    same = dict.fromkeys(study.shown, 1.0)
     found = (_figure(study, rows, metric, "training steps", same) for metric in RATES)
     return [figure for figure in found if figure]
 
 
 def variant_color(study: Study, variant: str) -> str:
-    return COLORS[list(study.variants).index(variant) % len(COLORS)]
+    return COLORS[study.shown.index(variant) % len(COLORS)]
 
 
 def _figure(
     study: Study, rows: Sequence[Row], metric: Metric, label: str, scale: Mapping[str, float], *, axis: str = ""
 ) -> Figure | None:
     lines = []
-    for number, variant in enumerate(study.variants):
+    for number, variant in enumerate(study.shown):
         curves = _curves(rows, variant, metric.key)
         if curves and scale[variant] > 0:
             style = _STYLES[number // len(COLORS) % len(_STYLES)]

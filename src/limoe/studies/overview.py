@@ -1,8 +1,8 @@
 """Overview figure of a study: one row per variant, one dot per seed."""
 
-import math
 import textwrap
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 from typing import Any
 
 import matplotlib
@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from limoe.reporting.findings import SHARE
 from limoe.reporting.plots import IMAGE_COLOR, INK, STYLE, TEXT_COLOR, drawn
-from limoe.reporting.seeds import estimate
+from limoe.reporting.seeds import band
 from limoe.studies.curves import variant_color
 from limoe.studies.results import Row
 from limoe.studies.study import Study
@@ -28,7 +28,7 @@ _RATES = {"image": IMAGE_COLOR, "text": TEXT_COLOR}
 def answer_plot(study: Study, rows: Sequence[Row], *, chance: Mapping[str, float]) -> str:
     """SVG with the first metric of every variant and the success rates of sparse variants, by modality."""
     metric = study.metrics[0]
-    variants = [study.baseline, *(n for n in study.variants if n != study.baseline)]
+    variants = sorted(study.shown, key=lambda name: name != study.baseline)  # the baseline first
     rates = {
         variant: {name: found for name in MODALITIES if (found := _seeds(rows, variant, f"router/{name}/success_rate"))}
         for variant in variants
@@ -40,7 +40,8 @@ def answer_plot(study: Study, rows: Sequence[Row], *, chance: Mapping[str, float
         figure = Figure(figsize=(5.2, sum(heights)), layout="constrained")
         panels = figure.subplots(len(heights), squeeze=False, height_ratios=heights)[:, 0]
         for number, variant in enumerate(variants):
-            _draw(panels[0], _seeds(rows, variant, metric.key), y=number, color=variant_color(study, variant))
+            found = _seeds(rows, variant, metric.key)
+            _draw(panels[0], found, y=number, color=variant_color(study, variant), share=bool(SHARE.search(metric.key)))
         _frame(panels[0], variants, title=metric.name, percent=bool(SHARE.search(metric.key)))
         if metric.key in chance:
             panels[0].axvline(chance[metric.key], linestyle=":", color=INK, linewidth=1.2)
@@ -64,14 +65,18 @@ def _wrapped(name: str) -> str:
     return "\n".join(textwrap.wrap(name, _LABEL))
 
 
-def _draw(axes: Axes, found: Sequence[float], *, y: float, color: str, label: str | None = None) -> None:
-    """Draw the mean with its interval, and a dot per seed below it."""
+def _draw(
+    axes: Axes, found: Sequence[float], *, y: float, color: str, label: str | None = None, share: bool = True
+) -> None:
+    """Draw the mean with its interval (the range of two seeds), and a dot per seed below it."""
     if not found:
         return
-    mean = estimate(found)
-    half = mean.half if math.isfinite(mean.half) else 0.0
+    mean = fmean(found)
+    low, high = band(found, share=share)
     look: Any = {"color": color, "linestyle": "none"}
-    axes.errorbar(mean.mean, y, xerr=half, marker="D", markersize=5, label=label, elinewidth=2, **look)
+    axes.errorbar(
+        mean, y, xerr=[[mean - low], [high - mean]], marker="D", markersize=5, label=label, elinewidth=2, **look
+    )
     axes.plot(found, [y + _BELOW] * len(found), marker="o", markersize=3.5, markeredgewidth=0, **look)
 
 

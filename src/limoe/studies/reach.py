@@ -26,11 +26,14 @@ def reach_sheet(study: Study, rows: Sequence[Row], costs: Sequence[Cost]) -> She
         return sheet("reach", columns, [])
     paces = {cost.variant: cost.flops_per_step for cost in costs}
     order = [study.baseline, *(name for name in study.variants if name != study.baseline)]
-    steps: dict[str, dict[int, float | None]] = {}
-    for name in order:
-        curves = _by_seed(name, rows, metric.key)
-        targets = {seed: finals.get(seed, fmean(finals.values())) for seed in curves}
-        steps[name] = {seed: steps_to(targets[seed], curve, higher=metric.higher) for seed, curve in curves.items()}
+    mean = fmean(finals.values())
+    steps = {
+        name: {
+            seed: steps_to(finals.get(seed, mean), curve, higher=metric.higher)
+            for seed, curve in _by_seed(name, rows, metric.key).items()
+        }
+        for name in order
+    }
     base = {seed: count * paces.get(study.baseline, math.nan) for seed, count in steps[study.baseline].items() if count}
     return sheet("reach", columns, [[name, *_cells(steps[name], paces.get(name), base, unit)] for name in order])
 
@@ -55,9 +58,10 @@ def steps_to(target: float, curve: Curve, *, higher: bool) -> float | None:
 def _by_seed(variant: str, rows: Sequence[Row], key: str) -> dict[int, Curve]:
     """Finite points of the curves of the finished trials that have any."""
     own = [row for row in rows if row.trial.variant == variant and row.state.finished]
-    curves = {row.trial.seed: row.curves.get(key, {}) for row in own}
-    finite = {seed: {step: y for step, y in curve.items() if math.isfinite(y)} for seed, curve in curves.items()}
-    return {seed: curve for seed, curve in finite.items() if curve}
+    curves = {
+        row.trial.seed: {step: y for step, y in row.curves.get(key, {}).items() if math.isfinite(y)} for row in own
+    }
+    return {seed: curve for seed, curve in curves.items() if curve}
 
 
 def _cells(

@@ -21,6 +21,7 @@ from limoe.studies.cost import BUILDS_NO_MODEL, Cost, costs_of, print_cost
 from limoe.studies.curves import AXES, MAX_POINTS, RATES, health_figures, metric_figures, with_curves, write_curves
 from limoe.studies.metrics import common_metrics
 from limoe.studies.overview import answer_plot
+from limoe.studies.panels import check_panels, panel_svg
 from limoe.studies.plan import Plan, differences
 from limoe.studies.reach import reach_sheet
 from limoe.studies.results import RUNS, Row, collect, read_csv, write_csv
@@ -41,6 +42,7 @@ def carry_out(study: Study, plan: Plan, cfg: DictConfig, *, root: Path, out: Pat
 
     With `cfg.dry_run` print what would run; with `cfg.report_only` report on the rows in `out`.
     """
+    check_panels(study, plan.configs)
     if cfg.dry_run:
         print_cost(plan)
         return
@@ -86,7 +88,8 @@ def write_report(study: Study, plan: Plan, rows: list[Row], *, out: Path) -> Non
     write_sheet(result_sheet(study, found["lines"]), out, suffixes=[".tex"])
     for table in found["sheets"].values():
         write_sheet(table, out, suffixes=[".tex"] if table.name == "runs" else [".csv", ".tex"])
-    write_text(out / FIGURE, found["image"])
+    for name, (_, image) in {FIGURE: ("", found["image"]), **found["figures"]}.items():
+        write_text(out / name, image)
     for name in _TEMPLATES:
         write_text(out / name, render(found, name))
     print(found["answer"])
@@ -106,6 +109,11 @@ def contents(study: Study, plan: Plan, rows: Sequence[Row], *, costs: Sequence[C
     chance = {key: value for row in rows for key, value in row.chance.items()}
     metrics = [metric for metric in study.metrics[:MAIN] if not metric.key.startswith("router/")]
     curves = metric_figures(study, rows, costs, metrics=[*metrics, _TRAINING])
+    figures = {
+        f"{panel.name}.svg": (panel.title, image)
+        for panel in study.figures
+        if (image := panel_svg(panel, study, rows, costs, configs=plan.configs, chance=chance))
+    }
     tables = (
         side_tables.tuned_sheet(study),
         reach_sheet(study, rows, costs),
@@ -123,6 +131,7 @@ def contents(study: Study, plan: Plan, rows: Sequence[Row], *, costs: Sequence[C
         "sheets": {table.name: table for table in tables},
         "answer": sentence(study, lines),
         "image": answer_plot(study, rows, chance=chance),
+        "figures": figures,
         "finished": sum(row.state.finished for row in rows),
         "successful": sum(row.successful for row in rows),
         "chance": [(m.name, number(m.key, chance[m.key])) for m in study.metrics[:MAIN] if m.key in chance],

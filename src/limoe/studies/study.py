@@ -1,6 +1,7 @@
 """Definition of a study, and reading of `study.yaml` in its folder."""
 
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,7 +12,8 @@ from limoe.errors import DataError, one_line
 
 FILE = "study.yaml"
 _REQUIRED = ("question", "base", "variants", "seeds", "metrics")
-_OPTIONAL = ("paper", "baseline", "expectation", "trial_timeout", "paper_scale", "answer")
+_OPTIONAL = ("paper", "baseline", "expectation", "trial_timeout", "paper_scale", "answer", "overview")
+MAX_LINES = 10  # of a figure: each has a colour of its own
 _VARIANT = ("overrides", "tuned", "grid", "seeds")
 
 
@@ -40,13 +42,29 @@ class Tuned(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Panel:
+    """A figure of a study's own: one line per name in `lines`, through the means of its variants.
+
+    `x` is a quantity of `panels.QUANTITIES` or a config key, `metric` the key of a metric, `log` the kind of x axis.
+    """
+
+    name: str
+    title: str
+    x: str
+    metric: str
+    lines: dict[str, tuple[str, ...]]
+    log: bool = False
+    x_label: str = ""
+
+
+@dataclass(frozen=True)
 class Study:
     """A comparison of several variants of one run over seeds.
 
     `base` and the values of `variants` are overrides of `limoe train`, with those of `tuned` last. `own_seeds` are by
-    variant, for variants that do not run with `seeds`. `paper_scale` is the same study at the paper's size, with the
-    texts and seeds of this one. `trial_timeout` is in seconds per trial (None: no limit). `links` are other pages: name
-    and address relative to the report.
+    variant, for variants that do not run with `seeds`; `overview` are the variants in the overview and the curves.
+    `paper_scale` is the same study at the paper's size, with the texts and seeds of this one. `trial_timeout` is in
+    seconds per trial (None: no limit). `links` are other pages: name and address relative to the report.
     """
 
     name: str
@@ -65,10 +83,17 @@ class Study:
     tuned: dict[str, Tuned] = field(default_factory=dict)
     own_seeds: dict[str, tuple[int, ...]] = field(default_factory=dict)
     links: tuple[tuple[str, str], ...] = ()
+    figures: tuple[Panel, ...] = ()
+    overview: tuple[str, ...] = ()
 
     def seeds_of(self, variant: str) -> tuple[int, ...]:
         """The seeds that a variant runs with."""
         return self.own_seeds.get(variant, self.seeds)
+
+    @property
+    def shown(self) -> list[str]:
+        """Variants in the overview and the curves: those of `overview`, without any all."""
+        return [name for name in self.overview if name in self.variants] or list(self.variants)
 
 
 def read_study(folder: Path) -> Study:
@@ -100,7 +125,7 @@ def unreadable(path: Path, error: Exception) -> DataError:
 
 def parse_study(content: Any, *, name: str, place: str) -> Study:
     """Check and convert the content of a study.yaml; errors begin with `place`."""
-    known = (*_REQUIRED, *_OPTIONAL, "published")
+    known = (*_REQUIRED, *_OPTIONAL, "published", "figures")
     if not isinstance(content, dict):
         raise DataError(f"{place} must hold keys and values, got {type(content).__name__}")
     for key in content:
@@ -115,25 +140,24 @@ def parse_study(content: Any, *, name: str, place: str) -> Study:
         for key in _as_map(value):
             _require(key in _VARIANT, place, f"variants.{variant}.{key}: unknown key{did_you_mean(str(key), _VARIANT)}")
     maps = {variant: _as_map(value) for variant, value in variants.items()}
+    words = {name: read_overrides(own.get("overrides"), place, f"variants.{name}") for name, own in maps.items()}
     tuned = {name: _tuned(own, place, f"variants.{name}") for name, own in maps.items() if {"tuned", "grid"} & set(own)}
     baseline = content.get("baseline", next(iter(variants)))
     _require(baseline in variants, place, f"baseline must be one of {', '.join(variants)}, got {baseline!r}")
     timeout = content.get("trial_timeout")
     is_time = timeout is None or (type(timeout) in (int, float) and timeout > 0)
     _require(is_time, place, f"trial_timeout must be a number of seconds > 0, got {timeout!r}")
+    metrics = tuple(_metric(entry, place) for entry in _list(content["metrics"], place, "metrics"))
+    figures = [_panel(entry, variants, metrics, place) for entry in _list(content.get("figures", []), place, "figures")]
+    names = [panel.name for panel in figures]
+    _require(len(set(names)) == len(names), place, f"figures: the names must be distinct, got {names}")
     study = Study(
         name=name,
         question=_text(content, "question", place),
         base=read_overrides(content["base"], place, "base"),
-        variants={
-            name: (
-                *read_overrides(own.get("overrides"), place, f"variants.{name}"),
-                *(tuned[name].words if name in tuned else ()),
-            )
-            for name, own in maps.items()
-        },
+        variants={name: own + (tuned[name].words if name in tuned else ()) for name, own in words.items()},
         seeds=_seeds(content["seeds"], place, "seeds"),
-        metrics=tuple(_metric(entry, place) for entry in _list(content["metrics"], place, "metrics")),
+        metrics=metrics,
         baseline=baseline,
         paper=_text(content, "paper", place),
         expectation=_text(content, "expectation", place),
@@ -141,8 +165,10 @@ def parse_study(content: Any, *, name: str, place: str) -> Study:
         trial_timeout=None if timeout is None else float(timeout),
         published=tuple(_published(entry, place) for entry in _list(content.get("published", []), place, "published")),
         tuned=tuned,
+        figures=tuple(figures),
+        overview=_members(content.get("overview", []), variants, place, "overview"),
         own_seeds={
-            name: _seeds(own["seeds"], place, f"variants.{name}.seeds") for name, own in maps.items() if "seeds" in own
+            key: _seeds(own["seeds"], place, f"variants.{key}.seeds") for key, own in maps.items() if "seeds" in own
         },
     )
     if content.get("paper_scale") is None:
@@ -165,7 +191,8 @@ def _paper_scale(content: dict[str, Any], place: str) -> dict[str, Any]:
     _require(isinstance(own, dict) and set(own) <= set(variants), place, "paper_scale.variants: unknown variant")
     kept = {name: {"seeds": value["seeds"]} for name, value in variants.items() if "seeds" in _as_map(value)}
     own = {name: {**kept.get(name, {}), **_as_map(value)} for name, value in own.items()}
-    return {**content, **large, "variants": variants | own, "answer": "", "trial_timeout": None, "paper_scale": None}
+    without: dict[str, Any] = {"answer": "", "trial_timeout": None, "paper_scale": None, "figures": []}
+    return {**content, **large, "variants": variants | own, **without}
 
 
 def _require(condition: bool, place: str, message: str) -> None:
@@ -225,6 +252,34 @@ def _metric(entry: Any, place: str) -> Metric:
     key, name, higher = entry["key"], entry.get("name", entry["key"]), entry.get("higher", True)
     _require(isinstance(key, str) and isinstance(name, str) and isinstance(higher, bool | None), place, rule)
     return Metric(key, name, higher)
+
+
+def _panel(entry: Any, variants: dict[str, Any], metrics: Sequence[Metric], place: str) -> Panel:
+    known = tuple(field.name for field in fields(Panel))
+    whole = isinstance(entry, dict) and {"name", "title", "x", "lines"} <= set(entry)
+    _require(whole, place, f"figures must list {{name, title, x, lines}}, got {entry!r:.60}")
+    for word in entry:
+        _require(word in known, place, f"figures: unknown key {word!r}{did_you_mean(str(word), known)}")
+    name, keys = entry["name"], [metric.key for metric in metrics]
+    plain = isinstance(name, str) and name.isidentifier() and name != "answer"
+    _require(plain, place, f"figures: the name of a file, of letters, digits and _, not answer, got {name!r:.60}")
+    place = f"{place}: figures.{name}"
+    found = {"metric": keys[0], "log": False, "x_label": "", **entry}
+    texts = all(isinstance(found[word], str) for word in ("title", "x", "x_label"))
+    _require(texts, place, "title, x and x_label must be texts")
+    _require(isinstance(found["log"], bool), place, f"log must be true or false, got {found['log']!r:.60}")
+    _require(found["metric"] in keys, place, f"metric must be one of {', '.join(keys)}, got {found['metric']!r:.60}")
+    lines = found["lines"]
+    few = isinstance(lines, dict) and 1 <= len(lines) <= MAX_LINES
+    _require(few, place, f"lines must map 1 to {MAX_LINES} names to lists of variants, got {lines!r:.60}")
+    found["lines"] = {str(key): _members(own, variants, place, f"lines.{key}") for key, own in lines.items()}
+    return Panel(**found)
+
+
+def _members(value: Any, variants: dict[str, Any], place: str, key: str) -> tuple[str, ...]:
+    for word in _list(value, place, key):
+        _require(word in variants, place, f"{key}: {word!r} is no variant{did_you_mean(str(word), variants)}")
+    return tuple(value)
 
 
 def _published(entry: Any, place: str) -> Published:

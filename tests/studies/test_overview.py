@@ -4,6 +4,8 @@ from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
+import pytest
+
 from limoe.reporting.plots import COLORS
 from limoe.studies.overview import answer_plot
 from limoe.studies.results import Row
@@ -48,6 +50,22 @@ def test_every_seed_is_a_dot_and_one_seed_has_no_interval() -> None:
 
     assert marks([0.1, 0.2, 0.4]) == 4
     assert marks([0.1]) == 2
+
+
+def test_a_drawn_interval_of_shares_ends_at_one() -> None:
+    """0.8, 0.9, 1.0: 0.9 ± 0.248 ends at 1; a loss of these values does not. The bar is the path in colour."""
+    widths = []
+    for key in (TOP1, "val/loss"):
+        study = replace(STUDY, variants={"a": ()}, baseline="a", metrics=(Metric(key, "m"),))
+        svg = answer_plot(study, [row("a", seed, **{key: 0.8 + seed / 10}) for seed in range(3)], chance={})
+        bars = [path for path in ElementTree.fromstring(svg).iter("{http://www.w3.org/2000/svg}path")]
+        ends = next(bar.get("d", "") for bar in bars if f"stroke: {COLORS[0]}; stroke-width: 2" in bar.get("style", ""))
+        numbers = [float(word) for word in ends.split() if word not in "ML"]
+        svg_uses = ElementTree.fromstring(svg).iter("{http://www.w3.org/2000/svg}use")
+        dots = [float(use.get("x", 0)) for use in svg_uses if COLORS[0] in (use.get("style") or "")]
+        widths.append((numbers[2] - max(dots)) / (max(dots) - min(dots)))
+    # beyond the last dot, in units of the distance of the outer dots: 0, and (0.248 - 0.1) / 0.2 = 0.742
+    assert widths == [pytest.approx(0.0, abs=1e-3), pytest.approx(0.742, abs=1e-3)]
 
 
 def test_long_names_are_broken() -> None:

@@ -91,6 +91,12 @@ def test_sentence_groups_by_verdict() -> None:
     assert noise.startswith("d (+0.0 ± ") and noise.endswith(" is within noise")
     assert one == "e (+0.00 pp) has one seed: no interval"
     assert other.startswith("f has no seed in common (1 to 3 seeds,")
+    two = [found for found in ROWS if found.trial.seed < 2]
+    # 0.30 and 0.31: half = 12.706 * 0.005 = 6.4 %
+    assert sentence(STUDY, compare(STUDY, two)).startswith("accuracy, against a (30.0, 31.0 %): b (+10.0")
+    assert sentence(STUDY, compare(STUDY, two)).endswith(
+        "no result (2 seeds, their values, differences paired by seed)."
+    )
     alone = replace(STUDY, variants={"a": ()})
     assert sentence(alone, compare(alone, rows)) == "accuracy: a (31.0 ± 2.5 %), 3 seeds."
 
@@ -140,7 +146,10 @@ def test_of_two_trials_with_one_seed_the_last_finished_one_counts() -> None:
         ("val/loss", [2.0, 2.0, 2.3], False, "2.10 ± 0.43"),  # sd 0.1732, half 0.4303
         (TOP1, [0.5], True, "+50.00 pp"),  # a difference of shares
         ("val/loss", [1234.5], False, "1234.5"),  # no interval: about four digits
-        ("val/loss", [0.0, 0.0], False, "0.00 ± 0.00"),
+        ("val/loss", [0.0, 0.0, 0.0], False, "0.00 ± 0.00"),
+        (TOP1, [0.321, 0.33], False, "32.1, 33.0 %"),  # two seeds: half = 12.706 * 0.45 = 5.7 %, so one decimal
+        (TOP1, [0.1, -0.02], True, "+10.0, -2.0 pp"),
+        ("val/loss", [2.0, 2.03], False, "2.00, 2.03"),  # half 0.19
     ],
 )
 def test_numbers_show_two_digits_of_their_interval(key: str, values: list[float], signed: bool, text: str) -> None:
@@ -192,8 +201,7 @@ def test_routing_health_by_hand() -> None:
     table = routing_sheet(STUDY, [*rows, row("b", 0, **{"val/loss": 2.0})], configs)
     assert len(table.rows) == 1  # b is dense, and images of a were not measured
     texts = [cell.text for cell in table.rows[0]]
-    # 0.8 and 0.97: mean 0.885, sd 0.12021, half = 12.706 * 0.12021 / sqrt(2) = 1.080
-    assert texts[:3] == ["a", "text", "88.5 ± 108.0 %"]
+    assert texts[:3] == ["a", "text", "80.0, 97.0 %"]
     assert texts[3:] == ["70.0%", "5.0 of 8", "1.0", "1 / 2 (50 %)", "0 / 2"]
     unknown = routing_sheet(STUDY, rows, dict.fromkeys("abc", OmegaConf.create({})))
     assert unknown.rows[0][4].text == "5.0"

@@ -10,11 +10,15 @@ from scipy import stats
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over `n` seeds; `half` is half the width of its 95 % t interval, infinite for one seed."""
+    """A mean over `n` seeds; `half` is half the width of its 95 % t interval, infinite for one seed.
+
+    `values` are those of the seeds, in their order.
+    """
 
     mean: float
     half: float
     n: int
+    values: tuple[float, ...] = ()
 
     @property
     def excludes_zero(self) -> bool:
@@ -25,7 +29,7 @@ def estimate(values: Sequence[float]) -> Estimate:
     """Mean and interval of at least one value."""
     n = len(values)
     half = float(stats.t.ppf(0.975, n - 1) * stats.sem(values)) if n > 1 else math.inf
-    return Estimate(fmean(values), half, n)
+    return Estimate(fmean(values), half, n, tuple(values))
 
 
 def band(values: Sequence[float], *, share: bool) -> tuple[float, float]:

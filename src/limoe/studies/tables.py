@@ -51,7 +51,7 @@ def values(rows: Sequence[Row], variant: str, key: str) -> dict[int, float]:
 
 
 def with_interval(key: str, value: Estimate | None, *, signed: bool = False) -> str:
-    """`32.1 ± 0.8 %`, `2.31 ± 0.04`; without an interval for one seed.
+    """`32.1 ± 0.8 %`, `2.31 ± 0.04`; both values of two seeds, `32.1, 33.0 %`; the value of one seed.
 
     `signed` is for differences: those of shares are percentage points, `+1.2 ± 0.8 pp`.
     """
@@ -60,6 +60,8 @@ def with_interval(key: str, value: Estimate | None, *, signed: bool = False) -> 
     scale, unit = (100.0, " pp" if signed else " %") if SHARE.search(key) else (1.0, "")
     digits = _digits(value, scale)
     sign = "+" if signed else ""
+    if value.n == 2:
+        return ", ".join(f"{own * scale:{sign}z.{digits}f}" for own in value.values) + unit
     text = f"{value.mean * scale:{sign}z.{digits}f}"
     return f"{text} ± {value.half * scale:.{digits}f}{unit}" if math.isfinite(value.half) else f"{text}{unit}"
 
@@ -82,9 +84,8 @@ def sentence(study: Study, lines: Sequence[VariantResult]) -> str:
     clauses = [part for verdict in verdicts if (part := _clause(verdict, metric, lines))]
     seeds = {cell.value.n for line in lines for cell in line.cells[:1] if cell.value}
     known = _seeds(min(seeds)) if len(seeds) == 1 else f"{min(seeds)} to {max(seeds)} seeds"
-    return (
-        f"{metric.name}, against {value}: {'; '.join(clauses)} ({known}, 95 % intervals, differences paired by seed)."
-    )
+    shown = "95 % intervals" if max(seeds) > 2 else "their values"
+    return f"{metric.name}, against {value}: {'; '.join(clauses)} ({known}, {shown}, differences paired by seed)."
 
 
 def number_sheet(study: Study, lines: Sequence[VariantResult]) -> Sheet:

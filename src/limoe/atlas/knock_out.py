@@ -16,7 +16,7 @@ from limoe.data.datamodule import PairDataModule
 from limoe.data.tasks.kinds import ZeroShotTask
 from limoe.evaluation.bootstrap import bootstrap_interval
 from limoe.evaluation.encode import evaluating
-from limoe.evaluation.ranks import ranked
+from limoe.evaluation.ranks import ranks_of
 from limoe.evaluation.zero_shot import chance_top_k, class_embeddings, classify, prompts_of
 from limoe.types import IMAGE, TEXT
 
@@ -93,5 +93,4 @@ class KnockOut:
 
     def _hits(self, images: Tensor, prompts: Tensor) -> Float64[Tensor, "n"]:
         classes = class_embeddings(lambda _: prompts, class_names=self.names, templates=self.templates)
-        ranks, _ = ranked(classify(images, classes), self.labels)
-        return (ranks == 0).double()
+        return (ranks_of(classify(images, classes), self.labels) == 0).double()

@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
@@ -11,7 +11,7 @@ from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
 from limoe.evaluation.bootstrap import bootstrap_interval, mean_over_groups
-from limoe.evaluation.ranks import ranked
+from limoe.evaluation.ranks import ranks_of
 
 
 @dataclass(frozen=True)
@@ -33,14 +33,6 @@ class Measure:
     def interval(self) -> tuple[float, float]:
         """95 % interval over images or queries, with the model and the candidates fixed."""
         return bootstrap_interval(self.values.numpy(), groups=None if self.groups is None else self.groups.numpy())
-
-
-class Predictions(NamedTuple):
-    """True and predicted class of each image, as positions in `class_names`."""
-
-    labels: Int64[Tensor, "n"]
-    predicted: Int64[Tensor, "n"]
-    class_names: Sequence[str]
 
 
 class TaskMetric(Metric):
@@ -85,24 +77,19 @@ class Classification(TaskMetric):
     and its macro average counts a class without images as 0 if it is predicted, while here such a class is left out.
     """
 
-    def __init__(self, name: str, *, class_names: Sequence[str], ks: Sequence[int], **details: Any) -> None:
-        super().__init__("ranks", "labels", "predicted")
+    def __init__(self, name: str, *, ks: Sequence[int], **details: Any) -> None:
+        super().__init__("ranks", "labels")
         self.name = name
-        self.class_names = class_names
         self.ks = ks
         self._details = details
 
     def update(self, scores: Float[Tensor, "n classes"], labels: Int64[Tensor, "n"]) -> None:
-        ranks, predicted = ranked(scores, labels)
-        self.add(ranks=ranks, labels=labels, predicted=predicted)
+        self.add(ranks=ranks_of(scores, labels), labels=labels)
 
     def measures(self) -> dict[str, Measure]:
         ranks = self.entries("ranks")
         found = {f"{self.name}_top{k}": Measure((ranks < k).double()) for k in self.ks}
         return found | {f"{self.name}_class_mean": Measure((ranks == 0).double(), groups=self.entries("labels"))}
-
-    def predictions(self) -> Predictions:
-        return Predictions(self.entries("labels"), self.entries("predicted"), self.class_names)
 
     def details(self) -> dict[str, Any]:
         return self._details

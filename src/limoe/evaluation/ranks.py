@@ -1,6 +1,5 @@
 """Ranks of the positives among scored candidates, with one rule for ties."""
 
-import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from torch.nn import functional as F
@@ -21,14 +20,6 @@ def wrong_before(
     return before.sum(1)
 
 
-def ranked(
-    scores: Float[Tensor, "n classes"], labels: Int64[Tensor, "n"]
-) -> tuple[Int64[Tensor, "n"], Int64[Tensor, "n"]]:
-    """(wrong classes ranked before the true one, predicted class): the best wrong class if any is ranked before it.
-
-    A tie with the true class is an error, so classes of the same name are never predicted correctly.
-    """
-    right = F.one_hot(labels, scores.shape[1]).bool()
-    ranks = wrong_before(scores, right)
-    best_wrong = scores.masked_fill(right, float("-inf")).argmax(1)
-    return ranks, torch.where(ranks == 0, labels, best_wrong)
+def ranks_of(scores: Float[Tensor, "n classes"], labels: Int64[Tensor, "n"]) -> Int64[Tensor, "n"]:
+    """Wrong classes ranked before the true one. A tie is an error, so classes of one name are never correct."""
+    return wrong_before(scores, F.one_hot(labels, scores.shape[1]).bool())

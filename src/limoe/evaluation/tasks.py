@@ -10,7 +10,7 @@ from limoe.evaluation.encode import FeatureExtractor, Picked
 from limoe.evaluation.few_shot import ridge_scores, shots_of
 from limoe.evaluation.linear_probe import linear_probe
 from limoe.evaluation.metrics import Classification, FewShotAccuracy, TaskMetric
-from limoe.evaluation.ranks import ranked
+from limoe.evaluation.ranks import ranks_of
 from limoe.evaluation.retrieval import RetrievalRecall, retrieval_chance
 from limoe.evaluation.zero_shot import chance_top_k, classify
 
@@ -53,7 +53,7 @@ def evaluate_zero_shot(encoder: FeatureExtractor, task: ZeroShotTask, *, progres
     labels = _checked(LabelledImages(task.images, task.labels), classes=len(task.class_names))
     class_features = encoder.classes(task.class_names, task.templates)
     features = encoder.images(task.images, gathered=False, progress=progress)
-    metric = Classification("zeroshot", class_names=task.class_names, ks=(1, 5))
+    metric = Classification("zeroshot", ks=(1, 5))
     own = labels[encoder.share(len(labels))]
     for part, its_labels in zip(features.split(_CHUNK), own.split(_CHUNK), strict=True):
         metric.update(classify(part, class_features), its_labels)
@@ -91,8 +91,7 @@ def evaluate_few_shot(encoder: FeatureExtractor, task: FewShotTask, *, progress:
         picked = picks[shots, seed]
         support = train[torch.searchsorted(used, picked)]
         scores = ridge_scores(support, labels[picked], test, num_classes=classes, l2=task.l2)
-        ranks, _ = ranked(scores, own)
-        return (ranks == 0).double()
+        return (ranks_of(scores, own) == 0).double()
 
     images = labels.bincount(minlength=classes)
     metric = FewShotAccuracy({k: int((images < k).sum()) for k in task.shots})
@@ -116,7 +115,7 @@ def evaluate_linear_probe(
     )
     tried = {f"{strength:g}": accuracy for strength, accuracy in probing.tried.items()}
     details = {"strength": probing.strength, "held_out_top1": tried}
-    metric = Classification("linear_probe", class_names=task.class_names, ks=(1,), **details)
+    metric = Classification("linear_probe", ks=(1,), **details)
     own = encoder.share(len(test_labels))
     metric.update(probing.scores[own], test_labels[own])
     return metric

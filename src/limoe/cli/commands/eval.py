@@ -21,11 +21,9 @@ from limoe.data.tasks.kinds import RetrievalTask, Task, ZeroShotTask
 from limoe.errors import ConfigError, require
 from limoe.evaluation.batch_dependence import batch_gap, depends_on_batch
 from limoe.evaluation.encode import FeatureExtractor
-from limoe.evaluation.metrics import Classification
 from limoe.evaluation.record import evaluation_record
 from limoe.evaluation.tasks import evaluate_task
 from limoe.files import sha256, write_json
-from limoe.reporting.confusion import save_classes, save_confusion
 from limoe.reporting.terminal import print_evaluations
 from limoe.runs.layout import TOKENIZER
 from limoe.types import MODALITIES
@@ -64,13 +62,10 @@ def run(cfg: DictConfig) -> None:
 def evaluate(
     encoder: FeatureExtractor, name: str, task: Task, *, folder: Path, about: dict[str, Any]
 ) -> dict[str, Any]:
-    """Run one task and write its record; for a classification also the confusion matrix and a table of classes."""
+    """Run one task and write its record."""
     metric = evaluate_task(encoder, task, progress=name)
     record = evaluation_record(name, task, metric) | about
     write_json(folder / f"{name}.json", record)
-    if isinstance(metric, Classification):
-        save_classes(metric.predictions(), folder / f"{name}_classes.csv")
-        save_confusion(metric.predictions(), folder / f"{name}_confusion.png", title=name)
     return record
 
 

@@ -14,10 +14,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from limoe.atlas.words import Speller
 from limoe.config.keys import arguments_of
 from limoe.config.objects import instantiate
 from limoe.data.text.text_tokenizer import TextTokenizer
-from limoe.data.text.tokenizer_statistics import TokenizerStatistics, measure, visible_pieces
+from limoe.data.text.tokenizer_statistics import TokenizerStatistics, measure
 from limoe.data.text.tokenizers import TokenizerFactory, sample_captions
 from limoe.errors import DataError, require
 from limoe.files import write_text
@@ -77,10 +78,9 @@ def _summary(statistics: TokenizerStatistics, *, tokenizer: TextTokenizer, total
     rows = [
         ("captions", read),
         ("vocabulary", f"{tokenizer.vocab_size:,} tokens, {statistics.used_tokens:,} of them used"),
-        ("tokens per caption, with eos", f"mean {statistics.mean_length:.1f}, median {statistics.median_length:g}"),
-        ("95 % of captions have at most", f"{statistics.p95_length} tokens"),
+        ("tokens per caption, with eos", f"mean {statistics.mean_length:.1f}, 95 % at most {statistics.p95_length}"),
         (f"cut at length {tokenizer.length}", f"{statistics.cut:.2%} of captions"),
-        ("per token", f"{statistics.bytes_per_token:.2f} bytes, {statistics.characters_per_token:.2f} characters"),
+        ("per token", f"{statistics.bytes_per_token:.2f} bytes"),
         ("unknown", unknown),
     ]
     table = Table(title="Tokenizer", title_justify="left", show_header=False)
@@ -90,8 +90,10 @@ def _summary(statistics: TokenizerStatistics, *, tokenizer: TextTokenizer, total
 
 
 def _examples(tokenizer: TextTokenizer, captions: Sequence[str]) -> Table:
-    table = Table("caption", "tokens", title="Examples (▁ is a blank)", title_justify="left")
+    table = Table("caption", "tokens", title="Examples (‑ goes on with a word)", title_justify="left")
+    spell = Speller(tokenizer)
     for caption in captions:
         shown = caption if len(caption) <= 80 else f"{caption[:79]}…"
-        table.add_row(Text(repr(shown)[1:-1]), Text(" ".join(visible_pieces(tokenizer, caption))))
+        ids, mask = tokenizer.encode([caption])
+        table.add_row(Text(repr(shown)[1:-1]), Text(" ".join(map(spell, ids[mask].tolist()))))
     return table

@@ -25,12 +25,11 @@ from limoe.types import Pair
 
 log = logging.getLogger(__name__)
 
-SUFFIXES = (".tar", ".tar.gz", ".tgz")
+_SUFFIXES = (".tar", ".tar.gz", ".tgz")  # the packed ones are refused by name
 
 
 class TarShards(DescribedPairs, LeavesOutBad):
-    """All samples of `<root>/shards/<split>-*.tar`, or of `<root>/<split>-*.tar` (also `.tar.gz` and `.tgz`), in the
-    order of the shards.
+    """All samples of `<root>/shards/<split>-*.tar`, or of `<root>/<split>-*.tar`, in the order of the shards.
 
     The positions of the samples are in a memory-mapped index file per shard (`cache.cache_path`), so that a process
     holds a few numbers per shard and nothing per sample; captions and images are read on access. `verify` is the check
@@ -46,9 +45,8 @@ class TarShards(DescribedPairs, LeavesOutBad):
         self.root = root
         self.split = split
         self.shards = _find_shards(root, split)
-        indexed = index_shards(self.shards, cache_dir=cache_dir, verify=verify)
-        self._indexes = [shard.index for shard in indexed]
-        self._files = PositionalFiles([shard.data for shard in indexed])
+        self._indexes = index_shards(self.shards, cache_dir=cache_dir, verify=verify)
+        self._files = PositionalFiles(self.shards)
         self._starts = np.cumsum([0, *map(len, self._indexes)])
         self._left_out = np.array(repeated_keys(self._indexes), dtype=np.int64)
         self._skips = self._left_out - np.arange(len(self._left_out))  # kept samples before each one left out
@@ -115,6 +113,6 @@ def _find_shards(root: str, split: str) -> list[Path]:
         )
     for place in (folder / "shards", folder):
         names = sorted(place.iterdir()) if place.is_dir() else []
-        if shards := [path for path in names if path.name.startswith(f"{split}-") and path.name.endswith(SUFFIXES)]:
+        if shards := [path for path in names if path.name.startswith(f"{split}-") and path.name.endswith(_SUFFIXES)]:
             return shards
     raise DataError(f"data.root: no {split}-*.tar in {folder}/shards or {folder}; is this the folder of the dataset?")

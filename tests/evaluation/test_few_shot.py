@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from limoe.evaluation.few_shot import ridge_scores, shots_of, standardised
-from limoe.evaluation.ranks import ranks_of
+from limoe.evaluation.metrics import ranks_of
 
 
 def oracle_scores(x: np.ndarray, y: np.ndarray, x_test: np.ndarray, *, num_classes: int, l2: float) -> np.ndarray:

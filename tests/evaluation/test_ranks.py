@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from limoe.evaluation.ranks import ranks_of, wrong_before
+from limoe.evaluation.metrics import ranks_of, wrong_before
 
 
 def test_counts_wrong_ones_that_are_at_least_as_good() -> None:

@@ -43,14 +43,7 @@ class TowerEncoder(Encoder):
 
 
 class ImageEncoder(TowerEncoder):
-    """Images to mean tokens [B, D]; sparse layers route image tokens alone.
-
-    Args:
-        image_size: side of the square input, pixels.
-        patch_size: side of a patch, pixels.
-        width: D.
-        tower: see `Tower`.
-    """
+    """Images to mean tokens [B, D]; sparse layers route image tokens alone. Arguments as of `LIMoE`."""
 
     def __init__(self, *, image_size: int, patch_size: int, width: int, **tower: Any) -> None:
         super().__init__()
@@ -64,14 +57,7 @@ class ImageEncoder(TowerEncoder):
 
 
 class TextEncoder(TowerEncoder):
-    """Texts to mean tokens [B, D]; sparse layers route text tokens alone.
-
-    Args:
-        vocab_size: rows of the token table.
-        text_length: n_t.
-        width: D.
-        tower: see `Tower`.
-    """
+    """Texts to mean tokens [B, D]; sparse layers route text tokens alone. Arguments as of `LIMoE`."""
 
     def __init__(self, *, vocab_size: int, text_length: int, width: int, **tower: Any) -> None:
         super().__init__()

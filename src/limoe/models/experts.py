@@ -49,13 +49,7 @@ class Experts(nn.Module):
 
     def select_layout(self, dispatcher: Dispatcher) -> str:
         """The layout of the dispatcher that suits these experts best."""
-        return select_layout(
-            self.expert_backend,
-            dispatcher,
-            num_experts=len(self.weight_in),
-            dtype=self.compute_dtype(),
-            device=self.weight_in.device,
-        )
+        return select_layout(self.expert_backend, dispatcher, weight=self.weight_in, dtype=self.compute_dtype())
 
     def compute_dtype(self) -> torch.dtype:
         """What autocast asks for, else the type of the parameters.

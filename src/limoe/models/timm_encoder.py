@@ -84,10 +84,8 @@ class TimmEncoder(Encoder):
         return found
 
     def load_starting_weights(self) -> None:
-        """Replace the random weights by `weights` or by timm's own; nothing happens with `pretrained=False`.
-
-        Raises:
-            ArgumentError: there is no such file, the hub cannot be reached, or the weights do not fit.
+        """Replace the random weights by `weights` or by timm's own; nothing happens with `pretrained=False`. Raises
+        `ArgumentError` if there is no such file, the hub cannot be reached, or the weights do not fit.
         """
         if not self.pretrained:
             return

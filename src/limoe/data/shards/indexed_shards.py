@@ -4,6 +4,7 @@ import logging
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -55,7 +56,9 @@ def repeated_keys(indexes: Sequence[ShardIndex]) -> list[int]:
 
 def _indexed(path: Path, *, cache_dir: str | None, verify: str) -> ShardIndex:
     place = cache_path(path, suffix=SUFFIX, cache_dir=cache_dir)
-    index = _known(place)
+    index = None
+    with suppress(OSError, ValueError, KeyError, TypeError):  # no usable index of an earlier run
+        index = ShardIndex(place)
     if index is None or verify == "full" or [index.facts.size, index.facts.mtime_ns] != stamp(path):
         facts, samples = _walked(path)
         if index is None or index.facts != facts:
@@ -64,14 +67,6 @@ def _indexed(path: Path, *, cache_dir: str | None, verify: str) -> ShardIndex:
             log.warning("%s has changed since it was indexed; indexed again", path)
         index = ShardIndex(place)
     return index
-
-
-def _known(place: Path) -> ShardIndex | None:
-    """The index of an earlier run; None if there is no usable one."""
-    try:
-        return ShardIndex(place)
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
 
 
 def _walked(path: Path) -> tuple[ShardFacts, list[Located]]:

@@ -46,10 +46,6 @@ class AuxLoss(ABC):
         """The loss of one layer on a scale where 1 is balanced; None where no such scale makes sense."""
         return None
 
-    def applies_to(self, routed: RouterOutput) -> bool:
-        """Whether the term's tokens pass this router at all. In two towers a router has one modality."""
-        return self.modality is None or self.modality in routed.modalities
-
     def token_mean(
         self, routed: RouterOutput, values: Float[Tensor, "T n"]
     ) -> tuple[Float[Tensor, "n"], Bool[Tensor, ""]]:
@@ -120,11 +116,7 @@ class AuxLossSet:
         self.boost = dict.fromkeys(self.terms, 1.0)
 
     def set_factor(self, name: str, factor: float) -> None:
-        """Multiply a term's weight from now on.
-
-        Raises:
-            LimoeError: the run has no such term.
-        """
+        """Multiply a term's weight from now on. Raises `LimoeError` if the run has no such term."""
         if name not in self.factor:
             have = ", ".join(self.factor) or "none"
             raise LimoeError(f"the auxiliary loss {name} is scheduled but not active; active losses: {have}")
@@ -139,20 +131,20 @@ class AuxLossSet:
         return weight != 0
 
     def __call__(self, routing: Mapping[int, RouterOutput]) -> AuxTotal:
-        """Layers are those that the term's modality passes.
-
-        Raises:
-            LimoeError: a loss has no sparse layer to be computed on.
+        """Layers are those that the term's modality passes. Raises `LimoeError` if a loss has no sparse layer to be
+        computed on.
         """
         if self.terms and not routing:
             raise LimoeError("auxiliary losses need sparse layers, and this model has none; leave them out")
         raw = {}
         normalised = {}
         for name, term in self.terms.items():
-            layers = [routed for routed in routing.values() if term.applies_to(routed)]
+            # those that the term's tokens pass: in two towers a router has one modality
+            layers = [routed for routed in routing.values() if term.modality in (None, *routed.modalities)]
             if not layers:
                 raise LimoeError(f"the auxiliary loss {name}: no sparse layer sees its modality; leave it out")
-            per_layer = torch.stack([_in_full_precision(term, routed) for routed in layers])
+            with torch.autocast(layers[0].logits.device.type, enabled=False):  # in full precision
+                per_layer = torch.stack([term(routed) for routed in layers])
             raw[name] = per_layer.sum() if self.over_layers == "sum" else per_layer.mean()
             on_scale = _normalised(term, per_layer.detach(), layers)
             if on_scale is not None:
@@ -185,8 +177,3 @@ def _normalised(
         if on_scale is not None:
             found.append(on_scale)
     return torch.stack(found).mean() if found else None
-
-
-def _in_full_precision(term: AuxLoss, routed: RouterOutput) -> Float[Tensor, ""]:
-    with torch.autocast(routed.logits.device.type, enabled=False):
-        return term(routed)

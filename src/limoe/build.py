@@ -29,9 +29,8 @@ Tasks = dict[str, Task]
 def build_data(cfg: DictConfig) -> PairDataModule:
     """The data module with its tokenizer fitted.
 
-    Raises:
-        ConfigError: a value breaks a rule, or the model's config does not fit the tokenizer.
-        DataError: data is missing or broken.
+    Raises `ConfigError` if a value breaks a rule, or the model's config does not fit the tokenizer, `DataError` if data
+    is missing or broken.
     """
     data: PairDataModule = instantiate(cfg.data.module)
     with arguments_of(cfg.tokenizer):
@@ -41,10 +40,8 @@ def build_data(cfg: DictConfig) -> PairDataModule:
 
 
 def check_tokenizer(tokenizer: TextTokenizer, *, model: DictConfig) -> None:
-    """Check that the text embedding has a row for every token and a position for every place.
-
-    Raises:
-        ConfigError: the model's config does not fit the tokenizer.
+    """Check that the text embedding has a row for every token and a position for every place. Raises `ConfigError` if
+    the model's config does not fit the tokenizer.
     """
     tokens = tokenizer.vocab_size
     length = tokenizer.length
@@ -62,10 +59,8 @@ def build_tasks(cfg: DictConfig) -> Tasks:
 
 
 def build_model(cfg: DictConfig) -> DualEncoder:
-    """The model with weights as they are drawn.
-
-    Raises:
-        ConfigError: a size breaks its rule, or `model._target_` makes something else.
+    """The model with weights as they are drawn. Raises `ConfigError` if a size breaks its rule, or `model._target_`
+    makes something else.
     """
     model = instantiate(cfg.model)
     is_model = isinstance(model, DualEncoder)
@@ -79,9 +74,7 @@ def build_trained(
     """The model of a finished run in evaluation mode on its device, and its data module with the run's tokenizer.
 
     `accelerator`: auto, cpu or cuda.
-
-    Raises:
-        DataError: tokenizer or data is missing or broken.
+    Raises `DataError` if tokenizer or data is missing or broken.
     """
     device = "cuda" if accelerator == "auto" and torch.cuda.is_available() else accelerator
     model = build_model(cfg)
@@ -126,10 +119,8 @@ def assemble(cfg: DictConfig, model: nn.Module) -> LIMoEModule:
 
 
 def build_callbacks(cfg: DictConfig) -> list[L.Callback]:
-    """Callbacks in the order of the config, without the evaluation tasks that some of them need.
-
-    Raises:
-        ConfigError: a value breaks its rule, or something is no callback of Lightning.
+    """Callbacks in the order of the config, without the evaluation tasks that some of them need. Raises `ConfigError`
+    if a value breaks its rule, or something is no callback of Lightning.
     """
     callbacks = []
     for name, node in cfg.callbacks.items():

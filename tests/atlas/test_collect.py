@@ -6,7 +6,7 @@ from PIL import Image
 
 from limoe.atlas.collect import Tokens, as_pixels, choose, load, route, sparse_layers
 from limoe.data.images.transforms import EvalTransform
-from limoe.evaluation.encode import Picked
+from limoe.data.pairs import PairSubset
 from limoe.types import IMAGE, TEXT
 from tests.helpers import planted
 
@@ -46,7 +46,7 @@ def test_pairs_are_drawn_by_seed() -> None:
     first, again, other = (choose(scenes, count=6, seed=seed).indices for seed in (0, 0, 1))
     assert first == again != other and len(set(first)) == 6
     assert sorted(choose(scenes, count=100, seed=0).indices) == list(range(12))
-    assert isinstance(choose(scenes, count=1, seed=0), Picked)
+    assert isinstance(choose(scenes, count=1, seed=0), PairSubset)
 
 
 @pytest.mark.parametrize("normalization", ["unit", "imagenet"])
@@ -61,6 +61,6 @@ def test_layers_have_the_numbers_of_the_metrics() -> None:
     model = planted.model()
     routing = route(model, load(planted.data(), planted.Scenes(), batch_size=3))
     (layer,) = sparse_layers(model, routing)
-    assert (layer.number, layer.name, layer.num_experts) == (0, "layer 0", 4)
+    assert (layer.number, layer.name, layer.router.num_experts) == (0, "layer 0", 4)
     assert layer.moe is model.tower.blocks[0].mlp
     assert torch.equal(routing[0].modality.unique(), torch.tensor([IMAGE, TEXT]))

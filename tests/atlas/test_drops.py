@@ -4,10 +4,9 @@ import pytest
 import torch
 
 from limoe.atlas.collect import load
-from limoe.atlas.drops import capacity_line, drops, has_capacity, training_capacity
+from limoe.atlas.drops import capacity_line, drops, training_capacity
 from limoe.errors import ConfigError
 from limoe.routing.priority import bpr, first_come
-from limoe.routing.soft import SoftRouter
 from tests.helpers import planted
 
 # 3 pairs of 4 patches and 4 places for words share slots: 24 tokens, 4 experts, factor 1/3: 24 / 3 / 4 = 2 slots each.
@@ -61,12 +60,6 @@ def test_routers_are_left_as_they_were() -> None:
     capacity = router.capacity
     assert (capacity.capacity_factor, capacity.eval_capacity_factor, router.eval_priority) == (1 / 3, None, None)
     assert router.priority is bpr
-
-
-def test_models_without_capacity() -> None:
-    assert has_capacity(planted.model(**TIGHT))
-    assert not has_capacity(planted.model(capacity_factor=None))
-    assert not has_capacity(planted.model(router=SoftRouter, slots_per_expert=1))
 
 
 def test_the_page_says_whose_capacity_it_is() -> None:

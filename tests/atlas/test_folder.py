@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from limoe.atlas.folder import folder_for, write
+from limoe.atlas.settings import folder_for, write
 from limoe.errors import ConfigError
 
 ONE, OTHER = {"pairs": 1}, {"pairs": 2}

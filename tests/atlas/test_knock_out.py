@@ -12,8 +12,8 @@ from limoe.atlas.knock_out import KnockOut
 from limoe.atlas.probe import Probe, silenced
 from limoe.atlas.settings import Settings
 from limoe.errors import ConfigError
-from limoe.evaluation.bootstrap import bootstrap_interval
 from limoe.evaluation.encode import FeatureExtractor
+from limoe.evaluation.metrics import bootstrap_interval
 from limoe.evaluation.tasks import evaluate_zero_shot
 from limoe.models.encoders import ImageEncoder, TextEncoder
 from limoe.models.limoe import LIMoE

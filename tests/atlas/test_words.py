@@ -3,7 +3,7 @@
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from limoe.atlas.words import Speller, WordCounts, by_share
+from limoe.atlas.words import Speller, WordCounts
 from limoe.data.text.text_tokenizer import TextTokenizer, fixed_length
 from limoe.data.text.tokenizers import ByteBPE
 
@@ -44,9 +44,3 @@ def test_counts_of_tokens_in_all_and_here() -> None:
     cat = {"token": "cat", "count": 2, "occurrences": 3, "share": 2 / 3}
     assert words.at(here) == [cat, {"token": "<eos>", "count": 1, "occurrences": 3, "share": 1 / 3}]
     assert words.at(torch.zeros_like(mask)) == []
-
-
-def test_by_share_orders_by_share_then_count_and_leaves_out_the_usual() -> None:
-    counts = {"a": (6, 10), "b": (2, 2), "c": (3, 3), "d": (1, 4)}
-    words = [{"token": token, "count": n, "share": n / of} for token, (n, of) in counts.items()]
-    assert [w["token"] for w in by_share(words, above=0.25)] == ["c", "b", "a"]

@@ -92,5 +92,7 @@ def test_ranks_share_the_batches_of_blocks() -> None:
 
 
 def test_a_block_smaller_than_a_joint_batch_is_refused() -> None:
-    with pytest.raises(DataError, match="10 samples .data.shuffle_block=10. are fewer than one batch of 6 on each of 2"):
+    with pytest.raises(
+        DataError, match="10 samples .data.shuffle_block=10. are fewer than one batch of 6 on each of 2"
+    ):
         sampler_of(40, batch_size=6, seed=0, shuffle_block=10, world_size=2)

@@ -76,7 +76,6 @@ def test_eval_gives_the_numbers_of_the_run(place: Path, trained: tuple[Path, str
         assert record["metrics"][key] == pytest.approx(value, abs=1e-6), key
     assert "synthetic_heldout" in done.stdout and "zeroshot_top1" in done.stdout and "95 % interval" in done.stdout
     assert json.loads((place / "evaluated" / "synthetic_heldout.json").read_text())["kind"] == "zero_shot"
-    assert (place / "evaluated" / "synthetic_heldout_confusion.png").is_file()
 
 
 def test_report_can_be_written_again(place: Path, trained: tuple[Path, str]) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from limoe.evaluation import bootstrap
-from limoe.evaluation.bootstrap import bootstrap_interval, mean_over_groups
+from limoe.evaluation.metrics import bootstrap_interval, mean_over_groups
 
 
 def binomial_quantile(q: float, *, n: int, p: float) -> float:

@@ -9,8 +9,9 @@ import torch
 import torch.distributed as dist
 from PIL import Image
 
+from limoe.data.pairs import PairSubset
 from limoe.data.tasks.kinds import FewShotTask, LabelledImages, LinearProbeTask, RetrievalTask, Task, ZeroShotTask
-from limoe.evaluation.encode import FeatureExtractor, Picked
+from limoe.evaluation.encode import FeatureExtractor
 from limoe.evaluation.metrics import Measure, TaskMetric
 from limoe.evaluation.tasks import evaluate_task
 from limoe.types import Pair
@@ -109,7 +110,7 @@ def test_batches_of_no_texts_are_refused() -> None:
 
 
 def test_picked_images_in_any_order() -> None:
-    picked = Picked(Images(5), [4, 1, 1])
+    picked = PairSubset(Images(5), [4, 1, 1])
     assert [pair.key for pair in (picked[i] for i in range(len(picked)))] == ["4", "1", "1"]
     with pytest.raises(IndexError):
         picked[3]

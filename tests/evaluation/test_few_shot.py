@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from limoe.evaluation.few_shot import ridge_scores, shots_of, standardised
-from limoe.evaluation.ranks import ranked
+from limoe.evaluation.metrics import ranks_of
 
 
 def oracle_scores(x: np.ndarray, y: np.ndarray, x_test: np.ndarray, *, num_classes: int, l2: float) -> np.ndarray:
@@ -29,7 +29,7 @@ def test_equals_stacked_least_squares(images: int, width: int, l2: float) -> Non
     tensors = [torch.from_numpy(part) for part in (x, y, x_test)]
     scores = ridge_scores(*tensors, num_classes=4, l2=l2)
     assert np.allclose(scores.numpy(), expected, rtol=1e-8, atol=1e-10)
-    ranks, _ = ranked(scores, torch.from_numpy(y_test))
+    ranks = ranks_of(scores, torch.from_numpy(y_test))
     assert (ranks == 0).tolist() == (expected.argmax(1) == y_test).tolist()
 
 
@@ -44,7 +44,7 @@ def test_a_feature_that_never_changes_does_no_harm() -> None:
 def test_equal_features_and_nan_are_never_right() -> None:
     same, labels = torch.ones(6, 3, dtype=torch.float64), torch.tensor([0, 0, 1, 1, 2, 2])
     for features in (same, torch.full_like(same, torch.nan)):
-        ranks, _ = ranked(ridge_scores(features, labels, features, num_classes=3, l2=1024.0), labels)
+        ranks = ranks_of(ridge_scores(features, labels, features, num_classes=3, l2=1024.0), labels)
         assert (ranks > 0).all()
 
 

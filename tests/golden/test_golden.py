@@ -12,9 +12,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from limoe.losses.auxiliary.balance import Balance
 from limoe.losses.auxiliary.base import AuxLoss
-from limoe.losses.auxiliary.classic import Importance, Load, ZLoss
+from limoe.losses.auxiliary.classic import Balance, Importance, Load, ZLoss
 from limoe.losses.auxiliary.entropy import GlobalEntropy, LocalEntropy
 from limoe.losses.contrastive import SigmoidContrastive, SoftmaxContrastive
 from limoe.models.moe import MoE

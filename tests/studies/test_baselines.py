@@ -31,7 +31,11 @@ def compared(*words: str, variants: tuple[str, ...] = VARIANTS, tuned: Any = Non
 
 def test_baselines_have_the_sizes_of_the_sparse_run(tmp_path: Path) -> None:
     study = compared(*SIZES)
-    assert (study.base, study.baseline, study.seeds) == (("experiment=scenes", "paths.output_dir=out"), "sparse", (0, 1))
+    assert (study.base, study.baseline, study.seeds) == (
+        ("experiment=scenes", "paths.output_dir=out"),
+        "sparse",
+        (0, 1),
+    )
     assert study.variants["sparse"] == SIZES
     assert study.variants["dense"] == (*SIZES, "model.moe_layers=[]", "aux_loss=none")
     two_tower = study.variants["two_tower"]

@@ -13,7 +13,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from limoe.errors import DataError
-from limoe.reporting.sheets import as_csv, as_latex
+from limoe.reporting.sheets import as_csv
 from limoe.runs.folder import RunFolder, last_logged
 from limoe.studies.cost import Cost
 from limoe.studies.curves import MAX_POINTS, _curves, _line, metric_figures
@@ -159,16 +159,16 @@ def test_numbers_show_two_digits_of_their_interval(key: str, values: list[float]
     assert with_interval(key, None) == "–"
 
 
-def test_csv_and_latex() -> None:
+def test_csv_and_cells() -> None:
     lines = compare(STUDY, ROWS)
     table = list(csv.DictReader(io.StringIO(as_csv(number_sheet(STUDY, lines)))))
     assert [entry["variant"] for entry in table] == ["a", "a", "b", "b", "c", "c"]
     assert float(table[2]["difference"]) == pytest.approx(0.1) and table[2]["verdict"] == "better"
     assert table[4]["mean"] == "" and table[4]["seeds"] == "0"
     assert (table[4]["finished"], table[4]["successful"], table[4]["trials"]) == ("0", "0", "1")
-    latex = as_latex(result_sheet(STUDY, lines))
-    assert r"a & 31.0 $\pm$ 2.5 \% & 2.000 $\pm$ 0.000 & 3 / 3 (100 \%) & 3 / 3 (100 \%) \\" in latex
-    assert "c & -- & -- & 0 / 1 (0 \\%) & 0 / 1 (0 \\%) \\\\\n\\bottomrule" in latex
+    rows = [[cell.text for cell in row] for row in result_sheet(STUDY, lines).rows]
+    assert rows[0] == ["a", "31.0 ± 2.5 %", "2.000 ± 0.000", "3 / 3 (100 %)", "3 / 3 (100 %)"]
+    assert rows[-1] == ["c", "–", "–", "0 / 1 (0 %)", "0 / 1 (0 %)"]
 
 
 def test_runs_csv_holds_every_trial(tmp_path: Path) -> None:
@@ -298,9 +298,8 @@ def test_markdown() -> None:
 
 def test_all_files_of_a_report(tmp_path: Path) -> None:
     write_report(STUDY, PLAN, ROWS, out=tmp_path)
-    names = ("table", "reach", "routing", "differences", "published")
-    tables = [f"{name}.{kind}" for name in names for kind in ("csv", "tex")]
-    assert {path.name for path in tmp_path.iterdir()} == {*tables, "runs.tex", "report.html", "report.md", "answer.svg"}
+    tables = [f"{name}.csv" for name in ("table", "reach", "routing", "differences", "published")]
+    assert {path.name for path in tmp_path.iterdir()} == {*tables, "report.html", "report.md", "answer.svg"}
     assert (tmp_path / "published.csv").read_text() == "what,value,certainty\nB/16,73.7 %,second-hand\n"
     assert (tmp_path / "differences.csv").read_text().splitlines()[1] == "b,aux.w,0,1"
     assert "Unknown for a, b, c: the config builds no model here." in (tmp_path / "report.html").read_text()

@@ -40,26 +40,22 @@ def collapse(part: TowerPart, *, pairs: int) -> dict[str, Any]:
     """
     router: Any = part.sparse[0].router
     usage = usage_of(router, part, pairs=pairs)
-    result = {
-        "experts_text_needs": None,
-        "experts": router.num_experts,
-        "best_text_success": None,
-        "visible": None,
-    }
+    result = {"experts_text_needs": None, "experts": router.num_experts, "best_text_success": None, "visible": None}
     if not router.tokens_choose:
         return result | {"says": "Experts choose their tokens: text cannot overload one of them."}
     if usage.slots is None or usage.pairs_per_group is None:
         return result | {"visible": False, "says": "Collapse is invisible in this set-up: slots have no limit."}
     text = usage.pairs_per_group * part.lengths[MODALITIES[1]]  # tokens of a group
     success = min(1.0, usage.slots / text)
-    result["experts_text_needs"] = text * usage.experts_per_token / usage.slots
-    result["best_text_success"] = success
-    result["visible"] = success < 1
-    return result | {"says": _sentence(success, experts=usage.experts_per_token)}
-
-
-def _sentence(success: float, *, experts: float) -> str:
+    experts = usage.experts_per_token
     chosen = "one expert" if experts == 1 else f"the same {experts:g} experts"
-    if success < 1:
-        return f"Collapse is visible in this set-up: if all text took {chosen}, {success:.0%} of it would get a slot."
-    return f"Collapse is invisible in this set-up: {chosen} can take all text of a group, so success stays at 100%."
+    says = f"Collapse is visible in this set-up: if all text took {chosen}, {success:.0%} of it would get a slot."
+    if success == 1:
+        says = f"Collapse is invisible in this set-up: {chosen} can take all text of a group, so success stays at 100%."
+    return {
+        "experts_text_needs": text * experts / usage.slots,
+        "experts": router.num_experts,
+        "best_text_success": success,
+        "visible": success < 1,
+        "says": says,
+    }

@@ -16,12 +16,11 @@ def parameters(model: nn.Module, parts: Anatomy, *, pairs: int) -> dict[str, int
     """
     total = count(model)
     sparse = [moe for part in parts.towers for moe in part.sparse]
-    active = {name: _active(parts, name, pairs=pairs) for name in ("image", "text")}
     return {
         "total": total,
         "active_per_token": total - _idle(parts, pairs=pairs),
-        "active_image": active["image"],
-        "active_text": active["text"],
+        "active_image": _active(parts, "image", pairs=pairs),
+        "active_text": _active(parts, "text", pairs=pairs),
         "experts": sum(count(moe.experts) for moe in sparse),
         "routers": sum(count(moe.router) for moe in sparse),
         "trained": sum(p.numel() for p in model.parameters() if p.requires_grad),

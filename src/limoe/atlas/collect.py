@@ -15,7 +15,8 @@ from tqdm import tqdm
 
 from limoe.data.datamodule import PairDataModule
 from limoe.data.loading import BatchCollate, EvalExamples
-from limoe.evaluation.encode import Picked, evaluating
+from limoe.data.pairs import PairSubset
+from limoe.evaluation.encode import evaluating
 from limoe.models.moe import MoE
 from limoe.routing.base import Router
 from limoe.training.micro_batches import merge_outputs
@@ -34,10 +35,6 @@ class SparseLayer:
     def router(self) -> Router:
         router: Any = self.moe.router
         return router
-
-    @property
-    def num_experts(self) -> int:
-        return self.router.num_experts
 
     @property
     def name(self) -> str:
@@ -85,9 +82,9 @@ def as_pixels(
     return unit.mul(255).round_().clamp_(0, 255).byte().permute(0, 2, 3, 1).contiguous()
 
 
-def choose(pairs: PairDataset, *, count: int, seed: int) -> Picked:
+def choose(pairs: PairDataset, *, count: int, seed: int) -> PairSubset:
     """Draw `count` pairs (all if there are fewer), in random order."""
-    return Picked(pairs, Random(seed).sample(range(len(pairs)), min(count, len(pairs))))
+    return PairSubset(pairs, Random(seed).sample(range(len(pairs)), min(count, len(pairs))))
 
 
 def load(data: PairDataModule, pairs: PairDataset, *, batch_size: int) -> list[Batch]:
@@ -108,13 +105,10 @@ def route(model: Any, batches: Sequence[Batch], *, name: str = "routing") -> dic
         for batch in tqdm(batches, desc=name, unit="batch", leave=False, disable=None):
             images = batch.images.to(parameter.device, parameter.dtype)
             outputs.append(model(images, batch.text_ids.to(parameter.device), batch.text_mask.to(parameter.device)))
-            outputs[-1].routing = {layer: _on_cpu(routed) for layer, routed in outputs[-1].routing.items()}
+            for layer, routed in outputs[-1].routing.items():
+                tensors: Any = {name: value.cpu() for name, value in vars(routed).items() if isinstance(value, Tensor)}
+                outputs[-1].routing[layer] = dataclasses.replace(routed, **tensors)
     return merge_outputs(outputs).routing
-
-
-def _on_cpu(routed: RouterOutput) -> RouterOutput:
-    tensors: dict[str, Any] = {name: value.cpu() for name, value in vars(routed).items() if isinstance(value, Tensor)}
-    return dataclasses.replace(routed, **tensors)
 
 
 def in_rows(values: Sequence[Any]) -> list[list[Any]]:

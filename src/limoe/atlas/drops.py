@@ -11,7 +11,7 @@ from torch import nn
 from limoe.atlas.collect import Tokens, in_rows, route
 from limoe.atlas.settings import RUN
 from limoe.routing.base import Router, routers_of
-from limoe.routing.priority import Priority, get_priority
+from limoe.routing.priority import get_priority
 from limoe.types import IMAGE, MODALITIES, Batch
 
 
@@ -23,9 +23,7 @@ def limited_routers(model: nn.Module) -> list[Router]:
 @contextmanager
 def training_capacity(model: nn.Module, *, capacity_factor: float | str | None, priority: str) -> Iterator[None]:
     """Evaluate with limited slots inside the block, by default with training's capacity and priority. Noise stays off.
-
-    Raises:
-        ConfigError: there is no such priority.
+    Raises `ConfigError` if there is no such priority.
     """
     routers = limited_routers(model)
     before = [(router.capacity, router.eval_priority) for router in routers]
@@ -43,12 +41,6 @@ def training_capacity(model: nn.Module, *, capacity_factor: float | str | None, 
             router.eval_priority = eval_priority
 
 
-def has_capacity(model: nn.Module) -> bool:
-    """True if a router limits its slots in training."""
-    capacities = [router.capacity for router in limited_routers(model)]
-    return any(capacity is not None and capacity.capacity_factor is not None for capacity in capacities)
-
-
 def capacity_line(model: nn.Module, *, capacity_factor: float | str | None, priority: str) -> str:
     """Capacity, routing group and priority in words."""
     router = limited_routers(model)[0]
@@ -59,14 +51,9 @@ def capacity_line(model: nn.Module, *, capacity_factor: float | str | None, prio
     line += f" shared by {router.capacity.pairs_per_group or 'all'} pairs"
     if router.priority is None:
         return line
-    chosen = f"its priority ({priority_name(router.priority)})" if priority == RUN else f"priority {priority}"
+    function: Any = router.priority.func if isinstance(router.priority, functools.partial) else router.priority
+    chosen = f"its priority ({function.__name__})" if priority == RUN else f"priority {priority}"
     return f"{line}, and {chosen}"
-
-
-def priority_name(priority: Priority) -> str:
-    """Name of the priority function, also of a partial."""
-    function: Any = priority.func if isinstance(priority, functools.partial) else priority
-    return function.__name__
 
 
 def drops(

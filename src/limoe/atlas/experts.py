@@ -7,7 +7,7 @@ from torch import Tensor
 
 from limoe.atlas.collect import SparseLayer, Tokens, in_rows
 from limoe.atlas.patches import PatchGrid, top_patches
-from limoe.atlas.words import Speller, WordCounts, by_share
+from limoe.atlas.words import Speller, WordCounts
 from limoe.data.text.text_tokenizer import TextTokenizer
 from limoe.routing.statistics import OWN_MAJORITY, OWN_SHARE, QUANTILES, ModalityStatistics, modality_statistics
 from limoe.types import IMAGE, MODALITIES, TEXT, RouterOutput
@@ -73,7 +73,9 @@ def add_words(
     tokens = Tokens.of(routed, TEXT, sequences=pairs)
     for expert in record["experts"]:
         seen = [word for word in words.at(tokens.at(expert["expert"])) if word["occurrences"] >= minimum]
-        expert["words_by_share"] = by_share(seen, above=expert["of_modality"]["text"])[:count]
+        typical = [word for word in seen if word["share"] > expert["of_modality"]["text"]]
+        typical.sort(key=lambda word: (-word["share"], -word["count"]))
+        expert["words_by_share"] = typical[:count]
         expert["words_by_count"] = seen[:count]
 
 

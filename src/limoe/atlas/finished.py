@@ -20,16 +20,18 @@ def atlas_config(hyper_parameters: dict[str, Any], *, root: str | None, tasks: D
     """The run's config with the present place of its data set, and with `tasks` in place of its own unless empty.
 
     The data set is looked for in `root`, in the folder that the run recorded, and in $LIMOE_DATA_DIR, in this order.
-
-    Raises:
-        ConfigError: the model is dense, or `root` is given and the data of the run have none.
+    Raises `ConfigError` if the model is dense, or `root` is given and the data of the run have none.
     """
-    _require_sparse(hyper_parameters["model"])
+    model = hyper_parameters["model"]
+    rule = "a run with sparse layers (model.moe_layers is empty: a dense model routes nothing)"
+    require(len(sparse_towers(model)) > 0, "ckpt", rule, model["_target_"].rpartition(".")[2])
     data = hyper_parameters["data"]
     recorded = data.get("root")
     require(root is None or recorded is not None, "data.root", "null: the data of this run have no such key", root)
     if recorded is not None:
-        now = root or (recorded if Path(recorded).is_dir() else _default_root(data.get("dataset"), recorded))
+        now = root or recorded
+        if root is None and not Path(recorded).is_dir() and data.get("dataset") is not None:
+            now = dataset_root(data["dataset"], _root_=OmegaConf.create({}))
         hyper_parameters = mapped(hyper_parameters, lambda _, value: moved(value, before=str(recorded), now=now))
     run_cfg = OmegaConf.create(hyper_parameters)
     run_cfg.data.module.train = None
@@ -38,31 +40,17 @@ def atlas_config(hyper_parameters: dict[str, Any], *, root: str | None, tasks: D
     return run_cfg
 
 
-def _require_sparse(model: dict[str, Any]) -> None:
-    layers = [layer for tower in sparse_towers(model).values() for layer in tower["moe_layers"]]
-    rule = "a run with sparse layers (model.moe_layers is empty: a dense model routes nothing)"
-    require(len(layers) > 0, "ckpt", rule, model["_target_"].rpartition(".")[2])
-
-
-def _default_root(dataset: str | None, recorded: str) -> str:
-    return recorded if dataset is None else dataset_root(dataset, _root_=OmegaConf.create({}))
-
-
 def images_of(run_cfg: DictConfig, name: str) -> PairDataset:
-    """The pairs of a task of the config; of a task with a training part, its test pairs.
-
-    Raises:
-        ConfigError: there is no such task.
+    """The pairs of a task of the config; of a task with a training part, its test pairs. Raises `ConfigError` if there
+    is no such task.
     """
     task = _task(run_cfg, name, key="source")
     return task.test.images if isinstance(task, FewShotTask | LinearProbeTask) else task.images
 
 
 def zero_shot_of(run_cfg: DictConfig, name: str | None) -> tuple[str, ZeroShotTask] | None:
-    """A zero-shot task of the config by name; `auto` is the first one, if there is any.
-
-    Raises:
-        ConfigError: there is no such task, or it is of another kind.
+    """A zero-shot task of the config by name; `auto` is the first one, if there is any. Raises `ConfigError` if there
+    is no such task, or it is of another kind.
     """
     if name is None:
         return None

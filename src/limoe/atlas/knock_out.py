@@ -14,9 +14,8 @@ from limoe.atlas.probe import Probe
 from limoe.atlas.settings import Settings
 from limoe.data.datamodule import PairDataModule
 from limoe.data.tasks.kinds import ZeroShotTask
-from limoe.evaluation.bootstrap import bootstrap_interval
 from limoe.evaluation.encode import evaluating
-from limoe.evaluation.ranks import ranked
+from limoe.evaluation.metrics import bootstrap_interval, ranks_of
 from limoe.evaluation.zero_shot import chance_top_k, class_embeddings, classify, prompts_of
 from limoe.types import IMAGE, TEXT
 
@@ -64,7 +63,7 @@ class KnockOut:
         with model and prompts fixed. `image` and `text` are the shares of their tokens that the expert computes.
         """
         found: dict[int, list[dict[str, Any]]] = {layer.number: [] for layer in self.layers}
-        experts = [(layer, expert) for layer in self.layers for expert in range(layer.num_experts)]
+        experts = [(layer, expert) for layer in self.layers for expert in range(layer.router.num_experts)]
         with evaluating(self.model):
             for layer, expert in tqdm(experts, desc="knock-out", unit="expert", leave=False, disable=None):
                 found[layer.number].append(self._without(layer, expert))
@@ -93,5 +92,4 @@ class KnockOut:
 
     def _hits(self, images: Tensor, prompts: Tensor) -> Float64[Tensor, "n"]:
         classes = class_embeddings(lambda _: prompts, class_names=self.names, templates=self.templates)
-        ranks, _ = ranked(classify(images, classes), self.labels)
-        return (ranks == 0).double()
+        return (ranks_of(classify(images, classes), self.labels) == 0).double()

@@ -9,7 +9,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from limoe.atlas.collect import SparseLayer, as_pixels, choose, load, route, sparse_layers
-from limoe.atlas.drops import capacity_line, drops, has_capacity, limited_routers
+from limoe.atlas.drops import capacity_line, drops, limited_routers
 from limoe.atlas.experts import add_patches, add_words, examples, layer_record
 from limoe.atlas.knock_out import KnockOut
 from limoe.atlas.patches import PatchGrid
@@ -31,12 +31,7 @@ class Survey:
 
 
 def survey(
-    model: Any,
-    data: PairDataModule,
-    pairs: PairDataset,
-    *,
-    task: tuple[str, ZeroShotTask] | None,
-    settings: Settings,
+    model: Any, data: PairDataModule, pairs: PairDataset, *, task: tuple[str, ZeroShotTask] | None, settings: Settings
 ) -> Survey:
     """Record the routing of `pairs`, and the expert knock-out on `task` (name, task) unless None."""
     assert data.tokenizer is not None
@@ -47,7 +42,8 @@ def survey(
     ids, mask = (torch.cat([getattr(batch, name) for batch in batches]) for name in ("text_ids", "text_mask"))
     routing = route(model, batches)
     layers = sparse_layers(model, routing)
-    grid = _grid(routing, images)
+    image_tokens = [(r.modality == IMAGE).sum().item() for r in routing.values() if IMAGE in r.modalities]
+    grid = PatchGrid(images, tokens=int(image_tokens[0]) // len(images)) if image_tokens else None
     words = WordCounts(ids, mask, tokenizer=data.tokenizer)
     record = {
         "pairs": len(images),
@@ -70,13 +66,6 @@ def survey(
     return Survey(record, images, grid)
 
 
-def _grid(routing: dict[int, RouterOutput], images: UInt8[Tensor, "B h w 3"]) -> PatchGrid | None:
-    for routed in routing.values():
-        if IMAGE in routed.modalities:
-            return PatchGrid(images, tokens=int((routed.modality == IMAGE).sum()) // len(images))
-    return None
-
-
 def _layer(
     layer: SparseLayer, routed: RouterOutput, *, grid: PatchGrid | None, words: WordCounts, settings: Settings
 ) -> dict[str, Any]:
@@ -90,14 +79,13 @@ def _layer(
 
 
 def _drops(model: Any, batches: Sequence[Batch], *, settings: Settings) -> dict[str, Any] | None:
-    """Dropped tokens under the settings' capacity; None where no token could be dropped.
-
-    Raises:
-        ConfigError: a capacity factor is given, and no router of the model has a capacity.
+    """Dropped tokens under the settings' capacity; None where no token could be dropped. Raises `ConfigError` if a
+    capacity factor is given, and no router of the model has a capacity.
     """
     factor = settings.capacity_factor
-    if factor is None or (factor == RUN and not has_capacity(model)):
+    capacities: list[Any] = [router.capacity for router in limited_routers(model)]
+    if factor is None or (factor == RUN and all(capacity.capacity_factor is None for capacity in capacities)):
         return None
-    require(len(limited_routers(model)) > 0, "capacity_factor", "run or null: this model limits no expert", factor)
+    require(len(capacities) > 0, "capacity_factor", "run or null: this model limits no expert", factor)
     how: Any = {"capacity_factor": settings.capacity_factor, "priority": settings.slot_priority}
     return {"how": capacity_line(model, **how), "layers": drops(model, batches, **how)}

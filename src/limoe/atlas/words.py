@@ -57,9 +57,3 @@ class WordCounts:
     def _counted(self, here: Bool[Tensor, "B n_t"]) -> list[int]:
         size = int(self.number.max()) + 1 if len(self.number) else 0
         return torch.bincount(self.number[here[self.mask]], minlength=size).tolist()
-
-
-def by_share(words: Sequence[dict[str, Any]], *, above: float) -> list[dict[str, Any]]:
-    """Words with a share larger than `above`, in decreasing order of share, then of count."""
-    typical = [word for word in words if word["share"] > above]
-    return sorted(typical, key=lambda word: (-word["share"], -word["count"]))

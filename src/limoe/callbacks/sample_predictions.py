@@ -10,9 +10,10 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 
 from limoe.callbacks.base import TaskCallback
+from limoe.data.pairs import PairSubset
 from limoe.data.tasks.kinds import ZeroShotTask
 from limoe.errors import require_argument
-from limoe.evaluation.encode import EvaluationData, FeatureExtractor, Picked
+from limoe.evaluation.encode import EvaluationData, FeatureExtractor
 from limoe.evaluation.zero_shot import classify
 from limoe.files import write_json
 from limoe.runs.layout import SAMPLE_LIST, SAMPLES
@@ -64,7 +65,7 @@ def predictions(
     """The three most probable class names of each picked image, with their probabilities."""
     encoder = FeatureExtractor(model, data, batch_size=batch_size, alone=True)
     class_features = encoder.classes(task.class_names, task.templates)
-    features = encoder.images(Picked(task.images, picked))
+    features = encoder.images(PairSubset(task.images, picked))
     logits = model.logit_scale.detach().exp().float().cpu() * classify(features, class_features)
     best = logits.softmax(-1).topk(min(_TOP, len(task.class_names)))
     return [

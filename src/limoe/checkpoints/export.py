@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
-from torch import Tensor
 
 import limoe
 from limoe.checkpoints.files import find_checkpoint, has_average, listed, load_checkpoint, model_state
@@ -37,10 +36,8 @@ def export(ckpt: Path, *, out: Path, weights: str = "saved", overwrite: bool = F
 
     The folder appears under its name only when it is complete and has been read back bit by bit.
     `weights`: see `limoe.checkpoints.files.model_state`.
-
-    Raises:
-        ConfigError: `out` is taken, or the checkpoint has no such weights.
-        DataError: checkpoint or tokenizer is missing or broken.
+    Raises `ConfigError` if `out` is taken, or the checkpoint has no such weights, `DataError` if checkpoint or
+    tokenizer is missing or broken.
     """
     check_free(out, overwrite=overwrite)
     file = find_checkpoint(ckpt)
@@ -49,7 +46,9 @@ def export(ckpt: Path, *, out: Path, weights: str = "saved", overwrite: bool = F
         raise DataError(f"{run} has no {TOKENIZER}: a checkpoint is exported from its run folder; give that")
     checkpoint = load_checkpoint(file)
     state = {name: value.contiguous() for name, value in model_state(checkpoint, weights=weights).items()}
-    _check_finite(state, file=file)
+    broken = [name for name, value in state.items() if not value.isfinite().all()]
+    if broken:
+        raise DataError(f"{file} holds NaN or infinity in {listed(broken)}: the run diverged; export an earlier step")
     record = read_object(run / RECORD)  # an export does not depend on it
     with _replaced(out) as folder:
         save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
@@ -62,15 +61,15 @@ def export(ckpt: Path, *, out: Path, weights: str = "saved", overwrite: bool = F
         measured = weights != "raw" or not has_average(checkpoint)
         card = model_card(config, run=checkpoint["hyper_parameters"], record=record, name=out.name, measured=measured)
         (folder / CARD).write_text(card, encoding="utf-8")
-        _check_readable(folder, state=state)
+        loaded = load(folder).model.state_dict()
+        different = [name for name in state if not torch.equal(loaded[name], state[name].to(loaded[name].dtype))]
+        assert not different, f"read back differently: {different}"
     return [out / name for name in (WEIGHTS, CONFIG, TOKENIZER, CARD)]
 
 
 def check_free(out: Path, *, overwrite: bool) -> None:
-    """Check that `out` may be written: it is missing, empty, or with `overwrite` an export.
-
-    Raises:
-        ConfigError: `out` is taken.
+    """Check that `out` may be written: it is missing, empty, or with `overwrite` an export. Raises `ConfigError` if
+    `out` is taken.
     """
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
@@ -99,19 +98,6 @@ def _config(
         "sha256": hashes,
         "source": source | {key: record[key] for key in _RECORDED if key in record},
     }
-
-
-def _check_finite(state: dict[str, Tensor], *, file: Path) -> None:
-    broken = [name for name, value in state.items() if not value.isfinite().all()]
-    if broken:
-        raise DataError(f"{file} holds NaN or infinity in {listed(broken)}: the run diverged; export an earlier step")
-
-
-def _check_readable(folder: Path, *, state: dict[str, Tensor]) -> None:
-    """Load the export and compare all weights with `state`."""
-    loaded = load(folder).model.state_dict()
-    different = [name for name in state if not torch.equal(loaded[name], state[name].to(loaded[name].dtype))]
-    assert not different, f"read back differently: {different}"
 
 
 @contextmanager

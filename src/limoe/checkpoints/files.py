@@ -26,11 +26,7 @@ def find_checkpoint(path: Path, *, key: str = "ckpt") -> Path:
 
 
 def load_checkpoint(path: Path, *, key: str = "ckpt") -> dict[str, Any]:
-    """Read a checkpoint: tensors and plain containers only.
-
-    Raises:
-        DataError: the file is no checkpoint of limoe.
-    """
+    """Read a checkpoint: tensors and plain containers only. Raises `DataError` if the file is none of limoe."""
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds on a broken file
@@ -45,9 +41,7 @@ def model_state(checkpoint: dict[str, Any], *, weights: str = "saved") -> dict[s
 
     `weights`: "saved" = those that evaluation uses (the average where the run kept one), "ema" = the average or an
     error, "raw" = those that the optimizer updates.
-
-    Raises:
-        ArgumentError: the run kept no average.
+    Raises `ArgumentError` if the run kept no average.
     """
     require_argument(weights in WEIGHTS, "weights", f"one of {', '.join(WEIGHTS)}", weights)
     average = has_average(checkpoint)
@@ -64,11 +58,7 @@ def has_average(checkpoint: dict[str, Any]) -> bool:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """All tensors of a safetensors file.
-
-    Raises:
-        DataError: it cannot be read.
-    """
+    """All tensors of a safetensors file. Raises `DataError` if it cannot be read."""
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:
@@ -76,10 +66,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def check_names(state: dict[str, Tensor], *, expected: dict[str, Tensor], place: str) -> None:
-    """Check that `state` has the names and shapes of `expected`.
-
-    Raises:
-        DataError: names are missing, unknown, or of another shape; lists the first three of each.
+    """Check that `state` has the names and shapes of `expected`. Raises `DataError` if names are missing, unknown, or
+    of another shape; lists the first three of each.
     """
     shapes = [
         f"{name} {list(state[name].shape)} instead of {list(expected[name].shape)}"

@@ -87,15 +87,17 @@ class ImageTextEncoder(nn.Module):
 
 
 def load(path: str | Path, *, device: str | torch.device = "cpu") -> ImageTextEncoder:
-    """Load the model in an export folder, bit for bit as it was exported.
-
-    Raises:
-        DataError: a file is missing or not the one that was exported, or this version of limoe cannot build it.
+    """Load the model in an export folder, bit for bit as it was exported. Raises `DataError` if a file is missing or
+    not the one that was exported, or this version of limoe cannot build it.
     """
     folder = Path(path)
     config = read_config(folder)
     for name, expected in config["sha256"].items():
-        _check_file(folder / name, expected=expected)
+        file = folder / name
+        if not file.is_file():
+            raise DataError(f"{file} is missing; export the model again")
+        if sha256(file) != expected:
+            raise DataError(f"{file}: sha256 mismatch: it is not the file that was exported (damaged or replaced)")
     state = read_tensors(folder / WEIGHTS)
     place = str(folder / CONFIG)
     with torch.random.fork_rng(devices=[]):  # the initial weights are overwritten: keep the caller's random state
@@ -125,10 +127,8 @@ def self_contained(tree: Any) -> Any:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """The checked content of config.json.
-
-    Raises:
-        DataError: it is missing, broken, of a newer format, or has other keys.
+    """The checked content of config.json. Raises `DataError` if it is missing, broken, of a newer format, or has other
+    keys.
     """
     path = folder / CONFIG
     if not path.is_file():
@@ -143,22 +143,10 @@ def read_config(folder: Path) -> dict[str, Any]:
     if version != FORMAT_VERSION:
         by = config.get("limoe_version")
         raise DataError(f"{path} has format {version!r} (limoe {by}), this limoe reads {FORMAT_VERSION}: update limoe")
-    _check_keys(config, path=path)
-    return config
-
-
-def _check_keys(config: dict[str, Any], *, path: Path) -> None:
     if missing := _KEYS - config.keys():
         raise DataError(f"{path} lacks the keys {listed(missing)}; export the model again")
     if unknown := config.keys() - _KEYS:
         raise DataError(f"{path} has unknown keys: {listed(unknown)}; export the model again")
     if not isinstance(config["sha256"], dict) or config["sha256"].keys() != {WEIGHTS, TOKENIZER}:
         raise DataError(f"{path}: sha256 must name {WEIGHTS} and {TOKENIZER}; export the model again")
-
-
-def _check_file(path: Path, *, expected: Any) -> None:
-    if not path.is_file():
-        raise DataError(f"{path} is missing; export the model again")
-    found = sha256(path)
-    if found != expected:
-        raise DataError(f"{path}: sha256 mismatch: it is not the file that was exported (damaged or replaced)")
+    return config

@@ -19,9 +19,7 @@ def rebuild(node: Any, *, key: str) -> Any:
     """The same object as `hydra.utils.instantiate(..., _convert_="all")`, from a tree of dicts, lists and values.
 
     `key` names the tree in errors.
-
-    Raises:
-        DataError: a target that is unknown or not allowed, or arguments that it refuses.
+    Raises `DataError` for a target that is unknown or not allowed, or arguments that it refuses.
     """
     if isinstance(node, list):
         return [rebuild(value, key=f"{key}[{index}]") for index, value in enumerate(node)]
@@ -38,7 +36,12 @@ def rebuild(node: Any, *, key: str) -> Any:
         return partial(target, **content)
     if not inspect.isclass(target):
         raise DataError(f"{key}._target_: {node['_target_']} is a function, which is only allowed with _partial_: true")
-    return _construct(target, content, key=key)
+    try:
+        return target(**content)
+    except ArgumentError as error:
+        raise DataError(f"{key}: {error}") from error
+    except TypeError as error:
+        raise DataError(f"{key}: {target.__name__}: {error}; was it exported by another version of limoe?") from error
 
 
 def _locate(target: Any, *, key: str) -> Any:
@@ -53,14 +56,3 @@ def _locate(target: Any, *, key: str) -> Any:
     if not (inspect.isclass(found) or inspect.isfunction(found)) or found.__module__ != module:
         raise DataError(f"{key}: {target!r} is no class or function of {module}")
     return found
-
-
-def _construct(target: type, arguments: dict[str, Any], *, key: str) -> Any:
-    try:
-        inspect.signature(target).bind(**arguments)
-    except TypeError as error:
-        raise DataError(f"{key}: {target.__name__}: {error}; was it exported by another version of limoe?") from error
-    try:
-        return target(**arguments)
-    except ArgumentError as error:
-        raise DataError(f"{key}: {error}") from error

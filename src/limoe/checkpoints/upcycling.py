@@ -45,6 +45,7 @@ class Start:
         return "; ".join(parts)
 
 
+@dataclass(kw_only=True)
 class CheckpointWeights:
     """All weights of another run of limoe; shapes must agree except in experts and routers.
 
@@ -54,23 +55,22 @@ class CheckpointWeights:
         expert_noise: see `upcycled`.
     """
 
-    def __init__(self, *, path: str, weights: str = "saved", expert_noise: float = 0.0) -> None:
-        require_argument(expert_noise >= 0, "expert_noise", ">= 0", expert_noise)
-        self.path = Path(path)
-        self.weights = weights
-        self.expert_noise = expert_noise
+    path: str
+    weights: str = "saved"
+    expert_noise: float = 0.0
+
+    def __post_init__(self) -> None:
+        require_argument(self.expert_noise >= 0, "expert_noise", ">= 0", self.expert_noise)
 
     def __call__(self, model: nn.Module, *, tokenizer: TextTokenizer) -> Start:
-        """Change the weights of `model` in place.
-
-        Raises:
-            DataError: no such file, or one that does not fit the model or its tokenizer.
+        """Change the weights of `model` in place. Raises `DataError` for no such file, or one that does not fit the
+        model or its tokenizer.
         """
         source, folder = self._read()
         _check_tokenizer(folder / TOKENIZER, tokenizer)
         target = model.state_dict()
         state = upcycled(source, target=target, noise=self.expert_noise)
-        _check_blocks(source, target, place=str(self.path))
+        _check_blocks(source, target, place=self.path)
         routers = {name for name in target if ".router." in name and name not in state}
         expected = {name: value for name, value in target.items() if name not in routers}
         check_names(state, expected=expected, place=f"{_KEY}: {self.path}")
@@ -78,13 +78,15 @@ class CheckpointWeights:
 
     def _read(self) -> tuple[dict[str, Tensor], Path]:
         """The weights, and the folder with the tokenizer they were trained with."""
-        if (self.path / _EXPORTED).is_file():
-            return read_tensors(self.path / _EXPORTED), self.path
-        file = find_checkpoint(self.path, key=f"{_KEY}.path")
+        path = Path(self.path)
+        if (path / _EXPORTED).is_file():
+            return read_tensors(path / _EXPORTED), path
+        file = find_checkpoint(path, key=f"{_KEY}.path")
         state = model_state(load_checkpoint(file, key=f"{_KEY}.path"), weights=self.weights)
         return state, file.absolute().parents[1]
 
 
+@dataclass(kw_only=True)
 class TimmViTWeights:
     """The image embedding and the blocks of a plain ViT of timm; other weights keep their random initialisation.
 
@@ -97,19 +99,18 @@ class TimmViTWeights:
         expert_noise: see `upcycled`.
     """
 
-    def __init__(self, *, name: str | None = None, path: str | None = None, expert_noise: float = 0.0) -> None:
-        one = (name is None) != (path is None)
-        require_argument(one, "name", "given, or path, and not both", {"name": name, "path": path})
-        require_argument(expert_noise >= 0, "expert_noise", ">= 0", expert_noise)
-        self.name = name
-        self.path = path
-        self.expert_noise = expert_noise
+    name: str | None = None
+    path: str | None = None
+    expert_noise: float = 0.0
+
+    def __post_init__(self) -> None:
+        one = (self.name is None) != (self.path is None)
+        require_argument(one, "name", "given, or path, and not both", {"name": self.name, "path": self.path})
+        require_argument(self.expert_noise >= 0, "expert_noise", ">= 0", self.expert_noise)
 
     def __call__(self, model: nn.Module, *, tokenizer: TextTokenizer) -> Start:
-        """Change the weights of `model` in place; `tokenizer` is not used.
-
-        Raises:
-            DataError: the weights cannot be read, or do not fit the model.
+        """Change the weights of `model` in place; `tokenizer` is not used. Raises `DataError` if the weights cannot be
+        read, or do not fit the model.
         """
         place = f"{_KEY}: {self.path or self.name}"
         target = model.state_dict()

@@ -17,9 +17,7 @@ def split(words: Sequence[str], *, flags: Mapping[str, str] = MappingProxyType({
     """(options with their values, everything else), each in order, since Hydra reads options before overrides.
 
     `flags`: options of the command -> the overrides that they stand for.
-
-    Raises:
-        ConfigError: an option that neither Hydra nor the command has, or one without its value.
+    Raises `ConfigError` for an option that neither Hydra nor the command has, or one without its value.
     """
     options: list[str] = []
     others: list[str] = []
@@ -41,15 +39,15 @@ def split(words: Sequence[str], *, flags: Mapping[str, str] = MappingProxyType({
             options += [name, value or rest.pop(0)]
         else:
             raise ConfigError(f"unknown option {name!r}{did_you_mean(name, _FLAGS | _WITH_VALUE | _INFO | {*flags})}")
-        _check_kind(name, options[-1])
+        kinds = _CFG_KINDS if name in _CFG else _INFO_KINDS if name in _INFO else None
+        if kinds is not None and options[-1] not in kinds:
+            raise ConfigError(f"option {name} must be one of {', '.join(sorted(kinds))}, got {options[-1]!r}")
     return options, others
 
 
 def overrides(words: Sequence[str], *, positional: str | list[str] | None) -> list[str]:
-    """Keep words with `=` (or `~`); make the others the value of the command's positional key.
-
-    Raises:
-        ConfigError: more words without `=` than the command takes.
+    """Keep words with `=` (or `~`); make the others the value of the command's positional key. Raises `ConfigError` for
+    more words without `=` than the command takes.
     """
     values = [word for word in words if "=" not in word and not word.startswith("~")]
     kept = [word for word in words if "=" in word or word.startswith("~")]
@@ -61,9 +59,3 @@ def overrides(words: Sequence[str], *, positional: str | list[str] | None) -> li
         return [f"{positional}={quoted(values[0])}", *kept]
     surplus = values[0] if positional is None else values[1]
     raise ConfigError(f"cannot read {surplus!r}: an override is key=value, such as seed=1")
-
-
-def _check_kind(name: str, value: str) -> None:
-    kinds = _CFG_KINDS if name in _CFG else _INFO_KINDS if name in _INFO else None
-    if kinds is not None and value not in kinds:
-        raise ConfigError(f"option {name} must be one of {', '.join(sorted(kinds))}, got {value!r}")

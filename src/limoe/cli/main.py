@@ -134,19 +134,15 @@ def _job(command: Command, *, argv: list[str]) -> Callable[[DictConfig], Any]:
             return command.load()(cfg)
         except Exception as error:
             code = _report(error)
-            _remove_if_empty(Path(HydraConfig.get().runtime.output_dir))
+            folder = Path(HydraConfig.get().runtime.output_dir)
+            if folder != Path.cwd():  # where some commands write
+                with contextlib.suppress(OSError):  # a refused run leaves no empty folder
+                    folder.rmdir()
             if HydraConfig.get().mode == RunMode.MULTIRUN:
                 raise JobFailed(code) from None  # already printed
             raise SystemExit(code) from error
 
     return job
-
-
-def _remove_if_empty(folder: Path) -> None:
-    """Remove the empty folder of a refused run, unless it is the current folder, where some commands write."""
-    if folder != Path.cwd():
-        with contextlib.suppress(OSError):
-            folder.rmdir()
 
 
 @contextlib.contextmanager

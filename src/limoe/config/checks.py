@@ -4,7 +4,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from limoe.config.model_settings import check_model, check_seen, require_positive_int, sparse_towers, towers
+from limoe.config.model_settings import check_model, require_positive_int, sparse_towers, towers
 from limoe.config.objects import plain
 from limoe.config.targets import check_targets, locate_class
 from limoe.errors import ConfigError, require
@@ -84,19 +84,16 @@ def _check_aux_loss(cfg: DictConfig, *, model: dict[str, Any], routing: dict[str
         target = node.get("_target_") if isinstance(node, DictConfig) else None
         loss: type[AuxLoss] = locate_class(target, AuxLoss, key=key)
         if "min_experts" in node:
-            _check_enough_experts(f"{key}.min_experts", node.min_experts, model=model)
-        if (modality := node.get("modality")) in MODALITIES:
-            check_seen(modality, loss=key, model=model)
+            # against every sparse tower; other types than numbers are left to the constructor of the loss
+            for tower, settings in sparse_towers(model).items():
+                limit = settings["num_experts"]
+                is_enough = not isinstance(node.min_experts, int | float) or node.min_experts <= limit
+                require(is_enough, f"{key}.min_experts", f"at most {tower}.num_experts={limit}", node.min_experts)
+        modality = node.get("modality")
+        if modality in MODALITIES and not {"model", f"model.{modality}"} & sparse_towers(model).keys():
+            raise ConfigError(f"{key}: no sparse layer of this model sees {modality} tokens; drop it: ~{key}")
         if loss.needs_noise:
             _check_noise(key, router=router, routing=routing)
-
-
-def _check_enough_experts(key: str, min_experts: Any, *, model: dict[str, Any]) -> None:
-    """Check a loss's number of experts against every sparse tower; other types are left to its constructor."""
-    for tower, settings in sparse_towers(model).items():
-        limit = settings["num_experts"]
-        is_enough = not isinstance(min_experts, int | float) or min_experts <= limit
-        require(is_enough, key, f"at most {tower}.num_experts={limit}", min_experts)
 
 
 def _check_noise(key: str, *, router: type[Router], routing: dict[str, Any]) -> None:

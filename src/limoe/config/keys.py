@@ -53,9 +53,20 @@ class Place:
         )
         if is_about_values or _is_signature_error(error):
             return f"{self.key}: {error}"
-        if _is_raised_by_constructor(error):
+        if isinstance(error, TypeError) and _last_frame(error).f_code.co_name == "__init__":
             return f"{self.key}: {error}; is a value of the wrong type?"
         return None
+
+    @contextlib.contextmanager
+    def keys_added(self, *, is_outermost: bool) -> Iterator[None]:
+        """Raise a `ConfigError` with the key in place of an error inside the block that `refusal` explains."""
+        try:
+            yield
+        except Exception as error:
+            message = self.refusal(error, is_outermost=is_outermost)
+            if message is None:
+                raise
+            raise ConfigError(message) from error
 
 
 @dataclass(frozen=True)
@@ -70,20 +81,13 @@ class Factory:
     is_outermost: bool
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        try:
+        with self.place.keys_added(is_outermost=self.is_outermost):
             return self.make(*args, **kwargs)
-        except Exception as error:
-            message = self.place.refusal(error, is_outermost=self.is_outermost)
-            if message is None:
-                raise
-            raise ConfigError(message) from error
 
 
 def with_factories(node: DictConfig | ListConfig, changes: dict[str, Any]) -> DictConfig | ListConfig:
     """A resolved copy of `node` with `changes`, in which Hydra finds `factory` around every node with a `_target_`.
-
-    Raises:
-        ConfigError: an argument of a node that is not partial has no value (`???`).
+    Raises `ConfigError` if an argument of a node that is not partial has no value (`???`).
     """
     # not `OmegaConf.resolve`, which also resolves nodes outside of `node` in place
     content = OmegaConf.to_container(node, resolve=True)
@@ -107,16 +111,9 @@ def factory(*, _make: Any, key: str, arguments: dict[str, str], is_partial: bool
     return made if is_partial else made()
 
 
-@contextlib.contextmanager
-def arguments_of(node: DictConfig) -> Iterator[None]:
+def arguments_of(node: DictConfig) -> contextlib.AbstractContextManager[None]:
     """Add config keys to errors that an object made of `node` raises about its arguments after construction."""
-    try:
-        yield
-    except Exception as error:
-        message = Place.of(node).refusal(error, is_outermost=True)
-        if message is None:
-            raise
-        raise ConfigError(message) from error
+    return Place.of(node).keys_added(is_outermost=True)
 
 
 def _wrapped(content: Any, node: Node, *, is_top: bool = False) -> Any:
@@ -167,11 +164,6 @@ def _is_signature_error(error: BaseException) -> bool:
         return False
     of_constructor = re.search(r"__init__\(\) (got an unexpected keyword|missing \d+ required)", str(error))
     return of_constructor is not None or _last_frame(error).f_globals["__name__"].startswith(("hydra.", __name__))
-
-
-def _is_raised_by_constructor(error: BaseException) -> bool:
-    """True for a TypeError in the body of an `__init__` itself, such as a comparison of a number with a text."""
-    return isinstance(error, TypeError) and _last_frame(error).f_code.co_name == "__init__"
 
 
 def _last_frame(error: BaseException) -> Any:

@@ -37,30 +37,16 @@ def check_model(model: Settings) -> None:
             require_positive_int(f"{key}.patch_size", patch := tower["patch_size"])
             rule = f"a multiple of {key}.patch_size={patch}"
             require(model["image_size"] % patch == 0, "model.image_size", rule, model["image_size"])
-        _check_layers(tower["moe_layers"], tower=key, depth=tower["depth"])
-
-
-def _check_layers(layers: Any, *, tower: str, depth: int) -> None:
-    key = f"{tower}.moe_layers"
-    require(isinstance(layers, list), key, "a list of layer numbers, [] for a dense tower", layers)
-    inside = all(isinstance(layer, int) and 0 <= layer < depth for layer in layers)
-    require(inside, key, f"between 0 and {tower}.depth - 1 = {depth - 1}", layers)
-    require(len(set(layers)) == len(layers), key, "without repetition", layers)
+        layers, depth = tower["moe_layers"], tower["depth"]
+        require(isinstance(layers, list), f"{key}.moe_layers", "a list of layer numbers, [] for a dense tower", layers)
+        inside = all(isinstance(layer, int) and 0 <= layer < depth for layer in layers)
+        require(inside, f"{key}.moe_layers", f"between 0 and {key}.depth - 1 = {depth - 1}", layers)
+        require(len(set(layers)) == len(layers), f"{key}.moe_layers", "without repetition", layers)
 
 
 def require_positive_int(key: str, value: Any) -> None:
     """Raise `ConfigError` unless the value of this key is a whole number > 0."""
     require(isinstance(value, int) and not isinstance(value, bool) and value > 0, key, "a whole number > 0", value)
-
-
-def check_seen(modality: str, *, loss: str, model: Settings) -> None:
-    """Check that a loss on one modality has a sparse layer that this modality passes.
-
-    Raises:
-        ConfigError: there is none.
-    """
-    if not {"model", f"model.{modality}"} & sparse_towers(model).keys():
-        raise ConfigError(f"{loss}: no sparse layer of this model sees {modality} tokens; drop it: ~{loss}")
 
 
 def dense_baseline(model: Settings) -> Settings:
@@ -72,10 +58,8 @@ def dense_baseline(model: Settings) -> Settings:
 
 
 def two_tower_baseline(model: Settings) -> Settings:
-    """Two dense towers, one per modality, each of the size of the one-tower model.
-
-    Raises:
-        ConfigError: the model has two towers already.
+    """Two dense towers, one per modality, each of the size of the one-tower model. Raises `ConfigError` if the model
+    has two towers already.
     """
     if "depth" not in model:
         raise ConfigError("model: a two-tower baseline is made of a one-tower model")

@@ -19,9 +19,7 @@ def instantiate(node: DictConfig | ListConfig | dict[str, Any] | None, **kwargs:
     """`hydra.utils.instantiate` with plain containers and errors that name the key; `kwargs` are added to the node.
 
     Errors of a constructor name its arguments; `limoe.config.keys` adds the keys where they are set.
-
-    Raises:
-        ConfigError: unknown target, unknown or missing argument, a value the constructor refuses.
+    Raises `ConfigError` for unknown target, unknown or missing argument, a value the constructor refuses.
     """
     if node is None:
         return None
@@ -32,10 +30,8 @@ def instantiate(node: DictConfig | ListConfig | dict[str, Any] | None, **kwargs:
 
 
 def plain(cfg: DictConfig) -> dict[str, Any]:
-    """The resolved config as dict, list, str and numbers, as checkpoints and records hold it.
-
-    Raises:
-        ConfigError: a value is missing, or an interpolation has no target.
+    """The resolved config as dict, list, str and numbers, as checkpoints and records hold it. Raises `ConfigError` if a
+    value is missing, or an interpolation has no target.
     """
     with explained():
         content = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)

@@ -48,9 +48,7 @@ def dataset_root(folder: str, *, _root_: DictConfig) -> str:
 
 def config_dir(name: str) -> Path:
     """Folder of the Hydra configs: $LIMOE_CONFIG_DIR if set, else ./configs, that of the clone, or that of the wheel.
-
-    Raises:
-        ConfigError: none of them holds `<name>.yaml`.
+    Raises `ConfigError` if none of them holds `<name>.yaml`.
     """
     package = Path(limoe.__file__).parent
     chosen = os.environ.get(CONFIG_DIR)

@@ -16,13 +16,11 @@ _TRUSTED = ("limoe.", "torch.", "torchmetrics.", "torchvision.", "timm.", "light
 
 def check_targets(node: Any) -> None:
     """Check that every key is an argument of its target. Targets outside limoe and its dependencies are not checked.
-
-    Raises:
-        ConfigError: a target does not exist, or a key is not among its arguments.
+    Raises `ConfigError` if a target does not exist, or a key is not among its arguments.
     """
     if not isinstance(node, (DictConfig, ListConfig)):
         return
-    for key, given in targets(node):
+    for key, given in _walk(OmegaConf.to_container(node, resolve=False), node._get_full_key("") or ""):
         target = given["_target_"]
         names = _argument_names(locate(target, key=key))
         if names is None:
@@ -32,17 +30,8 @@ def check_targets(node: Any) -> None:
                 raise ConfigError(f"{_join(key, name)}: {target} has no such argument{did_you_mean(name, names)}")
 
 
-def targets(node: DictConfig | ListConfig) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(dotted key, unresolved content) of every dict with a `_target_` of a trusted package, outermost first."""
-    yield from _walk(OmegaConf.to_container(node, resolve=False), node._get_full_key("") or "")
-
-
 def locate(target: str, *, key: str = "") -> Callable[..., Any]:
-    """The class or function at a dotted path.
-
-    Raises:
-        ConfigError: it does not exist.
-    """
+    """The class or function at a dotted path. Raises `ConfigError` if it does not exist."""
     module, _, name = target.rpartition(".")
     try:
         return getattr(importlib.import_module(module), name)
@@ -52,10 +41,8 @@ def locate(target: str, *, key: str = "") -> Callable[..., Any]:
 
 
 def locate_class(target: Any, base: Any, *, key: str) -> Any:
-    """The class at a dotted path, which must derive from `base`.
-
-    Raises:
-        ConfigError: it does not exist, or does not derive from `base`.
+    """The class at a dotted path, which must derive from `base`. Raises `ConfigError` if it does not exist, or does not
+    derive from `base`.
     """
     rule = f"the path of a class derived from {base.__module__}.{base.__name__}"
     require(isinstance(target, str), f"{key}._target_", rule, target)
@@ -65,6 +52,7 @@ def locate_class(target: Any, base: Any, *, key: str) -> Any:
 
 
 def _walk(content: Any, key: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(dotted key, unresolved content) of every dict with a `_target_` of a trusted package, outermost first."""
     if isinstance(content, dict):
         if str(content.get("_target_")).startswith(_TRUSTED):
             yield key, content
@@ -81,7 +69,10 @@ def _argument_names(target: Callable[..., Any]) -> set[str] | None:
     A class of limoe with `**kwargs` passes them to its parent, so the parent's arguments count too.
     """
     names: set[str] = set()
-    for callee in _constructors(target):
+    callees = [target]
+    if inspect.isclass(target) and target.__module__.startswith("limoe."):
+        callees = [vars(kind)["__init__"] for kind in inspect.getmro(target) if "__init__" in vars(kind)]
+    for callee in callees:
         try:
             parameters = inspect.signature(callee).parameters.values()
         except (TypeError, ValueError):
@@ -90,12 +81,6 @@ def _argument_names(target: Callable[..., Any]) -> set[str] | None:
         if all(p.kind is not p.VAR_KEYWORD for p in parameters):
             return names - {"self"}
     return None
-
-
-def _constructors(target: Callable[..., Any]) -> list[Callable[..., Any]]:
-    if not inspect.isclass(target) or not target.__module__.startswith("limoe."):
-        return [target]
-    return [vars(c)["__init__"] for c in inspect.getmro(target) if "__init__" in vars(c)]
 
 
 def _join(key: str, name: str) -> str:

@@ -1,14 +1,13 @@
 """Records of unusable samples: reason, counts by kind, and the first few by name."""
 
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from limoe.errors import DataError, one_line
 
 SHOWN = 20
-_CELL = 100  # characters
+_CELL = 100  # characters, the last ones of a longer text
 
 
 class BadSample(NamedTuple):
@@ -78,20 +77,11 @@ class BadSamples:
 
     def table(self) -> str:
         """The first samples, one per line, under a line of headings; control characters are escaped."""
-        return aligned([("place", "key", "reason"), *((bad.place, bad.key, bad.reason) for bad in self.first)])
-
-
-def aligned(rows: Iterable[tuple[str, ...]]) -> str:
-    """Rows as plain text in aligned columns; longer cells keep their last 100 characters."""
-    cells = [[_cell(text) for text in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)) for row in cells]
-    return "\n".join(line.rstrip() for line in lines)
-
-
-def _cell(text: str) -> str:
-    line = one_line(text)
-    return line if len(line) <= _CELL else f"…{line[1 - _CELL :]}"
+        lines = ["place  key  reason"]
+        for bad in self.first:
+            cells = [one_line(text)[-_CELL:] for text in (bad.place, bad.key, bad.reason)]
+            lines.append("  ".join(cells))
+        return "\n".join(lines)
 
 
 class LeavesOutBad:

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from limoe.data.bad_samples import BadContent, BadSampleError, LeavesOutBad, bad_of
 from limoe.data.images.decoding import decode_rgb
@@ -56,10 +56,13 @@ class StoredPairs(DescribedPairs, LeavesOutBad):
 
 
 class PairSubset(DescribedPairs, LeavesOutBad):
-    """The pairs of `pairs` at `indices`, in that order. `bad` lists all samples that `pairs` left out."""
+    """The pairs of `pairs` at `indices`, in that order; with captions where `pairs` describes its pairs.
 
-    def __init__(self, pairs: DescribedPairs, *, indices: Sequence[int]) -> None:
-        self.pairs = pairs
+    `bad` lists all samples that `pairs` left out.
+    """
+
+    def __init__(self, pairs: PairDataset, indices: Sequence[int]) -> None:
+        self.pairs: Any = pairs
         self.indices = list(indices)
         self.bad = bad_of(pairs)
 

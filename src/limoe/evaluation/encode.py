@@ -7,7 +7,7 @@ and in `limoe eval`. Features are returned on the CPU, so memory of the device i
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -15,11 +15,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from limoe.data.pairs import PairSubset
 from limoe.errors import DataError, require_argument
 from limoe.evaluation.zero_shot import class_embeddings, prompts_sha256
 from limoe.models.compilation import uncompiled
 from limoe.parallel.collectives import all_gather, rank, world_size
-from limoe.types import Pair, PairDataset
+from limoe.types import PairDataset
 
 
 @runtime_checkable
@@ -34,6 +35,7 @@ class EvaluationData(Protocol):
     def image_loader(self, images: PairDataset) -> Iterable[Tensor]: ...
 
 
+@dataclass
 class FeatureExtractor:
     """Features from one state of a model; make a new object when the weights have changed.
 
@@ -43,12 +45,14 @@ class FeatureExtractor:
     batches of images are those of the data module.
     """
 
-    def __init__(self, model: Any, data: EvaluationData, *, batch_size: int = 256, alone: bool = False) -> None:
-        require_argument(batch_size >= 1, "batch_size", ">= 1 (texts)", batch_size)
-        self.model = model
-        self.data = data
-        self.batch_size = batch_size
-        self.alone = alone
+    model: Any
+    data: EvaluationData
+    _: KW_ONLY
+    batch_size: int = 256
+    alone: bool = False
+
+    def __post_init__(self) -> None:
+        require_argument(self.batch_size >= 1, "batch_size", ">= 1 (texts)", self.batch_size)
         self._classes: dict[str, Tensor] = {}
 
     def share(self, total: int) -> slice:
@@ -64,7 +68,7 @@ class FeatureExtractor:
         """Unit-length features, or with `before_head` the head's inputs; without `gathered` this rank's share only."""
 
         def encode(mine: Sequence[int]) -> Tensor:
-            share = images if len(mine) == len(images) else Picked(images, mine)
+            share = images if len(mine) == len(images) else PairSubset(images, mine)
             return encode_images(self.model, self.data, share, before_head=before_head, progress=progress)
 
         return self._shared(len(images), encode, gathered=gathered)
@@ -101,23 +105,6 @@ class FeatureExtractor:
                 return features[: len(own)]
             device = next(self.model.parameters()).device  # the process group gathers on this device
             return all_gather(features.to(device))[:total].cpu()
-
-
-@dataclass(frozen=True)
-class Picked:
-    """The images of a dataset at `indices`, in that order, as a dataset without captions."""
-
-    images: PairDataset
-    indices: Sequence[int]
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def __getitem__(self, index: int) -> Pair:
-        return self.images[self.indices[index]]
-
-    def captions(self) -> Iterator[str]:
-        return iter(())
 
 
 @contextmanager

@@ -1,17 +1,21 @@
-"""Metrics of the tasks for torchmetrics, gathered over ranks."""
+"""Metrics of the tasks for torchmetrics, gathered over ranks: intervals over images or queries, one rule for ties."""
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
-from jaxtyping import Float, Float64, Int64
+import numpy as np
+import scipy
+from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
+from torch.nn import functional as F
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
-from limoe.evaluation.bootstrap import bootstrap_interval, mean_over_groups
-from limoe.evaluation.ranks import ranked
+RESAMPLES, LEVEL, SEED = 2000, 0.95, 0
+_VALUES = 4_000_000  # drawn values held in memory at once
+TIE = 1e-6  # smaller differences of cosines are ties: float32 features of one image in two batches differ by 1e-7
 
 
 @dataclass(frozen=True)
@@ -33,14 +37,6 @@ class Measure:
     def interval(self) -> tuple[float, float]:
         """95 % interval over images or queries, with the model and the candidates fixed."""
         return bootstrap_interval(self.values.numpy(), groups=None if self.groups is None else self.groups.numpy())
-
-
-class Predictions(NamedTuple):
-    """True and predicted class of each image, as positions in `class_names`."""
-
-    labels: Int64[Tensor, "n"]
-    predicted: Int64[Tensor, "n"]
-    class_names: Sequence[str]
 
 
 class TaskMetric(Metric):
@@ -85,24 +81,19 @@ class Classification(TaskMetric):
     and its macro average counts a class without images as 0 if it is predicted, while here such a class is left out.
     """
 
-    def __init__(self, name: str, *, class_names: Sequence[str], ks: Sequence[int], **details: Any) -> None:
-        super().__init__("ranks", "labels", "predicted")
+    def __init__(self, name: str, *, ks: Sequence[int], **details: Any) -> None:
+        super().__init__("ranks", "labels")
         self.name = name
-        self.class_names = class_names
         self.ks = ks
         self._details = details
 
     def update(self, scores: Float[Tensor, "n classes"], labels: Int64[Tensor, "n"]) -> None:
-        ranks, predicted = ranked(scores, labels)
-        self.add(ranks=ranks, labels=labels, predicted=predicted)
+        self.add(ranks=ranks_of(scores, labels), labels=labels)
 
     def measures(self) -> dict[str, Measure]:
         ranks = self.entries("ranks")
         found = {f"{self.name}_top{k}": Measure((ranks < k).double()) for k in self.ks}
         return found | {f"{self.name}_class_mean": Measure((ranks == 0).double(), groups=self.entries("labels"))}
-
-    def predictions(self) -> Predictions:
-        return Predictions(self.entries("labels"), self.entries("predicted"), self.class_names)
 
     def details(self) -> dict[str, Any]:
         return self._details
@@ -128,3 +119,62 @@ class FewShotAccuracy(TaskMetric):
     def details(self) -> dict[str, Any]:
         seeds = {k: self.entries(f"shots{k}").mean(0).tolist() for k in self.short}
         return {f"fewshot{k}_top1": {"per_seed": seeds[k], "classes_with_fewer_images": self.short[k]} for k in seeds}
+
+
+def wrong_before(
+    scores: Float[Tensor, "queries candidates"], right: Bool[Tensor, "queries candidates"], *, tie: float = TIE
+) -> Int64[Tensor, "queries"]:
+    """Number of negatives ranked before the best positive (`right`) of each query; below k means found at k.
+
+    Ties rank the negative first, so that duplicates, collapsed features and NaN do not count as hits. Undefined for a
+    query without a positive.
+    """
+    best = scores.masked_fill(~right, float("-inf")).amax(1, keepdim=True)
+    before = ~(scores < best - tie) & ~right  # negated, so that NaN ranks before everything
+    return before.sum(1)
+
+
+def ranks_of(scores: Float[Tensor, "n classes"], labels: Int64[Tensor, "n"]) -> Int64[Tensor, "n"]:
+    """Wrong classes ranked before the true one. A tie is an error, so classes of one name are never correct."""
+    return wrong_before(scores, F.one_hot(labels, scores.shape[1]).bool())
+
+
+def mean_over_groups(
+    values: Float64[np.ndarray, "*resamples n"], groups: Int64[np.ndarray, "*resamples n"], *, axis: int = -1
+) -> Float64[np.ndarray, "*resamples"]:
+    """Mean over groups of the mean of their values, along the last axis; empty groups are left out."""
+    rows = groups.reshape(-1, groups.shape[axis])
+    shape = (len(rows), groups.max() + 1)
+    cells = (rows + shape[1] * np.arange(len(rows))[:, None]).ravel()
+    sums = np.bincount(cells, weights=values.ravel(), minlength=shape[0] * shape[1]).reshape(shape)
+    sizes = np.bincount(cells, minlength=shape[0] * shape[1]).reshape(shape)
+    means = (sums / np.maximum(sizes, 1)).sum(1) / (sizes > 0).sum(1)
+    return means.reshape(groups.shape[:-1])
+
+
+def bootstrap_interval(
+    values: Float64[np.ndarray, "n"],
+    *,
+    groups: Int64[np.ndarray, "n"] | None = None,
+    resamples: int = RESAMPLES,
+    level: float = LEVEL,
+    seed: int = SEED,
+) -> tuple[float, float]:
+    """Ends of the central `level` of the means of resampled `values`; with `groups`, of `mean_over_groups`.
+
+    If all values are equal the interval has width 0, as always with this method, although the true value is uncertain.
+    """
+    if values.min() == values.max():  # scipy refuses a single value
+        return float(values[0]), float(values[0])
+    interval = scipy.stats.bootstrap(
+        (values,) if groups is None else (values, groups),
+        np.mean if groups is None else mean_over_groups,
+        paired=groups is not None,  # an image is drawn together with its group
+        vectorized=True,
+        n_resamples=resamples,
+        batch=max(1, _VALUES // len(values)),
+        confidence_level=level,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    ).confidence_interval
+    return float(interval.low), float(interval.high)

@@ -14,8 +14,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from limoe.errors import DataError
-from limoe.evaluation.metrics import Measure, TaskMetric
-from limoe.evaluation.ranks import wrong_before
+from limoe.evaluation.metrics import Measure, TaskMetric, wrong_before
 
 KS = (1, 5, 10)
 

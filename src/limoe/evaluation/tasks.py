@@ -1,20 +1,39 @@
-"""Evaluation of a model on one task, for the validation callbacks and `limoe eval`."""
+"""Evaluation of a model on one task, for the validation callbacks and `limoe eval`, and its record as JSON."""
+
+from typing import Any
 
 import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor
 
+from limoe.config.trees import strict_json
+from limoe.data.pairs import PairSubset
 from limoe.data.tasks.kinds import FewShotTask, LabelledImages, LinearProbeTask, RetrievalTask, Task, ZeroShotTask
 from limoe.errors import DataError, require_argument
-from limoe.evaluation.encode import FeatureExtractor, Picked
+from limoe.evaluation.encode import FeatureExtractor
 from limoe.evaluation.few_shot import ridge_scores, shots_of
 from limoe.evaluation.linear_probe import linear_probe
-from limoe.evaluation.metrics import Classification, FewShotAccuracy, TaskMetric
-from limoe.evaluation.ranks import ranked
+from limoe.evaluation.metrics import (
+    LEVEL,
+    RESAMPLES,
+    SEED,
+    Classification,
+    FewShotAccuracy,
+    Measure,
+    TaskMetric,
+    ranks_of,
+)
 from limoe.evaluation.retrieval import RetrievalRecall, retrieval_chance
-from limoe.evaluation.zero_shot import chance_top_k, classify
+from limoe.evaluation.zero_shot import chance_top_k, classify, prompts_sha256
 
+_METHOD = "percentile bootstrap over images (retrieval: queries)"
 _CHUNK = 1024  # images per matrix of scores
+KINDS = {
+    ZeroShotTask: "zero_shot",
+    RetrievalTask: "retrieval",
+    FewShotTask: "few_shot",
+    LinearProbeTask: "linear_probe",
+}
 
 
 def evaluate_task(encoder: FeatureExtractor, task: Task, *, progress: str | None = None) -> TaskMetric:
@@ -53,7 +72,7 @@ def evaluate_zero_shot(encoder: FeatureExtractor, task: ZeroShotTask, *, progres
     labels = _checked(LabelledImages(task.images, task.labels), classes=len(task.class_names))
     class_features = encoder.classes(task.class_names, task.templates)
     features = encoder.images(task.images, gathered=False, progress=progress)
-    metric = Classification("zeroshot", class_names=task.class_names, ks=(1, 5))
+    metric = Classification("zeroshot", ks=(1, 5))
     own = labels[encoder.share(len(labels))]
     for part, its_labels in zip(features.split(_CHUNK), own.split(_CHUNK), strict=True):
         metric.update(classify(part, class_features), its_labels)
@@ -74,7 +93,9 @@ def evaluate_retrieval(
 
 def evaluate_few_shot(encoder: FeatureExtractor, task: FewShotTask, *, progress: str | None = None) -> FewShotAccuracy:
     """`fewshot<shots>_top1`. Only the training images picked by some seed are encoded."""
-    _check_few_shot(task)
+    require_argument(len(task.shots) > 0 and min(task.shots) >= 1, "shots", "a list of numbers >= 1", list(task.shots))
+    require_argument(len(task.seeds) > 0, "seeds", "a list with at least one number", list(task.seeds))
+    require_argument(task.l2 > 0, "l2", "> 0", task.l2)
     classes = len(task.class_names)
     labels, test_labels = (_checked(part, classes=classes) for part in (task.train, task.test))
     picks = {
@@ -83,7 +104,7 @@ def evaluate_few_shot(encoder: FeatureExtractor, task: FewShotTask, *, progress:
         for seed in task.seeds
     }
     used = torch.cat(list(picks.values())).unique()
-    train = encoder.images(Picked(task.train.images, used.tolist()), before_head=True, progress=progress).double()
+    train = encoder.images(PairSubset(task.train.images, used.tolist()), before_head=True, progress=progress).double()
     test = encoder.images(task.test.images, before_head=True, gathered=False, progress=progress).double()
     own = test_labels[encoder.share(len(test_labels))]
 
@@ -91,8 +112,7 @@ def evaluate_few_shot(encoder: FeatureExtractor, task: FewShotTask, *, progress:
         picked = picks[shots, seed]
         support = train[torch.searchsorted(used, picked)]
         scores = ridge_scores(support, labels[picked], test, num_classes=classes, l2=task.l2)
-        ranks, _ = ranked(scores, own)
-        return (ranks == 0).double()
+        return (ranks_of(scores, own) == 0).double()
 
     images = labels.bincount(minlength=classes)
     metric = FewShotAccuracy({k: int((images < k).sum()) for k in task.shots})
@@ -116,16 +136,10 @@ def evaluate_linear_probe(
     )
     tried = {f"{strength:g}": accuracy for strength, accuracy in probing.tried.items()}
     details = {"strength": probing.strength, "held_out_top1": tried}
-    metric = Classification("linear_probe", class_names=task.class_names, ks=(1,), **details)
+    metric = Classification("linear_probe", ks=(1,), **details)
     own = encoder.share(len(test_labels))
     metric.update(probing.scores[own], test_labels[own])
     return metric
-
-
-def _check_few_shot(task: FewShotTask) -> None:
-    require_argument(len(task.shots) > 0 and min(task.shots) >= 1, "shots", "a list of numbers >= 1", list(task.shots))
-    require_argument(len(task.seeds) > 0, "seeds", "a list with at least one number", list(task.seeds))
-    require_argument(task.l2 > 0, "l2", "> 0", task.l2)
 
 
 def _checked(part: LabelledImages, *, classes: int) -> Int64[Tensor, "n"]:
@@ -137,3 +151,32 @@ def _checked(part: LabelledImages, *, classes: int) -> Int64[Tensor, "n"]:
     if not all(0 <= label < classes for label in labels):
         raise DataError(f"evaluation task: labels must be in 0..{classes - 1}, got {min(labels)}..{max(labels)}")
     return torch.as_tensor(labels)
+
+
+def evaluation_record(name: str, task: Task, metric: TaskMetric) -> dict[str, Any]:
+    """Each metric with chance, 95 % interval and n; the prompts by name and hash; details of the kind of task."""
+    chance = task_chance(task)
+    return {
+        "task": name,
+        "kind": KINDS[type(task)],
+        "metrics": {key: _metric(measure, chance=chance[key]) for key, measure in metric.measures().items()},
+        "interval": {"level": LEVEL, "method": _METHOD, "resamples": RESAMPLES, "seed": SEED},
+        "prompts": _prompts(task) if isinstance(task, ZeroShotTask) else None,
+        "details": strict_json(metric.details()),
+    }
+
+
+def _metric(measure: Measure, *, chance: float) -> dict[str, float]:
+    low, high = measure.interval()
+    return {"value": measure.value, "low": low, "high": high, "chance": chance, "n": len(measure.values)}
+
+
+def _prompts(task: ZeroShotTask) -> dict[str, Any]:
+    """Prompts of the task; `sha256` is that of the names and templates in use, independent of their file."""
+    return {
+        "name": task.source.name,
+        "sha256": prompts_sha256(task.class_names, task.templates),
+        "classes": len(task.class_names),
+        "templates": len(task.templates),
+        "files": dict(task.source.files),
+    }

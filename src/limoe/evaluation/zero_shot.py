@@ -27,10 +27,7 @@ def prompts_sha256(class_names: Sequence[str], templates: Sequence[str]) -> str:
 
 
 def class_embeddings(
-    encode: Callable[[list[str]], Tensor],
-    *,
-    class_names: Sequence[str],
-    templates: Sequence[str],
+    encode: Callable[[list[str]], Tensor], *, class_names: Sequence[str], templates: Sequence[str]
 ) -> Float[Tensor, "classes d_out"]:
     """One unit vector per class: unit-length features of its prompts, averaged over templates, normalized again.
 

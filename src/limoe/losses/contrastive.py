@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from limoe.errors import require_argument
@@ -77,9 +77,7 @@ class SoftmaxContrastive(ContrastiveLoss):
     def mean_loss(
         self, image: Float[Tensor, "B d_out"], text: Float[Tensor, "B d_out"], logit_scale: Float[Tensor, ""]
     ) -> Float[Tensor, ""]:
-        def loss(
-            rows: Float[Tensor, "b d_out"], columns: Float[Tensor, "BW d_out"], labels: Int[Tensor, "b"]
-        ) -> Tensor:
+        def loss(rows: Tensor, columns: Tensor, labels: Tensor) -> Tensor:
             logits = logit_scale * rows @ columns.T  # b, BW
             return F.cross_entropy(logits, labels, reduction="sum")
 
@@ -106,9 +104,7 @@ class SigmoidContrastive(ContrastiveLoss):
     def mean_loss(
         self, image: Float[Tensor, "B d_out"], text: Float[Tensor, "B d_out"], logit_scale: Float[Tensor, ""]
     ) -> Float[Tensor, ""]:
-        def loss(
-            rows: Float[Tensor, "b d_out"], columns: Float[Tensor, "BW d_out"], labels: Int[Tensor, "b"]
-        ) -> Tensor:
+        def loss(rows: Tensor, columns: Tensor, labels: Tensor) -> Tensor:
             logits = logit_scale * rows @ columns.T  # b, BW
             logits = logits + self.bias.to(rows.dtype)
 

@@ -33,7 +33,13 @@ def compile_blocks(blocks: Iterable[nn.Module], compile: bool | Mapping[str, Any
     known = sorted(set(inspect.signature(torch.compile).parameters) - {"model", "disable"})
     for name in arguments:
         require_argument(name in known, "compile", f"true, false or a map with keys among {', '.join(known)}", name)
-    _check_backend(arguments.get("backend", "inductor"))
+    backend = arguments.get("backend", "inductor")
+    names = torch.compiler.list_backends(exclude_tags=())
+    require_argument(backend in names, "compile.backend", f"one of {', '.join(names)}", backend)
+    if backend == "inductor":
+        compiler = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
+        rule = f"false where there is no C++ compiler: {compiler} is not installed (install it, or name one in $CXX)"
+        require_argument(shutil.which(compiler) is not None, "compile", rule, True)
     for block in blocks:
         block.compile(**arguments)
 
@@ -42,12 +48,3 @@ def uncompiled() -> AbstractContextManager[Any]:
     """Runs compiled modules uncompiled: evaluation has other shapes, and slots without limit depend on the data."""
     is_in_use = "torch._dynamo" in sys.modules  # else nothing is compiled, and importing it takes seconds
     return torch.compiler.set_stance("force_eager") if is_in_use else nullcontext()
-
-
-def _check_backend(backend: str) -> None:
-    names = torch.compiler.list_backends(exclude_tags=())
-    require_argument(backend in names, "compile.backend", f"one of {', '.join(names)}", backend)
-    if backend == "inductor":
-        compiler = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
-        rule = f"false where there is no C++ compiler: {compiler} is not installed (install it, or name one in $CXX)"
-        require_argument(shutil.which(compiler) is not None, "compile", rule, True)

@@ -24,13 +24,7 @@ class DualEncoder(nn.Module, ABC):
     text_head: nn.Module
 
     def add_heads(
-        self,
-        *,
-        image_width: int,
-        text_width: int,
-        out_dim: int,
-        init_logit_scale: float,
-        max_logit_scale: float,
+        self, *, image_width: int, text_width: int, out_dim: int, init_logit_scale: float, max_logit_scale: float
     ) -> None:
         """Add a linear head per modality, and the logit scale, stored as a logarithm."""
         in_range = 0 < init_logit_scale <= max_logit_scale

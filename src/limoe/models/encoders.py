@@ -5,9 +5,9 @@ from typing import Any
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from limoe.models.layers import ImageEmbed, TextEmbed, masked_mean
+from limoe.models.layers import ImageEmbed, TextEmbed
 from limoe.models.tower import Tower
-from limoe.types import IMAGE, TEXT, PackedTokens, RouterOutput, Segment
+from limoe.types import IMAGE, TEXT, RouterOutput
 
 
 class Encoder(nn.Module):
@@ -43,14 +43,7 @@ class TowerEncoder(Encoder):
 
 
 class ImageEncoder(TowerEncoder):
-    """Images to mean tokens [B, D]; sparse layers route image tokens alone.
-
-    Args:
-        image_size: side of the square input, pixels.
-        patch_size: side of a patch, pixels.
-        width: D.
-        tower: see `Tower`.
-    """
+    """Images to mean tokens [B, D]; sparse layers route image tokens alone. Arguments as of `LIMoE`."""
 
     def __init__(self, *, image_size: int, patch_size: int, width: int, **tower: Any) -> None:
         super().__init__()
@@ -60,25 +53,11 @@ class ImageEncoder(TowerEncoder):
         self.depth = len(self.tower.blocks)
 
     def forward(self, images: Float[Tensor, "B 3 h w"]) -> tuple[Float[Tensor, "B D"], dict[int, RouterOutput]]:
-        embedded = self.embed(images)
-        batch_size, length, _ = embedded.shape
-        segment = Segment(IMAGE, size=batch_size, length=length)
-
-        # [B * n_i, D] through the tower, and back to sequences
-        tokens = PackedTokens.of([segment], device=embedded.device)
-        x, routing = self.tower(embedded.flatten(0, 1), tokens)
-        return x.view_as(embedded).mean(1), routing
+        return self.tower.pooled(self.embed(images), IMAGE)
 
 
 class TextEncoder(TowerEncoder):
-    """Texts to mean tokens [B, D]; sparse layers route text tokens alone.
-
-    Args:
-        vocab_size: rows of the token table.
-        text_length: n_t.
-        width: D.
-        tower: see `Tower`.
-    """
+    """Texts to mean tokens [B, D]; sparse layers route text tokens alone. Arguments as of `LIMoE`."""
 
     def __init__(self, *, vocab_size: int, text_length: int, width: int, **tower: Any) -> None:
         super().__init__()
@@ -90,11 +69,4 @@ class TextEncoder(TowerEncoder):
     def forward(
         self, text_ids: Int[Tensor, "B n_t"], text_mask: Bool[Tensor, "B n_t"]
     ) -> tuple[Float[Tensor, "B D"], dict[int, RouterOutput]]:
-        embedded = self.embed(text_ids)
-        batch_size, length, _ = embedded.shape
-        segment = Segment(TEXT, size=batch_size, length=length, mask=text_mask)
-
-        # [B * n_t, D] through the tower, and back to sequences
-        tokens = PackedTokens.of([segment], device=embedded.device)
-        x, routing = self.tower(embedded.flatten(0, 1), tokens)
-        return masked_mean(x.view_as(embedded), text_mask), routing
+        return self.tower.pooled(self.embed(text_ids), TEXT, text_mask)

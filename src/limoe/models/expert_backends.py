@@ -19,7 +19,6 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.utils.rnn import pad_sequence
 
-from limoe.models.expert_loop import expert_loop
 from limoe.types import BUFFERS, SORTED, Dispatcher, ExpertTokens
 
 BACKENDS = ("auto", "padded", "grouped", "loop")
@@ -39,20 +38,18 @@ class ExpertWeights(NamedTuple):
     bias_out: Float[Tensor, "E D"]
 
 
-def select_layout(
-    backend: str, dispatcher: Dispatcher, *, num_experts: int, dtype: torch.dtype, device: torch.device
-) -> str:
+def select_layout(backend: str, dispatcher: Dispatcher, *, weight: Float[Tensor, "E D H"], dtype: torch.dtype) -> str:
     """The layout that suits the backend best, of those that the dispatcher offers."""
     if len(dispatcher.num_rows) == 1:
         (only,) = dispatcher.num_rows
         return only
     if backend == "padded":
         return BUFFERS
-    if backend != "auto" or _has_grouped_kernel(dtype, device):
+    if backend != "auto" or _has_grouped_kernel(dtype, weight.device):
         return SORTED
-    if device.type != "cpu" or torch.compiler.is_compiling():
+    if weight.device.type != "cpu" or torch.compiler.is_compiling():
         return BUFFERS  # sorted rows would wait for the device, or break the graph
-    has_many_rows = dispatcher.num_rows[SORTED] >= MANY_ROWS * num_experts
+    has_many_rows = dispatcher.num_rows[SORTED] >= MANY_ROWS * len(weight)
     allowed_waste = WASTE_AT_MANY if has_many_rows else WASTE_AT_FEW
     return SORTED if dispatcher.num_rows[BUFFERS] > allowed_waste * dispatcher.num_rows[SORTED] else BUFFERS
 
@@ -70,7 +67,7 @@ def run_experts(expert_tokens: ExpertTokens, *, weights: ExpertWeights, backend:
     counts = offsets.diff(prepend=offsets.new_zeros(1)).tolist()  # waits for the device
     if backend == "padded":
         return ExpertTokens(_pad_sorted(rows, counts, weights), offsets)
-    return ExpertTokens(expert_loop(rows, counts, *weights), offsets)
+    return ExpertTokens(expert_loop(rows, counts, weights), offsets)
 
 
 def _select_sorted_backend(backend: str, weight: Float[Tensor, "E D H"]) -> str:
@@ -158,3 +155,65 @@ class _AddBias(torch.autograd.Function):
         ones = grad.new_ones(len(grad), least_width).T
         grad_bias = F.grouped_mm(ones, grad, offs=offsets)[:, 0]
         return grad, grad_bias, None, None
+
+
+def expert_loop(rows: Float[Tensor, "N D"], counts: list[int], weights: ExpertWeights) -> Float[Tensor, "N D"]:
+    """`counts[e]` rows through expert e; rows after the last of them stay uninitialised, here and in the gradient.
+
+    Results are written in place, so there is no gradient of a whole stack per expert. The backward holds the hidden
+    gradient of one expert at a time.
+    """
+    return _ExpertLoop.apply(rows, counts, *weights)
+
+
+class _ExpertLoop(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, counts: list[int], *weights: Tensor) -> Tensor:
+        weight_in, bias_in, weight_out, bias_out = weights
+        hidden_dim = weight_in.shape[2]
+        # [N, H] before and after the GELU
+        before = rows.new_empty(len(rows), hidden_dim)
+        hidden = rows.new_empty(len(rows), hidden_dim)
+        out = torch.empty_like(rows)
+        for e, own in enumerate(_slices(counts)):
+            torch.addmm(bias_in[e], rows[own], weight_in[e], out=before[own])
+            torch.ops.aten.gelu.out(before[own], approximate="tanh", out=hidden[own])
+            torch.addmm(bias_out[e], hidden[own], weight_out[e], out=out[own])
+        ctx.save_for_backward(rows, before, hidden, weight_in, weight_out)
+        ctx.counts = counts
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        rows, before, hidden, weight_in, weight_out = ctx.saved_tensors
+        num_experts, dim, hidden_dim = weight_in.shape
+        grad_rows = torch.empty_like(rows)
+        grad_weight_in = torch.empty_like(weight_in)
+        grad_weight_out = torch.empty_like(weight_out)
+        grad_bias_in = grad.new_empty(num_experts, hidden_dim)
+        grad_bias_out = grad.new_empty(num_experts, dim)
+        for e, own in enumerate(_slices(ctx.counts)):
+            # the second product
+            torch.mm(hidden[own].T, grad[own], out=grad_weight_out[e])
+            torch.sum(grad[own], 0, out=grad_bias_out[e])
+            grad_hidden = grad[own] @ weight_out[e].T
+            # the GELU, in place
+            torch.ops.aten.gelu_backward.grad_input(
+                grad_hidden, before[own], approximate="tanh", grad_input=grad_hidden
+            )
+            # the first product
+            torch.mm(rows[own].T, grad_hidden, out=grad_weight_in[e])
+            torch.sum(grad_hidden, 0, out=grad_bias_in[e])
+            torch.mm(grad_hidden, weight_in[e].T, out=grad_rows[own])
+        return grad_rows, None, grad_weight_in, grad_bias_in, grad_weight_out, grad_bias_out
+
+
+def _slices(counts: list[int]) -> list[slice]:
+    """The rows of each expert."""
+    slices = []
+    start = 0
+    for count in counts:
+        slices.append(slice(start, start + count))
+        start += count
+    return slices

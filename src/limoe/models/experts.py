@@ -1,7 +1,5 @@
 """The experts of a sparse layer: their parameters, and which backend multiplies them."""
 
-from collections.abc import Callable
-
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -38,11 +36,12 @@ class Experts(nn.Module):
         is_backend = expert_backend in BACKENDS
         require_argument(is_backend, "expert_backend", f"one of {', '.join(BACKENDS)}", expert_backend)
         self.expert_backend = expert_backend
-        stack = _identical if expert_init == "identical" else _independent
-        self.weight_in = nn.Parameter(stack(num_experts, (dim, hidden_dim), nn.init.xavier_uniform_))
-        self.bias_in = nn.Parameter(stack(num_experts, (hidden_dim,), _tiny_normal_))
-        self.weight_out = nn.Parameter(stack(num_experts, (hidden_dim, dim), nn.init.xavier_uniform_))
-        self.bias_out = nn.Parameter(stack(num_experts, (dim,), _tiny_normal_))
+        self.weight_in = nn.Parameter(torch.empty(num_experts, dim, hidden_dim))
+        self.bias_in = nn.Parameter(torch.empty(num_experts, hidden_dim))
+        self.weight_out = nn.Parameter(torch.empty(num_experts, hidden_dim, dim))
+        self.bias_out = nn.Parameter(torch.empty(num_experts, dim))
+        for stacked in self.weights():
+            _fill(stacked, is_identical=expert_init == "identical")
 
     def forward(self, expert_tokens: ExpertTokens) -> ExpertTokens:
         """Every row through its expert, in the same layout; rows that belong to no expert hold anything."""
@@ -50,13 +49,7 @@ class Experts(nn.Module):
 
     def select_layout(self, dispatcher: Dispatcher) -> str:
         """The layout of the dispatcher that suits these experts best."""
-        return select_layout(
-            self.expert_backend,
-            dispatcher,
-            num_experts=len(self.weight_in),
-            dtype=self.compute_dtype(),
-            device=self.weight_in.device,
-        )
+        return select_layout(self.expert_backend, dispatcher, weight=self.weight_in, dtype=self.compute_dtype())
 
     def compute_dtype(self) -> torch.dtype:
         """What autocast asks for, else the type of the parameters.
@@ -77,21 +70,13 @@ class Experts(nn.Module):
         return ExpertWeights(*(parameter.to(dtype) for parameter in stored))
 
 
-Fill = Callable[[Tensor], Tensor]
-
-
-def _tiny_normal_(x: Tensor) -> Tensor:
-    return nn.init.normal_(x, std=1e-6)
-
-
-def _identical(num_experts: int, shape: tuple[int, ...], fill_: Fill) -> Float[Tensor, "E ..."]:
-    """The same numbers for every expert; the fan of the initialiser is that of one expert."""
-    return torch.empty(num_experts, *shape).copy_(fill_(torch.empty(shape)))
-
-
-def _independent(num_experts: int, shape: tuple[int, ...], fill_: Fill) -> Float[Tensor, "E ..."]:
-    """Numbers of its own for every expert."""
-    stacked = torch.empty(num_experts, *shape)
-    for expert in stacked:
-        fill_(expert)
-    return stacked
+@torch.no_grad()
+def _fill(stacked: Float[Tensor, "E ..."], *, is_identical: bool) -> None:
+    """Xavier-uniform matrices and biases near 0, the same or other numbers for each expert, each with its own fan."""
+    for expert in stacked[:1] if is_identical else stacked:
+        if expert.ndim > 1:
+            nn.init.xavier_uniform_(expert)
+        else:
+            nn.init.normal_(expert, std=1e-6)
+    if is_identical:
+        stacked[1:] = stacked[0]

@@ -93,8 +93,9 @@ class LIMoE(DualEncoder):
 
         # [T, D] all image tokens, then all text tokens
         x = torch.cat([image_tokens.flatten(0, 1), text_tokens.flatten(0, 1)])
-        segments = [_segment(IMAGE, image_tokens), _segment(TEXT, text_tokens, text_mask)]
-        tokens = PackedTokens.of(segments, device=x.device)
+        image_segment = Segment(IMAGE, size=len(images), length=image_tokens.shape[1])
+        text_segment = Segment(TEXT, size=len(text_ids), length=text_tokens.shape[1], mask=text_mask)
+        tokens = PackedTokens.of([image_segment, text_segment], device=x.device)
         x, routing = self.tower(x, tokens)
 
         # [B, D] the mean token of each sequence
@@ -107,18 +108,9 @@ class LIMoE(DualEncoder):
         return list(self.tower.blocks)
 
     def image_trunk(self, images: Float[Tensor, "B 3 h w"]) -> Float[Tensor, "B D"]:
-        embedded = self.image_embed(images)
-        tokens = PackedTokens.of([_segment(IMAGE, embedded)], device=embedded.device)
-        x, _ = self.tower(embedded.flatten(0, 1), tokens)
-        return x.view_as(embedded).mean(1)
+        pooled, _ = self.tower.pooled(self.image_embed(images), IMAGE)
+        return pooled
 
     def text_trunk(self, text_ids: Int[Tensor, "B n_t"], text_mask: Bool[Tensor, "B n_t"]) -> Float[Tensor, "B D"]:
-        embedded = self.text_embed(text_ids)
-        tokens = PackedTokens.of([_segment(TEXT, embedded, text_mask)], device=embedded.device)
-        x, _ = self.tower(embedded.flatten(0, 1), tokens)
-        return masked_mean(x.view_as(embedded), text_mask)
-
-
-def _segment(modality: int, tokens: Float[Tensor, "B n D"], mask: Bool[Tensor, "B n"] | None = None) -> Segment:
-    batch_size, length, _ = tokens.shape
-    return Segment(modality, size=batch_size, length=length, mask=mask)
+        pooled, _ = self.tower.pooled(self.text_embed(text_ids), TEXT, text_mask)
+        return pooled

@@ -1,6 +1,7 @@
 """The sparse layer: route, dispatch, experts, combine."""
 
 from collections.abc import Callable
+from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -12,36 +13,14 @@ from limoe.types import PackedTokens, RouterOutput
 class MoE(nn.Module):
     """The sparse counterpart of the dense MLP; a dropped token gets 0, so its residual passes unchanged.
 
-    Args:
-        dim: width D.
-        hidden_dim: H of every expert.
-        num_experts: E.
-        router: factory called as `router(dim, num_experts=E)`; the module maps (x [T, D], tokens) to a dispatcher and
-            a RouterOutput.
-        expert_init: see `Experts`.
-        expert_backend: how experts multiply, see `limoe.models.expert_backends`; "auto" chooses by device, type of the
-            numbers and rows per expert.
+    `router` is a factory called as `router(dim, num_experts=E)`; the module maps (x [T, D], tokens) to a dispatcher
+    and a RouterOutput. The other arguments are those of `Experts`.
     """
 
-    def __init__(
-        self,
-        dim: int,
-        *,
-        hidden_dim: int,
-        num_experts: int,
-        router: Callable[..., nn.Module],
-        expert_init: str = "identical",
-        expert_backend: str = "auto",
-    ) -> None:
+    def __init__(self, dim: int, *, num_experts: int, router: Callable[..., nn.Module], **experts: Any) -> None:
         super().__init__()
         self.router = router(dim, num_experts=num_experts)
-        self.experts = Experts(
-            dim,
-            hidden_dim=hidden_dim,
-            num_experts=num_experts,
-            expert_init=expert_init,
-            expert_backend=expert_backend,
-        )
+        self.experts = Experts(dim, num_experts=num_experts, **experts)
 
     def forward(self, x: Float[Tensor, "T D"], tokens: PackedTokens) -> tuple[Float[Tensor, "T D"], RouterOutput]:
         dispatcher, routing = self.router(x, tokens)  # route

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from limoe.errors import ArgumentError, require_argument
 from limoe.models.encoders import Encoder
-from limoe.models.feature_cache import FeatureCache
 from limoe.types import RouterOutput
 
 
@@ -33,8 +32,6 @@ class TimmEncoder(Encoder):
         weights: a local file with them (.safetensors, .pth, .bin).
         pool: timm's `global_pool`: "avg", "token", "map", ...; None = the model's own.
         locked: no gradient, and in evaluation mode whatever happens around it.
-        cache_dir: of a locked model a folder for the features of images seen before, see `FeatureCache`. Pays where
-            the model costs more than reading pixels on the CPU, and where the same pixels come again.
         settings: further arguments of `timm.create_model`, such as `img_size` for a transformer.
 
     Raises:
@@ -42,7 +39,6 @@ class TimmEncoder(Encoder):
     """
 
     depth = 0  # no layer that routes
-    _cache: FeatureCache | None
     scale: Float[Tensor, "3 1 1"]
     shift: Float[Tensor, "3 1 1"]
 
@@ -55,13 +51,11 @@ class TimmEncoder(Encoder):
         weights: str | None = None,
         pool: str | None = None,
         locked: bool = False,
-        cache_dir: str | None = None,
         settings: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         is_used = weights is None or pretrained
         require_argument(is_used, "pretrained", "true where weights is given", pretrained)
-        require_argument(cache_dir is None or locked, "cache_dir", "null unless locked", cache_dir)
         known = timm.is_model(name)
         require_argument(known, "name", f"a model of timm {timm.__version__}, see timm.list_models()", name)
         self.image_size = image_size
@@ -69,8 +63,6 @@ class TimmEncoder(Encoder):
         self.locked = locked
         self.pretrained = pretrained
         self.weights = weights
-        self.cache_dir = cache_dir
-        self._cache = None
         self._arguments = dict(settings or {})
         if pool is not None:
             self._arguments["global_pool"] = pool
@@ -81,7 +73,6 @@ class TimmEncoder(Encoder):
         std = torch.tensor(self.backbone.pretrained_cfg["std"])[:, None, None]
         self.register_buffer("scale", 0.5 / std, persistent=False)
         self.register_buffer("shift", (0.5 - mean) / std, persistent=False)
-        self.backbone.register_load_state_dict_post_hook(self._forget)
         self.train()
 
     def transformer_blocks(self) -> list[nn.Module]:
@@ -93,10 +84,8 @@ class TimmEncoder(Encoder):
         return found
 
     def load_starting_weights(self) -> None:
-        """Replace the random weights by `weights` or by timm's own; nothing happens with `pretrained=False`.
-
-        Raises:
-            ArgumentError: there is no such file, the hub cannot be reached, or the weights do not fit.
+        """Replace the random weights by `weights` or by timm's own; nothing happens with `pretrained=False`. Raises
+        `ArgumentError` if there is no such file, the hub cannot be reached, or the weights do not fit.
         """
         if not self.pretrained:
             return
@@ -118,21 +107,8 @@ class TimmEncoder(Encoder):
         return self
 
     def forward(self, images: Float[Tensor, "B 3 h w"]) -> tuple[Float[Tensor, "B D"], dict[int, RouterOutput]]:
-        if not self.locked:
-            return self._encode(images), {}
-        with torch.no_grad():
-            if self.cache_dir is None or images.is_meta:
-                return self._encode(images), {}
-            if self._cache is None:  # made here, since weights may come after the model was built
-                self._cache = FeatureCache(Path(self.cache_dir), self.backbone)
-            return self._cache(images, self._encode), {}
-
-    def _encode(self, images: Float[Tensor, "B 3 h w"]) -> Float[Tensor, "B D"]:
-        return self.backbone(images * self.scale + self.shift)
-
-    def _forget(self, *_: Any) -> None:
-        """Other weights, other features."""
-        self._cache = None
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.locked):
+            return self.backbone(images * self.scale + self.shift), {}
 
     def _build(self) -> Any:
         try:

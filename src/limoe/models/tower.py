@@ -2,14 +2,14 @@
 
 from collections.abc import Callable, Sequence
 
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from limoe.errors import require_argument
-from limoe.models.layers import Block, LayerNorm, Mlp
+from limoe.models.layers import Block, LayerNorm, Mlp, masked_mean
 from limoe.models.moe import MoE
 from limoe.nn.recompute import recomputed
-from limoe.types import PackedTokens, RouterOutput
+from limoe.types import PackedTokens, RouterOutput, Segment
 
 
 class Tower(nn.Module):
@@ -70,3 +70,16 @@ class Tower(nn.Module):
             if routed is not None:
                 routing[layer] = routed
         return self.norm(x), routing
+
+    def pooled(
+        self, embedded: Float[Tensor, "B n D"], modality: int, mask: Bool[Tensor, "B n"] | None = None
+    ) -> tuple[Float[Tensor, "B D"], dict[int, RouterOutput]]:
+        """The mean tokens of sequences of one modality alone, and what each router decided, by layer."""
+        batch_size, length, _ = embedded.shape
+        segment = Segment(modality, size=batch_size, length=length, mask=mask)
+        tokens = PackedTokens.of([segment], device=embedded.device)
+
+        # [B * n, D] through the tower, and back to sequences
+        x, routing = self(embedded.flatten(0, 1), tokens)
+        x = x.view_as(embedded)
+        return x.mean(1) if mask is None else masked_mean(x, mask), routing

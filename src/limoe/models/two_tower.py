@@ -19,14 +19,10 @@ class TwoTower(DualEncoder):
     Args:
         image: factory of the image encoder, `image(image_size=image_size)`; see `ImageEncoder` and `TimmEncoder`.
         text: factory of the text encoder, `text(vocab_size=..., text_length=...)`; see `TextEncoder`.
-        image_size: side of the square input, pixels.
-        vocab_size: rows of the token table.
-        text_length: n_t.
         out_dim: width of the joint space; None = that of the image encoder.
         image_head: "linear", or "none": the joint space is the image encoder's own, only the text has a head (so does
             big_vision for LiT).
-        init_logit_scale: factor on the cosines at the start.
-        max_logit_scale: upper clamp of that factor, applied by `clamp_logit_scale`.
+        image_size, vocab_size, text_length, init_logit_scale, max_logit_scale: as of `LIMoE`.
     """
 
     image: Encoder

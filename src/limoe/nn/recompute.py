@@ -1,7 +1,7 @@
 """Activation recomputation: keep the inputs of a part of the model and compute the rest again in the backward."""
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from typing import Any, TypeVar
 
 from torch import nn
@@ -18,11 +18,13 @@ def recomputed(function: Callable[..., T], *inputs: Any) -> T:
     The second time random numbers are those of the first, so routers choose the same experts, and `counting` of each
     `StepUpdated` module is False, since it has counted these tokens already.
     """
-
-    def contexts() -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
-        return nullcontext(), _WithoutCounting(function)
-
-    return checkpoint(function, *inputs, use_reentrant=False, preserve_rng_state=True, context_fn=contexts)
+    return checkpoint(
+        function,
+        *inputs,
+        use_reentrant=False,
+        preserve_rng_state=True,
+        context_fn=lambda: (nullcontext(), _WithoutCounting(function)),
+    )
 
 
 class _WithoutCounting:

@@ -28,7 +28,8 @@ def model_card(
     found = numbers(record.get("metrics"))
     metrics = {key: x for key, x in found.items() if key.startswith(_RESULTS) and math.isfinite(x)}
     chance = {key: x for key, x in numbers(record.get("chance")).items() if key in metrics}
-    sizes = [(key, value) for key, value in leaves(config["model"]) if _is_plain(value) and not _is_hydras(key)]
+    sizes = [(key, value) for key, value in leaves(config["model"]) if _is_plain(value)]
+    sizes = [(key, value) for key, value in sizes if not key.rpartition(".")[2].startswith("_")]  # Hydra's own keys
     return template("reporting/model_card.md.j2").render(
         name=name,
         config=config,
@@ -42,10 +43,6 @@ def model_card(
         measured=measured,
         complete=config["source"]["step"] == run["trainer"]["max_steps"],
     )
-
-
-def _is_hydras(key: str) -> bool:
-    return key.rpartition(".")[2].startswith("_")
 
 
 def _is_plain(value: Any) -> bool:

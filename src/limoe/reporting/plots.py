@@ -8,6 +8,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 from urllib.parse import quote
 
@@ -71,7 +72,8 @@ def lines_svg(
     The y axis begins at zero for shares (`percent`) and with `y_max`, its upper end, so that figures are comparable.
     """
     entries = [line.label for line in lines] + ([] if reference is None else [reference[0]])
-    columns = _legend_columns(entries)
+    longest = max(map(len, entries), default=0)
+    columns = 1 if longest > 24 else 2 if longest > 14 or len(entries) == 4 else 3
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(4.4, 2.7 + 0.2 * math.ceil(len(entries) / columns)), layout="constrained")
         axes = figure.subplots()
@@ -136,7 +138,7 @@ def thinned(curve: Curve, *, limit: int = MAX_POINTS, size: int = 0) -> tuple[li
     points = sorted(curve.items())
     size = size or math.ceil(len(points) / limit) or 1
     groups = [points[i : i + size] for i in range(0, len(points), size)]
-    return [_mean([s for s, _ in group]) for group in groups], [_mean([v for _, v in group]) for group in groups]
+    return [fmean(s for s, _ in group) for group in groups], [fmean(v for _, v in group) for group in groups]
 
 
 def layer_color(position: int, count: int) -> str:
@@ -170,10 +172,6 @@ def image_uri(image: Image.Image, *, kind: str, **settings: Any) -> str:
     buffer = io.BytesIO()
     image.save(buffer, format=kind, **settings)
     return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
 
 
 def _log_axis(axes: Axes, values: Sequence[float]) -> None:

@@ -1,4 +1,4 @@
-"""Tables for pages, for the terminal, as CSV and as LaTeX."""
+"""Tables for pages, for the terminal, and as CSV."""
 
 import csv
 import io
@@ -9,8 +9,6 @@ from typing import NamedTuple
 
 from rich.table import Table
 from rich.text import Text
-
-from limoe.reporting.templates import template
 
 
 class Entry(NamedTuple):
@@ -60,27 +58,10 @@ def as_csv(sheet: Sheet) -> str:
     return text.getvalue()
 
 
-def as_latex(sheet: Sheet) -> str:
-    """The table as LaTeX (booktabs)."""
-    return template("reporting/sheet.tex.j2", tex=_tex).render(table=sheet)
-
-
-def write_sheet(sheet: Sheet, folder: Path, *, suffixes: Sequence[str] = (".csv", ".tex")) -> None:
-    """Write `<name>.csv` and `<name>.tex` into `folder`; for a table without rows remove them."""
-    for suffix in suffixes:
-        path = folder / f"{sheet.name}{suffix}"
-        if sheet.rows:
-            path.write_text((as_csv if suffix == ".csv" else as_latex)(sheet), encoding="utf-8", errors="replace")
-        else:
-            path.unlink(missing_ok=True)
-
-
-_TEX = str.maketrans(
-    {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-    | {character: "\\" + character for character in "&%$#_{}"}
-    | {"±": r"$\pm$", "–": "--", "−": "--", "×": r"$\times$"}
-)
-
-
-def _tex(text: str) -> str:
-    return text.translate(_TEX)
+def write_sheet(sheet: Sheet, folder: Path) -> None:
+    """Write `<name>.csv` into `folder`; for a table without rows remove it."""
+    path = folder / f"{sheet.name}.csv"
+    if sheet.rows:
+        path.write_text(as_csv(sheet), encoding="utf-8", errors="replace")
+    else:
+        path.unlink(missing_ok=True)

@@ -6,11 +6,11 @@ Numbers are parsed one by one, since files may be incomplete; of repeated steps 
 import csv
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, TypeVar, get_type_hints
 
 import yaml
 
@@ -20,6 +20,7 @@ from limoe.runs.layout import ALARMS, CONFIG, HEALTH, METRICS, RECORD, SAMPLE_LI
 from limoe.types import MODALITIES
 
 Curve = dict[int, float]  # step -> value
+T = TypeVar("T")
 
 _MARKS = (RECORD, CONFIG, METRICS)
 
@@ -192,17 +193,8 @@ def _read_health(run: RunFolder) -> None:
         if not _is_dense(run.config):
             run.problems.append(f"{HEALTH}: missing; {consequence}")
         return
-    lines = (_text(run, HEALTH, consequence=consequence) or "").splitlines()
-    rows: dict[tuple[int, int, str], Health] = {}
-    bad = 0
-    for line in lines:
-        try:
-            row = Health.of(json.loads(line))
-            rows[row.step, row.layer, row.modality] = row
-        except (KeyError, TypeError, ValueError, RecursionError, OverflowError):
-            bad += 1
-    if bad:
-        run.problems.append(f"{HEALTH}: {bad} of {len(lines)} lines can't be read and are left out")
+    found = _parsed_lines(run, HEALTH, Health.of, consequence=consequence)
+    rows = {(row.step, row.layer, row.modality): row for row in found}
     run.health = [rows[key] for key in sorted(rows)]
 
 
@@ -210,12 +202,24 @@ def _read_alarms(run: RunFolder) -> None:
     """Read the first alarm of each layer and modality, if the run had a `CollapseAlarm`."""
     if not (run.path / ALARMS).exists():
         return
-    for line in (_text(run, ALARMS, consequence="alarms are unknown") or "").splitlines():
-        try:
-            alarm = json.loads(line)
-            run.alarms.setdefault((int(alarm["layer"]), str(alarm["modality"])), str(alarm["message"]))
-        except (KeyError, TypeError, ValueError, RecursionError):
-            run.problems.append(f"{ALARMS}: a line can't be read and is left out")
+
+    def parse(alarm: Mapping[str, Any]) -> tuple[int, str, str]:
+        return int(alarm["layer"]), str(alarm["modality"]), str(alarm["message"])
+
+    for layer, modality, message in _parsed_lines(run, ALARMS, parse, consequence="alarms are unknown"):
+        run.alarms.setdefault((layer, modality), message)
+
+
+def _parsed_lines(run: RunFolder, name: str, parse: Callable[[Any], T], *, consequence: str) -> list[T]:
+    """The objects in a file of JSON lines; the number of those that `parse` refuses becomes a line in `problems`."""
+    lines = (_text(run, name, consequence=consequence) or "").splitlines()
+    found = []
+    for line in lines:
+        with suppress(KeyError, TypeError, ValueError, RecursionError, OverflowError):
+            found.append(parse(json.loads(line)))
+    if len(found) < len(lines):
+        run.problems.append(f"{name}: {len(lines) - len(found)} of {len(lines)} lines can't be read and are left out")
+    return found
 
 
 def _is_dense(config: str) -> bool:

@@ -15,6 +15,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -43,9 +44,7 @@ _LATE = ("Cannot tell a FAIL trial.", "Should not reach.")  # optuna's errors af
 def opened(search: Search, *, root: Path, key: str) -> Iterator[optuna.Study]:
     """Open or create the optuna study `key` in `root`/search.db.
 
-    Raises:
-        ConfigError: `root` cannot be written.
-        DataError: the file cannot be read as a database of optuna.
+    Raises `ConfigError` if `root` cannot be written, `DataError` if the file cannot be read as a database of optuna.
     """
     path = root / "search.db"
     url = URL.create("sqlite", database=str(path)).render_as_string(hide_password=False)
@@ -108,16 +107,17 @@ class Stopped(Exception):
     """Raised after an interrupt: trainings save and end, and their points are queued again."""
 
 
+@dataclass
 class Worker:
     """Training of points of `study` by one command, beside others. `on_end` is called with each ended trial."""
 
-    def __init__(
-        self, search: Search, study: optuna.Study, *, root: Path, on_end: Callable[[optuna.Study, FrozenTrial], None]
-    ) -> None:
-        self.search = search
-        self.study = study
-        self.root = root
-        self.on_end = on_end
+    search: Search
+    study: optuna.Study
+    _: KW_ONLY
+    root: Path
+    on_end: Callable[[optuna.Study, FrozenTrial], None]
+
+    def __post_init__(self) -> None:
         self.stop = threading.Event()
         self.cause: BaseException = SystemExit(128 + signal.SIGTERM)
 

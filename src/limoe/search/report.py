@@ -5,6 +5,7 @@ import io
 import shlex
 import warnings
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -133,23 +134,17 @@ def figures(search: Search, study: optuna.Study) -> list[str]:
     matplotlib.use("agg")
     evaluator = importance(search, study)
     drawn = []
+    plots = [partial(plot, study, target_name=search.metric.name) for plot in (plot_slice, plot_optimization_history)]
+    if evaluator is not None:
+        plots.append(partial(plot_param_importances, study, evaluator))
     with matplotlib.rc_context(_STYLE), warnings.catch_warnings(action="ignore"):  # experimental, one value, ...
-        plot_slice(study, target_name=search.metric.name)
-        drawn.append(current_figure())
-        plot_optimization_history(study, target_name=search.metric.name)
-        drawn.append(current_figure())
-        if evaluator is not None:
-            plot_param_importances(study, evaluator)
-            drawn.append(current_figure())
+        for plot in plots:
+            plot()
+            svg = io.StringIO()
+            pyplot.savefig(svg, format="svg", bbox_inches="tight", metadata={"Date": None})
+            pyplot.close()
+            drawn.append(svg.getvalue())
     return drawn
-
-
-def current_figure() -> str:
-    """Close pyplot's current figure and return it as SVG."""
-    svg = io.StringIO()
-    pyplot.savefig(svg, format="svg", bbox_inches="tight", metadata={"Date": None})
-    pyplot.close()
-    return svg.getvalue()
 
 
 def markdown(search: Search, study: optuna.Study, best: FrozenTrial | None) -> str:

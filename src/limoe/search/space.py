@@ -155,10 +155,8 @@ def ends(values: Any) -> list[str]:
 
 
 def plan_point(search: Search, params: Mapping[str, Any], *, root: Path) -> Plan:
-    """The trainings of one point: the base with its values, once per seed; without values the base itself.
-
-    Raises:
-        ConfigError: the config breaks a rule.
+    """The trainings of one point: the base with its values, once per seed; without values the base itself. Raises
+    `ConfigError` if the config breaks a rule.
     """
     overrides = tuple(f"{key}={as_word(value)}" for key, value in params.items())
     try:
@@ -171,9 +169,7 @@ def check_space(search: Search, *, root: Path) -> Plan:
     """Compose and check the base, and both ends or all choices of every parameter; return the plan of the base.
 
     The other parameters are at their first value, so a rule about two of them may still refuse a point later.
-
-    Raises:
-        ConfigError: a key that the config does not have, or a value that it refuses.
+    Raises `ConfigError` for a key that the config does not have, or a value that it refuses.
     """
     base = plan_point(search, {}, root=root)
     first = {key: ends(values)[0] for key, values in search.space.items()}

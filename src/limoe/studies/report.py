@@ -78,16 +78,16 @@ def conclude(study: Study, plan: Plan, states: Sequence[State] | None, *, out: P
 
 
 def write_report(study: Study, plan: Plan, rows: list[Row], *, out: Path) -> None:
-    """Write the page as HTML and Markdown, its figure, and every table as CSV and LaTeX; print the main result.
+    """Write the page as HTML and Markdown, its figure, and every table as CSV; print the main result.
 
     The table of rows is written by `conclude`.
     """
     out.mkdir(parents=True, exist_ok=True)
     found = contents(study, plan, rows, costs=costs_of(plan, rows, leave_out=BUILDS_NO_MODEL))
-    write_sheet(number_sheet(study, found["lines"]), out, suffixes=[".csv"])
-    write_sheet(result_sheet(study, found["lines"]), out, suffixes=[".tex"])
-    for table in found["sheets"].values():
-        write_sheet(table, out, suffixes=[".tex"] if table.name == "runs" else [".csv", ".tex"])
+    write_sheet(number_sheet(study, found["lines"]), out)
+    for name, table in found["sheets"].items():
+        if name != "runs":
+            write_sheet(table, out)
     for name, (_, image) in {FIGURE: ("", found["image"]), **found["figures"]}.items():
         write_text(out / name, image)
     for name in _TEMPLATES:

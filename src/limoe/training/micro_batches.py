@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from limoe.nn.recompute import recomputed
-from limoe.types import Batch, ModelOutput, RouterOutput
+from limoe.types import Batch, ModelOutput
 
 _PER_TOKEN = ("logits", "noisy_logits", "gates", "expert_index", "gate", "kept", "modality", "valid")
 
@@ -37,18 +37,13 @@ def encode(model: nn.Module, batch: Batch, *, micro_batch_size: int | None = Non
 def merge_outputs(parts: Sequence[ModelOutput]) -> ModelOutput:
     """One output for all pairs, in order."""
     routing = {}
-    for layer in parts[0].routing:
-        routing[layer] = _merge_routers([part.routing[layer] for part in parts])
+    for layer, first in parts[0].routing.items():
+        routers = [part.routing[layer] for part in parts]
+        tensors: Any = {name: torch.cat([getattr(router, name) for router in routers]) for name in _PER_TOKEN}
+        routing[layer] = dataclasses.replace(first, **tensors)
     return ModelOutput(
         image_features=torch.cat([part.image_features for part in parts]),
         text_features=torch.cat([part.text_features for part in parts]),
         logit_scale=parts[0].logit_scale,
         routing=routing,
     )
-
-
-def _merge_routers(parts: Sequence[RouterOutput]) -> RouterOutput:
-    tensors: dict[str, Any] = {}
-    for name in _PER_TOKEN:
-        tensors[name] = torch.cat([getattr(part, name) for part in parts])
-    return dataclasses.replace(parts[0], **tensors)

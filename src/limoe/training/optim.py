@@ -31,12 +31,9 @@ def parameter_groups(module: nn.Module, *, weight_decay: float) -> list[dict]:
     return [{"params": decayed, "weight_decay": weight_decay}, {"params": rest, "weight_decay": 0.0}]
 
 
-def _check(*, lr: float, weight_decay: float) -> None:
+def _check(*, lr: float, weight_decay: float, betas: Sequence[float] = ()) -> None:
     require_argument(lr > 0, "lr", "> 0", lr)
     require_argument(weight_decay >= 0, "weight_decay", ">= 0", weight_decay)
-
-
-def _check_betas(betas: Sequence[float]) -> None:
     require_argument(all(0 <= beta < 1 for beta in betas), "betas", "in [0, 1)", list(betas))
 
 
@@ -44,8 +41,7 @@ def adamw(
     module: nn.Module, *, lr: float, weight_decay: float = 0.1, betas: Sequence[float] = (0.9, 0.999), eps: float = 1e-8
 ) -> Optimizer:
     """Fused AdamW."""
-    _check(lr=lr, weight_decay=weight_decay)
-    _check_betas(betas)
+    _check(lr=lr, weight_decay=weight_decay, betas=betas)
     groups = parameter_groups(module, weight_decay=weight_decay)
     optimizer = torch.optim.AdamW(groups, lr=lr, betas=(betas[0], betas[1]), eps=eps, fused=True)
     optimizer._step_supports_amp_scaling = False  # else Lightning refuses to clip in mixed precision, bfloat16 included
@@ -63,7 +59,6 @@ def adafactor(module: nn.Module, *, lr: float, weight_decay: float = 0.1, beta1:
 
 def lion(module: nn.Module, *, lr: float, weight_decay: float = 1.0, betas: Sequence[float] = (0.9, 0.99)) -> Optimizer:
     """Lion (timm); its usual rate is a tenth of AdamW's, its decay ten times."""
-    _check(lr=lr, weight_decay=weight_decay)
-    _check_betas(betas)
+    _check(lr=lr, weight_decay=weight_decay, betas=betas)
     groups = parameter_groups(module, weight_decay=weight_decay)
     return create_optimizer_v2(groups, opt="lion", lr=lr, weight_decay=0.0, betas=(betas[0], betas[1]))

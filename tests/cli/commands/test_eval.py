@@ -1,20 +1,14 @@
 """`limoe eval`: which folder a dataset is read from, and the files that a task leaves."""
 
-import csv
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
 from omegaconf import DictConfig
-from PIL import Image
 
 from limoe.cli.commands.eval import evaluate, evaluation_config, summary
 from limoe.errors import ConfigError
 from limoe.evaluation.encode import FeatureExtractor
-from limoe.evaluation.metrics import Predictions
-from limoe.reporting.confusion import confusion_matrix, save_confusion, shown_classes
 from limoe.reporting.terminal import print_evaluations
 from tests.helpers.colors import ColorData, ColorModel, few_shot_task, retrieval_task, zero_shot_task
 from tests.helpers.configs import composed
@@ -50,7 +44,7 @@ def test_a_root_that_no_task_reads_is_refused(overrides: list[str], message: str
         config_of(*overrides, dataset="emoji-captions")
 
 
-def test_a_task_leaves_a_record_a_table_and_a_image(tmp_path: Path) -> None:
+def test_a_task_leaves_a_record(tmp_path: Path) -> None:
     about = {"checkpoint": CHECKPOINT, "config": {"_target_": "x"}}
     encoder = FeatureExtractor(ColorModel(), ColorData())
     record = evaluate(encoder, "colors", zero_shot_task(), folder=tmp_path, about=about)
@@ -62,15 +56,6 @@ def test_a_task_leaves_a_record_a_table_and_a_image(tmp_path: Path) -> None:
     prompts = record["prompts"]
     assert (prompts["name"], prompts["classes"], prompts["templates"], prompts["files"]) == ("inline", 4, 2, {})
     assert len(prompts["sha256"]) == 64
-    with (tmp_path / "colors_classes.csv").open() as file:
-        rows = list(csv.reader(file))
-    assert rows[1:] == [
-        ["0", "red", "1", "1", "1.0000", "", "0"],
-        ["1", "green", "0", "0", "", "", "0"],
-        ["2", "blue", "2", "1", "0.5000", "red", "1"],
-        ["3", "black", "1", "1", "1.0000", "", "0"],
-    ]
-    assert (tmp_path / "colors_confusion.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_tasks_without_classes_leave_a_record_alone(tmp_path: Path) -> None:
@@ -102,27 +87,3 @@ def test_the_summary_holds_all_numbers_and_the_terminal_shows_them(
     line = next(line for line in shown.splitlines() if "zeroshot_top1" in line)
     assert [word in line for word in ("75.0%", "25.0% to 100.0%", "3.0 ×", " 4 ")] == [True] * 4, line
     assert max(map(len, shown.splitlines())) <= 80 and "colors" in shown
-
-
-def test_rows_are_classes_and_columns_what_they_were_taken_for() -> None:
-    predictions = Predictions(torch.tensor([0, 0, 1]), torch.tensor([0, 2, 2]), ["a", "b", "c"])
-    assert confusion_matrix(predictions).tolist() == [[1, 0, 1], [0, 0, 1], [0, 0, 0]]
-
-
-@pytest.mark.parametrize(("classes", "pixels"), [(10, 45), (60, 13)])
-def test_every_class_has_room_for_its_name(tmp_path: Path, classes: int, pixels: int) -> None:
-    labels = torch.arange(classes)
-    predictions = Predictions(labels, labels.roll(1), [f"class {i} $x" for i in range(classes)])
-    save_confusion(predictions, tmp_path / "c.png", title="t")
-    with Image.open(tmp_path / "c.png") as image:
-        assert classes * pixels < image.height < classes * pixels + 250  # and room for names and title
-
-
-def test_of_many_classes_those_with_the_most_mistakes_are_shown() -> None:
-    labels = torch.arange(300).repeat(2)
-    predicted = labels.clone()
-    predicted[200:300] = 200  # classes 200 to 299 are taken for class 200 once
-    matrix = confusion_matrix(Predictions(labels, predicted, [str(i) for i in range(300)]))
-    assert shown_classes(matrix).tolist() == list(range(200, 300))
-    assert shown_classes(matrix[:250, :250]).tolist() == list(range(250))
-    assert shown_classes(np.array([[1, 0, 1], [0, 0, 0], [0, 0, 0]])).tolist() == [0, 2]

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from limoe.cli.commands.info import model_info, run
 from limoe.errors import ConfigError
-from limoe.reporting.costs import cost_tables, gib, number
+from limoe.reporting.terminal import cost_tables, gib, prefixed
 from tests.helpers.configs import composed
 
 KINDS = {
@@ -78,7 +78,7 @@ def test_output(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_numbers() -> None:
     values = {72: "72", 0: "0", 999: "999", 1000: "1.000 k", 20_190_000_000: "20.19 G", 353_694_000_000: "353.7 G"}
-    assert {value: number(value) for value in values} == values
-    assert number(2.5) == "2.500" and number(999_960) == "1.000 M"
-    assert number(5_553_770_241, units=("", "k", "M", "B")) == "5.554 B"
+    assert {value: prefixed(value) for value in values} == values
+    assert prefixed(2.5) == "2.500" and prefixed(999_960) == "1.000 M"
+    assert prefixed(5_553_770_241, units=("", "k", "M", "B")) == "5.554 B"
     assert gib(2**30) == "1.00 GiB" and gib(2**20) == "1.00 MiB"

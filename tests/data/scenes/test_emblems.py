@@ -24,7 +24,10 @@ def nearest(fields: np.ndarray) -> list[int]:
     shades = [(contrast, shift) for contrast in np.linspace(0.7, 1.1, 9) for shift in np.linspace(-12, 12, 5)]
     # [shades, 4, 4, 8] distance of each field to each colour in each shade
     distance = np.stack(
-        [np.abs(fields[:, :, None] - (COLOURS - 127.5) * contrast - 127.5 - shift).sum(-1) for contrast, shift in shades]
+        [
+            np.abs(fields[:, :, None] - (COLOURS - 127.5) * contrast - 127.5 - shift).sum(-1)
+            for contrast, shift in shades
+        ]
     )
     best = distance.min(-1).sum((1, 2)).argmin()
     return distance[best].argmin(-1).flatten().tolist()

@@ -11,7 +11,7 @@ from tests.helpers.shards import png, sample, samples, tar_bytes, write_tar
 
 
 def contents(path: Path) -> Contents:
-    found = read_contents(path, shard=path)
+    found = read_contents(path)
     return found
 
 

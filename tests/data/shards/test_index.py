@@ -13,7 +13,6 @@ FACTS = ShardFacts(
     size=10240,
     mtime_ns=17,
     sha256="ab" * 32,
-    unpacked=None,
     damage="damaged at byte 3",
     bad=[["k", "no_caption", "no text"]],
     bad_counts={"no_caption": 30},

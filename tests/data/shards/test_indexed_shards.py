@@ -1,17 +1,15 @@
-import gzip
 import os
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from limoe.data.shards import indexed_shards
 from limoe.data.shards.indexed_shards import index_shards, repeated_keys
 from limoe.errors import DataError
-from tests.helpers.shards import samples, tar_bytes, write_tar
+from tests.helpers.shards import samples, write_tar
 
 
 @pytest.fixture(autouse=True)
@@ -28,12 +26,12 @@ def shard(tmp_path: Path) -> Path:
 def walks(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The shards that were walked over, in order."""
     walked, real = [], indexed_shards.read_contents
-    monkeypatch.setattr(indexed_shards, "read_contents", lambda *a, **k: walked.append(k["shard"]) or real(*a, **k))
+    monkeypatch.setattr(indexed_shards, "read_contents", lambda *a: walked.append(a[0]) or real(*a))
     return walked
 
 
 def keys(*paths: Path, cache_dir: str | None = None, verify: str = "changed") -> list[str]:
-    indexes = [shard.index for shard in index_shards(paths, cache_dir=cache_dir, verify=verify)]
+    indexes = index_shards(paths, cache_dir=cache_dir, verify=verify)
     return [index[i].key for index in indexes for i in range(len(index))]
 
 
@@ -45,10 +43,9 @@ def test_an_index_lies_beside_its_shard_and_is_built_once(shard: Path, walks: li
 
 def test_the_facts_are_those_of_the_file(shard: Path) -> None:
     (found,) = index_shards([shard], cache_dir=None, verify="changed")
-    facts, stat = found.index.facts, shard.stat()
-    assert (facts.size, facts.mtime_ns, facts.unpacked) == (stat.st_size, stat.st_mtime_ns, None)
+    facts, stat = found.facts, shard.stat()
+    assert (facts.size, facts.mtime_ns) == (stat.st_size, stat.st_mtime_ns)
     assert facts.sha256 == sha256(shard.read_bytes()).hexdigest()
-    assert found.data == shard
 
 
 def test_shards_keep_their_order_whichever_is_ready_first(tmp_path: Path) -> None:
@@ -119,35 +116,6 @@ def test_an_index_that_cannot_be_written_says_what_to_set(shard: Path, tmp_path:
         keys(shard, cache_dir=str(tmp_path / "file"))
 
 
-def test_a_gzip_shard_is_unpacked_once(tmp_path: Path, walks: list[Any]) -> None:
-    shard = tmp_path / "train-0.tar.gz"
-    shard.write_bytes(gzip.compress(tar_bytes(samples("a", "b"))))
-    cache = str(tmp_path / "cache")
-    (found,) = index_shards([shard], cache_dir=cache, verify="changed")
-    assert found.data.read_bytes() == tar_bytes(samples("a", "b"))
-    assert found.index.facts.sha256 == sha256(shard.read_bytes()).hexdigest()
-    assert found.index.facts.unpacked == found.data.stat().st_size
-    assert keys(shard, cache_dir=cache) == ["a", "b"]
-    assert len(walks) == 1
-    found.data.unlink()
-    assert keys(shard, cache_dir=cache) == ["a", "b"]
-    assert found.data.is_file()
-
-
-def test_of_a_cut_gzip_shard_the_whole_samples_stay(tmp_path: Path) -> None:
-    """Images that do not shrink: 4 samples of 6 blocks; three quarters of the file hold the first two at least."""
-    rng = np.random.default_rng(0)
-    files = [(f"{key}.{suffix}", rng.bytes(2000)) for key in "abcd" for suffix in ("png", "cls")]
-    files = [file for i in range(4) for file in (files[2 * i], (f"{'abcd'[i]}.txt", b"text"), files[2 * i + 1])]
-    shard = tmp_path / "train-0.tar.gz"
-    whole = gzip.compress(tar_bytes(files))
-    shard.write_bytes(whole[: len(whole) * 3 // 4])
-    (found,) = index_shards([shard], cache_dir=None, verify="changed")
-    assert [found.index[i].key for i in range(len(found.index))] in (["a", "b"], ["a", "b", "c"])
-    assert found.index.facts.damage.startswith("its gzip data end or break after")
-    assert found.index.facts.sha256 == sha256(shard.read_bytes()).hexdigest()
-
-
 def test_one_file_that_is_no_tar_ends_all(shard: Path, tmp_path: Path) -> None:
     other = tmp_path / "train-1.tar"
     other.write_bytes(b"x" * 1000)
@@ -156,7 +124,7 @@ def test_one_file_that_is_no_tar_ends_all(shard: Path, tmp_path: Path) -> None:
 
 
 def repeated(*paths: Path) -> list[int]:
-    return repeated_keys([shard.index for shard in index_shards(paths, cache_dir=None, verify="changed")])
+    return repeated_keys(index_shards(paths, cache_dir=None, verify="changed"))
 
 
 def test_repeated_keys_are_found_over_all_shards(tmp_path: Path) -> None:

@@ -7,9 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from limoe.losses.auxiliary.balance import Balance
 from limoe.losses.auxiliary.base import AuxLoss, AuxLossSet
-from limoe.losses.auxiliary.classic import Importance, Load, ZLoss
+from limoe.losses.auxiliary.classic import Balance, Importance, Load, ZLoss
 from limoe.losses.auxiliary.entropy import GlobalEntropy, LocalEntropy, MutualInformation
 from limoe.types import RouterOutput
 from tests.helpers.builders import router_output

@@ -11,9 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from limoe.losses.auxiliary.balance import Balance
 from limoe.losses.auxiliary.base import AuxLossSet
-from limoe.losses.auxiliary.classic import Importance, Load, ZLoss, squared_cv
+from limoe.losses.auxiliary.classic import Balance, Importance, Load, ZLoss, squared_cv
 from limoe.losses.auxiliary.entropy import GlobalEntropy, LocalEntropy, MutualInformation
 from limoe.types import IMAGE, MODALITIES, TEXT, RouterOutput
 from tests.helpers import oracle

@@ -5,6 +5,7 @@ commands, all of it by `limoe <command> --help`; its config is `configs/<command
 `POSITIONAL = "key"` turns one argument without `=` into `key=argument`, `POSITIONAL = ["key"]` any number of them into
 a list; `FLAGS = {"--json": "json=true"}` defines options of the command, each an abbreviation of an override;
 `GOES_ON = True`: the same command, given again after an interrupt, continues where it stopped.
+`run` raises `ConfigError` for refused settings, before it writes, and `DataError` for missing or broken files.
 """
 
 import ast

@@ -15,9 +15,8 @@ from omegaconf import DictConfig
 
 import limoe
 from limoe.atlas.finished import atlas_config, images_of, zero_shot_of
-from limoe.atlas.folder import folder_for, write
 from limoe.atlas.page import headline, render
-from limoe.atlas.settings import settings_of
+from limoe.atlas.settings import folder_for, settings_of, write
 from limoe.atlas.survey import survey
 from limoe.build import build_trained
 from limoe.checkpoints.files import find_checkpoint, load_checkpoint
@@ -32,12 +31,7 @@ _PLACES = ("ckpt", "out", "accelerator", "data", "paths", "task")  # keys that c
 
 
 def run(cfg: DictConfig) -> None:
-    """Write the page and its numbers, and print their path.
-
-    Raises:
-        ConfigError: a dense model, a refused setting, or `out` holds other files.
-        DataError: checkpoint, tokenizer or data is missing or broken.
-    """
+    """Write the page and its numbers, and print their path."""
     checkpoint = find_checkpoint(Path(cfg.ckpt))
     state = load_checkpoint(checkpoint)
     run_folder = checkpoint.parents[1]

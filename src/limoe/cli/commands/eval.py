@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
-from torch import nn
 from tqdm import tqdm
 
 from limoe.build import build_tasks, build_trained
@@ -21,11 +20,8 @@ from limoe.data.tasks.kinds import RetrievalTask, Task, ZeroShotTask
 from limoe.errors import ConfigError, require
 from limoe.evaluation.batch_dependence import batch_gap, depends_on_batch
 from limoe.evaluation.encode import FeatureExtractor
-from limoe.evaluation.metrics import Classification
-from limoe.evaluation.record import evaluation_record
-from limoe.evaluation.tasks import evaluate_task
+from limoe.evaluation.tasks import evaluate_task, evaluation_record
 from limoe.files import sha256, write_json
-from limoe.reporting.confusion import save_classes, save_confusion
 from limoe.reporting.terminal import print_evaluations
 from limoe.runs.layout import TOKENIZER
 from limoe.types import MODALITIES
@@ -34,12 +30,7 @@ POSITIONAL = "ckpt"
 
 
 def run(cfg: DictConfig) -> None:
-    """Write one `<task>.json` per task and results.json into a new folder, and print the metrics with chance.
-
-    Raises:
-        ConfigError: the checkpoint was not written by limoe.
-        DataError: checkpoint, tokenizer or data is missing.
-    """
+    """Write one `<task>.json` per task and results.json into a new folder, and print the metrics with chance."""
     checkpoint = find_checkpoint(Path(cfg.ckpt))
     state = load_checkpoint(checkpoint)
     run_cfg = evaluation_config(state["hyper_parameters"], cfg)
@@ -53,7 +44,9 @@ def run(cfg: DictConfig) -> None:
     for name, task in tqdm(tasks.items(), desc="tasks", disable=None, leave=False):
         config = OmegaConf.to_container(run_cfg.eval[name], resolve=True)
         records.append(evaluate(encoder, name, task, folder=folder, about={"checkpoint": about, "config": config}))
-    gaps = batch_gaps(model, data, tasks)
+    gaps = {}
+    if depends_on_batch(model):
+        gaps = {n: batch_gap(model, data, t) for n, t in tasks.items() if isinstance(t, ZeroShotTask | RetrievalTask)}
     write_json(folder / "results.json", summary(records, about=about) | {"batch_gap": gaps})
     print_evaluations(records, title=f"{checkpoint} (step {about['step']})")
     for name, gap in gaps.items():
@@ -64,13 +57,10 @@ def run(cfg: DictConfig) -> None:
 def evaluate(
     encoder: FeatureExtractor, name: str, task: Task, *, folder: Path, about: dict[str, Any]
 ) -> dict[str, Any]:
-    """Run one task and write its record; for a classification also the confusion matrix and a table of classes."""
+    """Run one task and write its record."""
     metric = evaluate_task(encoder, task, progress=name)
     record = evaluation_record(name, task, metric) | about
     write_json(folder / f"{name}.json", record)
-    if isinstance(metric, Classification):
-        save_classes(metric.predictions(), folder / f"{name}_classes.csv")
-        save_confusion(metric.predictions(), folder / f"{name}_confusion.png", title=name)
     return record
 
 
@@ -86,13 +76,6 @@ def summary(records: list[dict[str, Any]], *, about: dict[str, Any]) -> dict[str
         "interval": {key: [metric["low"], metric["high"]] for key, metric in metrics.items()},
         "n": {key: metric["n"] for key, metric in metrics.items()},
     }
-
-
-def batch_gaps(model: nn.Module, data: Any, tasks: dict[str, Task]) -> dict[str, dict[str, float]]:
-    """`batch_gap` by task; empty if features do not depend on the batch."""
-    if not depends_on_batch(model):
-        return {}
-    return {n: batch_gap(model, data, t) for n, t in tasks.items() if isinstance(t, ZeroShotTask | RetrievalTask)}
 
 
 def gap_line(task: str, gap: dict[str, float]) -> str:

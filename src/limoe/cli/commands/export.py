@@ -17,12 +17,7 @@ POSITIONAL = "ckpt"
 
 
 def run(cfg: DictConfig) -> None:
-    """Export the model and print the files.
-
-    Raises:
-        ConfigError: the output folder is taken, or the checkpoint has no such weights.
-        DataError: checkpoint or tokenizer is missing or broken.
-    """
+    """Export the model and print the files."""
     files = export(Path(cfg.ckpt), out=Path(cfg.out), weights=cfg.weights, overwrite=cfg.overwrite)
     for file in files:
         print(f"{file.stat().st_size:>15,} bytes  {file}")

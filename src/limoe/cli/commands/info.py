@@ -16,17 +16,13 @@ from limoe.accounting.summary import baseline, summary
 from limoe.config.checks import check_sizes
 from limoe.config.model_settings import dense_baseline, sparse_towers, towers, two_tower_baseline
 from limoe.config.objects import instantiate, plain
-from limoe.reporting.costs import cost_tables
+from limoe.reporting.terminal import cost_tables
 
 FLAGS = {"--json": "json=true"}
 
 
 def run(cfg: DictConfig) -> None:
-    """Print tables, or JSON.
-
-    Raises:
-        ConfigError: a size of the model, the routers or the batch is refused.
-    """
+    """Print tables, or JSON."""
     check_sizes(plain(cfg))
     info = model_info(cfg)
     if cfg.json:

@@ -23,12 +23,7 @@ POSITIONAL = ["runs"]
 
 
 def run(cfg: DictConfig) -> None:
-    """Write the page and print its path.
-
-    Raises:
-        ConfigError: `out` does not fit the number of runs, or the runs have no metric in common.
-        DataError: a given place does not exist, or none of them holds a run.
-    """
+    """Write the page and print its path."""
     places = [str(place) for place in cfg.runs]
     require(len(places) > 0, "runs", "at least one run folder", cfg.runs)
     folders, empty = find_runs(places)

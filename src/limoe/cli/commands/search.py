@@ -30,12 +30,7 @@ GOES_ON = True
 
 
 def run(cfg: DictConfig) -> None:
-    """Run the search; the exit code is 1 if no point has a value.
-
-    Raises:
-        ConfigError: a key of the space is unknown, or a value is refused; nothing was run.
-        DataError: search.yaml is missing or broken.
-    """
+    """Run the search; the exit code is 1 if no point has a value."""
     words = [str(word) for word in cfg.search]
     if words and words[0] == "new":
         require(len(words) == 2, "search", "new FOLDER", " ".join(words))

@@ -6,8 +6,8 @@ limoe tokenizer tokenizer=file tokenizer.path=T.json tokenizer.vocab_size=N out=
 """
 
 import shlex
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig
 from rich.console import Console
@@ -17,7 +17,7 @@ from rich.text import Text
 from limoe.config.keys import arguments_of
 from limoe.config.objects import instantiate
 from limoe.data.text.text_tokenizer import TextTokenizer
-from limoe.data.text.tokenizer_statistics import TokenizerStatistics, measure, visible_pieces
+from limoe.data.text.tokenizer_statistics import measure
 from limoe.data.text.tokenizers import TokenizerFactory, sample_captions
 from limoe.errors import DataError, require
 from limoe.files import write_text
@@ -25,26 +25,21 @@ from limoe.types import PairDataset
 
 
 def run(cfg: DictConfig) -> None:
-    """Write one tokenizer.json and print its statistics and examples.
-
-    Raises:
-        ConfigError: a setting is refused, or the file exists already.
-        DataError: data is missing or broken, or the file cannot be written.
-    """
+    """Write one tokenizer.json and print its statistics."""
     out = Path(cfg.out)
     require(cfg.overwrite or not out.exists(), "out", "a new file (overwrite=true replaces an old one)", str(out))
     require(cfg.max_measured > 0, "max_measured", "> 0", cfg.max_measured)
-    require(cfg.examples >= 0, "examples", ">= 0", cfg.examples)
     factory: TokenizerFactory = instantiate(cfg.tokenizer)
     source: PairDataset = instantiate(cfg.data.module.train)
     with arguments_of(cfg.tokenizer):
         tokenizer = factory.fit(source.captions())
     sample, total = sample_captions(source.captions(), size=cfg.max_measured)
-    statistics = measure(tokenizer, sample)
-    _save(tokenizer, out)
+    try:
+        write_text(out, tokenizer.tokenizer.to_str(pretty=True))
+    except OSError as error:
+        raise DataError(f"out: {out} cannot be written: {error.strerror}") from error
     console = Console()
-    console.print(_summary(statistics, tokenizer=tokenizer, total=total))
-    console.print(_examples(tokenizer, _spread(sample, cfg.examples)))
+    console.print(_summary(measure(tokenizer, sample), tokenizer=tokenizer, total=total))
     console.print(Text(f"written: {out}"), soft_wrap=True)
     console.print(Text(f"use it: limoe train ... {usage(tokenizer, out)}"), soft_wrap=True)
 
@@ -57,41 +52,16 @@ def usage(tokenizer: TextTokenizer, path: Path) -> str:
     return shlex.join(["tokenizer=file", *words, f"tokenizer.length={tokenizer.length}", *flags])
 
 
-def _spread(captions: Sequence[str], number: int) -> list[str]:
-    """Up to `number` captions at equal distances."""
-    return [captions[place * len(captions) // number] for place in range(min(number, len(captions)))]
-
-
-def _save(tokenizer: TextTokenizer, out: Path) -> None:
-    try:
-        write_text(out, tokenizer.tokenizer.to_str(pretty=True))
-    except OSError as error:
-        raise DataError(f"out: {out} cannot be written: {error.strerror}") from error
-
-
-def _summary(statistics: TokenizerStatistics, *, tokenizer: TextTokenizer, total: int) -> Table:
-    read = f"{total:,}"
-    if statistics.captions < total:
-        read += f" (measured on {statistics.captions:,} of them)"
-    unknown = "none: all texts are covered" if statistics.unknown is None else f"{statistics.unknown:.2%} of tokens"
-    rows = [
-        ("captions", read),
-        ("vocabulary", f"{tokenizer.vocab_size:,} tokens, {statistics.used_tokens:,} of them used"),
-        ("tokens per caption, with eos", f"mean {statistics.mean_length:.1f}, median {statistics.median_length:g}"),
-        ("95 % of captions have at most", f"{statistics.p95_length} tokens"),
-        (f"cut at length {tokenizer.length}", f"{statistics.cut:.2%} of captions"),
-        ("per token", f"{statistics.bytes_per_token:.2f} bytes, {statistics.characters_per_token:.2f} characters"),
-        ("unknown", unknown),
-    ]
+def _summary(found: dict[str, Any], *, tokenizer: TextTokenizer, total: int) -> Table:
+    """The statistics that `measure` found, on a sample of `total` captions."""
+    part = f" (measured on {found['captions']:,} of them)" if found["captions"] < total else ""
+    unknown = "none: all texts are covered" if found["unknown"] is None else f"{found['unknown']:.2%} of tokens"
+    lengths = f"mean {found['mean_length']:.1f}, 95 % at most {found['p95_length']}"
     table = Table(title="Tokenizer", title_justify="left", show_header=False)
-    for row in rows:
-        table.add_row(*row)
-    return table
-
-
-def _examples(tokenizer: TextTokenizer, captions: Sequence[str]) -> Table:
-    table = Table("caption", "tokens", title="Examples (▁ is a blank)", title_justify="left")
-    for caption in captions:
-        shown = caption if len(caption) <= 80 else f"{caption[:79]}…"
-        table.add_row(Text(repr(shown)[1:-1]), Text(" ".join(visible_pieces(tokenizer, caption))))
+    table.add_row("captions", f"{total:,}{part}")
+    table.add_row("vocabulary", f"{tokenizer.vocab_size:,} tokens, {found['used_tokens']:,} of them used")
+    table.add_row("tokens per caption, with eos", lengths)
+    table.add_row(f"cut at length {tokenizer.length}", f"{found['cut']:.2%} of captions")
+    table.add_row("per token", f"{found['bytes_per_token']:.2f} bytes")
+    table.add_row("unknown", unknown)
     return table

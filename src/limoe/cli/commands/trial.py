@@ -12,11 +12,7 @@ from limoe.studies.trial import run_trial
 
 
 def run(cfg: DictConfig) -> None:
-    """Train in a process of its own and record the outcome; a failure does not stop the other trials.
-
-    Raises:
-        DataError: the plan has no such trial.
-    """
+    """Train in a process of its own and record the outcome; a failure does not stop the other trials."""
     trial, settings = load_trial(Path(cfg.plan), cfg.index)
     state = run_trial(trial, **settings)
     print(f"{trial.variant} seed {trial.seed}: {state.status}{f': {state.error}' if state.error else ''}")

@@ -8,6 +8,7 @@ and the random state of the training process is unchanged.
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from limoe.data.images.pixels import Normalization, Normalize, to_tensor
 from limoe.errors import LimoeError, require_argument
 
 
+@dataclass(kw_only=True)
 class LibraryTransform:
     """Apply `steps` in order to an RGB image.
 
@@ -30,13 +32,13 @@ class LibraryTransform:
         normalization: see `Normalize`.
     """
 
-    def __init__(
-        self, *, steps: dict[str, Callable[[Any], Any]], image_size: int, normalization: Normalization = "unit"
-    ) -> None:
-        require_argument(image_size > 0, "image_size", "> 0", image_size)
-        self.steps = steps
-        self.image_size = image_size
-        self.normalize = Normalize(normalization)
+    steps: dict[str, Callable[[Any], Any]]
+    image_size: int
+    normalization: Normalization = "unit"
+
+    def __post_init__(self) -> None:
+        require_argument(self.image_size > 0, "image_size", "> 0", self.image_size)
+        self.normalize = Normalize(self.normalization)
 
     def __call__(self, image: Image.Image, rng: random.Random) -> Float[Tensor, "3 h w"]:
         """Transform an image; all randomness comes from `rng`. Raises `LimoeError` for a result of another shape."""
@@ -44,23 +46,19 @@ class LibraryTransform:
         with seeded(rng.getrandbits(63)):
             for step in self.steps.values():
                 result = step(result)
-        pixels = self._to_float(result)
+        if isinstance(result, Image.Image):
+            pixels = self.normalize(to_tensor(result.convert("RGB")))
+        elif isinstance(result, Tensor):
+            pixels = result.as_subclass(Tensor)  # torchvision's Image is a kind of tensor
+            if pixels.dtype == torch.uint8:
+                pixels = self.normalize(pixels.float().mul(1 / 127.5).sub_(1))
+        else:
+            kind = type(result).__name__
+            raise LimoeError(f"the steps of the training transform must give an image or a tensor, got {kind}")
         expected = (3, self.image_size, self.image_size)
         if pixels.shape != expected:
             raise LimoeError(f"the steps of the training transform must give {expected}, got {tuple(pixels.shape)}")
         return pixels
-
-    def _to_float(self, result: Any) -> Tensor:
-        if isinstance(result, Image.Image):
-            return self.normalize(to_tensor(result.convert("RGB")))
-        if not isinstance(result, Tensor):
-            raise LimoeError(
-                f"the steps of the training transform must give an image or a tensor, got {type(result).__name__}"
-            )
-        result = result.as_subclass(Tensor)  # torchvision's Image is a kind of tensor
-        if result.dtype == torch.uint8:
-            return self.normalize(result.float().mul(1 / 127.5).sub_(1))
-        return result
 
 
 @contextmanager

@@ -40,7 +40,11 @@ class EvalTransform:
         self.normalize = Normalize(self.normalization)
 
     def __call__(self, image: Image.Image) -> Float[Tensor, "3 h w"]:
-        box = None if self.crop is None else _centre_crop(image.size, share=self.crop)
+        box = None
+        if self.crop is not None:
+            side = self.crop * min(image.size)
+            left, top = ((length - side) / 2 for length in image.size)
+            box = (left, top, left + side, top + side)
         return self.normalize(to_tensor(resized(image, size=self.image_size, box=box, resample=self.resample)))
 
 
@@ -81,14 +85,6 @@ class TrainTransform:
             contrast, brightness = (rng.uniform(-self.jitter, self.jitter) for _ in range(2))
             pixels = pixels.mul(1 + contrast).add_(brightness).clamp_(-1, 1)
         return self.normalize(pixels)
-
-
-def _centre_crop(size: tuple[int, int], *, share: float) -> Box:
-    """The centre square with a side of `share` times the shorter side."""
-    width, height = size
-    side = share * min(size)
-    left, top = (width - side) / 2, (height - side) / 2
-    return left, top, left + side, top + side
 
 
 def _random_crop(size: tuple[int, int], *, min_scale: float, rng: Random) -> Box:

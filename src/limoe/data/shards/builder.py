@@ -37,14 +37,13 @@ class _Group:
     found: Located | BadSample | None = None
 
 
-def read_contents(tar: Path, *, shard: Path, damage: str | None = None) -> Contents:
-    """Scan `tar`, which is `shard` itself or its unpacked copy with a known `damage`.
+def read_contents(shard: Path) -> Contents:
+    """Scan a shard. Memory grows with its samples.
 
-    Memory grows with the samples of this shard. Raises `DataError` on a file that is not a tar, `OSError` on one that
-    cannot be read.
+    Raises `DataError` on a file that is not a tar, `OSError` on one that cannot be read.
     """
-    size = tar.stat().st_size
-    with tar.open("rb") as file:
+    size = shard.stat().st_size
+    with shard.open("rb") as file:
         members = TarMembers(file, size=size, path=shard)
         groups = _grouped(members)
         for key, group in groups.items():
@@ -53,7 +52,7 @@ def read_contents(tar: Path, *, shard: Path, damage: str | None = None) -> Conte
                 describe(group.found, read=lambda span: os.pread(file.fileno(), span.size, span.offset))
             except BadContent as error:
                 group.found = error.at(str(shard), key)
-    damage = damage or members.damage
+    damage = members.damage
     if not members.has_end and _drop_unfinished(groups):
         damage = damage or f"damaged at byte {size:,}: it ends inside a sample, without an end mark"
     if not members.has_end and not damage:

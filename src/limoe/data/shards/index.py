@@ -21,7 +21,7 @@ from limoe.errors import DataError
 from limoe.files import replaced
 
 SUFFIX = ".index"
-VERSION = 2
+VERSION = 3
 _MAGIC = b"limoetar"
 _PREAMBLE = struct.Struct("<8sIII")
 _HASH = np.dtype("<u8")
@@ -54,15 +54,11 @@ class Located(NamedTuple):
 
 @dataclass(frozen=True)
 class ShardFacts:
-    """State of a shard when it was indexed. `unpacked`: bytes of the unpacked copy of a gzip shard.
-
-    `bad` holds (key, kind, reason); `bad_counts` counts all of them by kind.
-    """
+    """State of a shard when it was indexed. `bad` holds (key, kind, reason); `bad_counts` counts all by kind."""
 
     size: int
     mtime_ns: int
     sha256: str
-    unpacked: int | None
     damage: str | None
     bad: list[list[str]]
     bad_counts: dict[str, int]

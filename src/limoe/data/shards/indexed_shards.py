@@ -4,7 +4,7 @@ import logging
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,6 @@ from tqdm import tqdm
 
 from limoe.data.cache import cache_path, stamp
 from limoe.data.shards.builder import read_contents
-from limoe.data.shards.gzip_shards import is_gzip, unpack
 from limoe.data.shards.index import SUFFIX, Located, ShardFacts, ShardIndex, write_index
 from limoe.errors import DataError
 from limoe.files import sha256
@@ -20,19 +19,10 @@ from limoe.files import sha256
 log = logging.getLogger(__name__)
 
 VERIFY = ("changed", "full")
-UNPACKED = ".unpacked"
 _THREADS = 8  # shards are hashed and scanned in parallel
 
 
-@dataclass(frozen=True)
-class IndexedShard:
-    """An index, and the file with its samples: the shard itself, or its unpacked copy."""
-
-    data: Path
-    index: ShardIndex
-
-
-def index_shards(paths: Sequence[Path], *, cache_dir: str | None, verify: str) -> list[IndexedShard]:
+def index_shards(paths: Sequence[Path], *, cache_dir: str | None, verify: str) -> list[ShardIndex]:
     """Index all shards, in order. An index is reused as long as its shard has the same size and modification time, with
     `verify="full"` only if the sha256 is the same.
 
@@ -64,49 +54,29 @@ def repeated_keys(indexes: Sequence[ShardIndex]) -> list[int]:
     return repeated
 
 
-def _indexed(path: Path, *, cache_dir: str | None, verify: str) -> IndexedShard:
+def _indexed(path: Path, *, cache_dir: str | None, verify: str) -> ShardIndex:
     place = cache_path(path, suffix=SUFFIX, cache_dir=cache_dir)
-    copy = cache_path(path, suffix=UNPACKED, cache_dir=cache_dir)
-    index = _known(place)
-    if index is None or verify == "full" or not _is_current(index.facts, path=path, copy=copy):
-        facts, samples = _walked(path, copy=copy)
+    index = None
+    with suppress(OSError, ValueError, KeyError, TypeError):  # no usable index of an earlier run
+        index = ShardIndex(place)
+    if index is None or verify == "full" or [index.facts.size, index.facts.mtime_ns] != stamp(path):
+        facts, samples = _walked(path)
         if index is None or index.facts != facts:
             write_index(place, facts=facts, samples=samples)
         if index is not None and index.facts.sha256 != facts.sha256:
             log.warning("%s has changed since it was indexed; indexed again", path)
         index = ShardIndex(place)
-    return IndexedShard(path if index.facts.unpacked is None else copy, index)
+    return index
 
 
-def _known(place: Path) -> ShardIndex | None:
-    """The index of an earlier run; None if there is no usable one."""
-    try:
-        return ShardIndex(place)
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def _is_current(facts: ShardFacts, *, path: Path, copy: Path) -> bool:
-    if [facts.size, facts.mtime_ns] != stamp(path):
-        return False
-    return facts.unpacked is None or (copy.is_file() and copy.stat().st_size == facts.unpacked)
-
-
-def _walked(path: Path, *, copy: Path) -> tuple[ShardFacts, list[Located]]:
+def _walked(path: Path) -> tuple[ShardFacts, list[Located]]:
     size, mtime_ns = stamp(path)  # taken before the file is read
     digest = sha256(path)
-    unpacked = None
-    if is_gzip(path):
-        damage = unpack(path, to=copy)
-        unpacked = copy.stat().st_size
-        contents = read_contents(copy, shard=path, damage=damage)
-    else:
-        contents = read_contents(path, shard=path)
+    contents = read_contents(path)
     facts = ShardFacts(
         size=size,
         mtime_ns=mtime_ns,
         sha256=digest,
-        unpacked=unpacked,
         damage=contents.damage,
         bad=[list(sample[1:]) for sample in contents.bad.first],
         bad_counts=dict(contents.bad.counts),

@@ -8,7 +8,6 @@ shard, sometimes without an error (Python's `tarfile`); the indexed source `TarS
 import glob
 import re
 from collections.abc import Iterator, Sequence
-from io import BufferedIOBase
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -104,16 +103,12 @@ def _samples(shard: str, *, bad: list[BadSample]) -> Iterator[Sample]:
         return True  # webdataset: continue
 
     try:
-        with _opened(shard) as stream:
+        with urlopen(shard, timeout=_TIMEOUT) if _scheme(shard) else open(shard, "rb") as stream:
             source = [{"url": shard, "stream": stream}]
             members = tar_file_expander(source, handler=note, select_files=_is_read)
             yield from group_by_keys(members, keys=_key_and_suffix, handler=note)
     except OSError as error:
         note(error)
-
-
-def _opened(shard: str) -> BufferedIOBase:
-    return urlopen(shard, timeout=_TIMEOUT) if _scheme(shard) else open(shard, "rb")
 
 
 def _key_and_suffix(name: str) -> tuple[str | None, str | None]:

@@ -14,6 +14,7 @@ from limoe.errors import DataError
 
 BLOCK = 512
 _END = bytes(BLOCK)
+_GZIP = b"\x1f\x8b"
 _PIECE = 1 << 20  # bytes after the end mark, checked in pieces of this size
 _REGULAR = (b"0", b"\0", b"7")
 _WITHOUT_DATA = (b"1", b"2", b"3", b"4", b"5", b"6")  # links, devices, folders, pipes: their size field means nothing
@@ -84,6 +85,8 @@ class TarMembers:
             self._file.seek(end)
 
     def _check_header(self, header: bytes, start: int) -> None:
+        if start == 0 and header.startswith(_GZIP):
+            raise DataError(f"{self._path} is packed by gzip; shards are read by position: unpack it (gunzip)")
         if len(header) < BLOCK:
             raise _Damage(start, f"the file ends inside a header ({len(header)} of {BLOCK} bytes)")
         # The field itself counts as eight spaces.

@@ -6,9 +6,13 @@ after the last slash. Members with other suffixes are never read.
 """
 
 import logging
+import os
 import re
-from collections.abc import Iterator
+import time
+import weakref
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +20,6 @@ import numpy as np
 from limoe.data.bad_samples import BadContent, BadSample, BadSampleError, BadSamples, LeavesOutBad
 from limoe.data.images.decoding import decode_rgb
 from limoe.data.pairs import DescribedPairs, Description
-from limoe.data.positional import PositionalFiles
 from limoe.data.shards.builder import Read, describe
 from limoe.data.shards.index import Located
 from limoe.data.shards.indexed_shards import VERIFY, index_shards, repeated_keys
@@ -25,12 +28,51 @@ from limoe.types import Pair
 
 log = logging.getLogger(__name__)
 
-SUFFIXES = (".tar", ".tar.gz", ".tgz")
+_SUFFIXES = (".tar", ".tar.gz", ".tgz")  # the packed ones are refused by name
+MAX_OPEN = 128  # files per process; systems often allow 1,024
+_WAITS = (0.1, 1.0, 5.0)  # seconds before a failed read is repeated, for network drives
+
+
+class _OpenFile:
+    """A file descriptor, closed when the object is collected."""
+
+    def __init__(self, path: Path) -> None:
+        self.descriptor = os.open(path, os.O_RDONLY)
+        weakref.finalize(self, os.close, self.descriptor)
+
+
+class PositionalFiles:
+    """Reads from many files, opened on first use; the `MAX_OPEN` last used stay open.
+
+    Positional reads share no state, so forked loader workers may use the inherited descriptors; a pickled copy opens
+    its own. Not thread-safe.
+    """
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self.paths = list(paths)
+        self._opened = lru_cache(MAX_OPEN)(_OpenFile)
+
+    def read(self, file: int, *, offset: int, size: int) -> bytes:
+        """Read `size` bytes of file number `file` from `offset` on; raises `DataError` after repeated failures."""
+        for wait in (*_WAITS, None):
+            try:
+                data = os.pread(self._opened(self.paths[file]).descriptor, size, offset)
+                break
+            except OSError as error:
+                self._opened.cache_clear()
+                if wait is None or isinstance(error, FileNotFoundError):
+                    raise DataError(f"{self.paths[file]} cannot be read any more: {error.strerror}") from error
+                time.sleep(wait)
+        if len(data) != size:
+            raise DataError(f"{self.paths[file]} became shorter while it was in use: no byte {offset + len(data):,}")
+        return data
+
+    def __reduce__(self) -> tuple:
+        return PositionalFiles, (self.paths,)
 
 
 class TarShards(DescribedPairs, LeavesOutBad):
-    """All samples of `<root>/shards/<split>-*.tar`, or of `<root>/<split>-*.tar` (also `.tar.gz` and `.tgz`), in the
-    order of the shards.
+    """All samples of `<root>/shards/<split>-*.tar`, or of `<root>/<split>-*.tar`, in the order of the shards.
 
     The positions of the samples are in a memory-mapped index file per shard (`cache.cache_path`), so that a process
     holds a few numbers per shard and nothing per sample; captions and images are read on access. `verify` is the check
@@ -46,9 +88,8 @@ class TarShards(DescribedPairs, LeavesOutBad):
         self.root = root
         self.split = split
         self.shards = _find_shards(root, split)
-        indexed = index_shards(self.shards, cache_dir=cache_dir, verify=verify)
-        self._indexes = [shard.index for shard in indexed]
-        self._files = PositionalFiles([shard.data for shard in indexed])
+        self._indexes = index_shards(self.shards, cache_dir=cache_dir, verify=verify)
+        self._files = PositionalFiles(self.shards)
         self._starts = np.cumsum([0, *map(len, self._indexes)])
         self._left_out = np.array(repeated_keys(self._indexes), dtype=np.int64)
         self._skips = self._left_out - np.arange(len(self._left_out))  # kept samples before each one left out
@@ -115,6 +156,6 @@ def _find_shards(root: str, split: str) -> list[Path]:
         )
     for place in (folder / "shards", folder):
         names = sorted(place.iterdir()) if place.is_dir() else []
-        if shards := [path for path in names if path.name.startswith(f"{split}-") and path.name.endswith(SUFFIXES)]:
+        if shards := [path for path in names if path.name.startswith(f"{split}-") and path.name.endswith(_SUFFIXES)]:
             return shards
     raise DataError(f"data.root: no {split}-*.tar in {folder}/shards or {folder}; is this the folder of the dataset?")

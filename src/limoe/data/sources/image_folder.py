@@ -85,10 +85,8 @@ class ImageFolder(StoredPairs):
                 self.bad.add(error.at(str(self.root), name))
 
     def _listed(self) -> Iterator[Description]:
-        from limoe.data.sources.table_rows import (  # imported here, since only this kind needs pyarrow
-            Columns,
-            usable_rows,
-        )
+        # imported here, since only this kind needs pyarrow
+        from limoe.data.sources.table_rows import Columns, usable_rows
 
         there = [self.root / name for name in _METADATA if (self.root / name).is_file()]
         if len(there) != 1:

@@ -68,7 +68,17 @@ class Table(StoredPairs):
         self.copy = cache_path(self.files[0], suffix=f".{self._digest()}.arrow", cache_dir=cache_dir)
         copy = open_copy(self.copy)
         if copy is None or copy.note.get("files") != [stamp(file) for file in self.files]:
-            self._write_copy()
+            bad = BadSamples()
+            stamps = [stamp(file) for file in self.files]  # taken before the files are read
+            rows = usable_rows(
+                self.files,
+                columns=self.columns,
+                base=self.base,
+                image_root=self.image_root,
+                allow_outside=allow_outside,
+                bad=bad,
+            )
+            write_copy(self.copy, rows, note=lambda: {"files": stamps, "bad": bad.counts, "first_bad": bad.first})
             copy = open_copy(self.copy)
         assert copy is not None
         self._copied = copy
@@ -97,19 +107,6 @@ class Table(StoredPairs):
         files = [str(file) for file in self.files]
         settings = [_VERSION, asdict(self.columns), str(self.image_root), self.allow_outside, files]
         return hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:12]
-
-    def _write_copy(self) -> None:
-        bad = BadSamples()
-        files = [stamp(file) for file in self.files]  # taken before the files are read
-        rows = usable_rows(
-            self.files,
-            columns=self.columns,
-            base=self.base,
-            image_root=self.image_root,
-            allow_outside=self.allow_outside,
-            bad=bad,
-        )
-        write_copy(self.copy, rows, note=lambda: {"files": files, "bad": bad.counts, "first_bad": bad.first})
 
 
 def _find_files(patterns: Sequence[str]) -> list[Path]:

@@ -11,7 +11,7 @@ from limoe.data.bad_samples import BadContent, BadSamples
 from limoe.data.images.image_files import inside
 from limoe.data.pairs import Description
 from limoe.data.sources.table_files import Row, read_rows
-from limoe.data.text.captions import captions_of
+from limoe.data.text.captions import captions_of, whole
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ def image_cell(row: Row, columns: Columns) -> bytes | str:
     if not isinstance(path, str) or not path.strip():
         rule = "must be bytes, a path, or a struct of bytes and path"
         raise BadContent(f"its image (column {columns.image}) {rule}, got {value!r:.60}", kind="no_image")
-    return _whole(path)
+    return whole(path)
 
 
 def _text(value: Any) -> str | None:
@@ -123,12 +123,4 @@ def _text(value: Any) -> str | None:
         return None
     if not isinstance(value, str | int | float):
         raise BadContent(f"a cell must hold a text or a number, got {value!r:.60}", kind="bad_row")
-    return _whole(str(value))
-
-
-def _whole(text: str) -> str:
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise BadContent(f"a cell that is not UTF-8 (character {error.start:,})", kind="bad_text") from error
-    return text
+    return whole(str(value))

@@ -76,7 +76,7 @@ def labelled(images: DescribedPairs, *, classes: ClassList) -> LabelledImages:
     if len(kept) < len(images):
         outside = len(images) - len(kept)
         log.info("evaluation task: %d of %d images are of no class and left out", outside, len(images))
-    return LabelledImages(PairSubset(images, indices=kept), [label for label in found if label is not None])
+    return LabelledImages(PairSubset(images, kept), [label for label in found if label is not None])
 
 
 def few_shot(
@@ -145,7 +145,7 @@ def _listed(
     missing = [image.key for image in listed if image.key not in position]
     if missing:
         raise DataError(f"{place} lists {len(missing)} images that are not in the split, first {missing[0]!r}")
-    subset = PairSubset(images, indices=[position[image.key] for image in listed])
+    subset = PairSubset(images, [position[image.key] for image in listed])
     return _retrieval(subset, [image.captions for image in listed])
 
 

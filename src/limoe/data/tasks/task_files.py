@@ -24,11 +24,15 @@ def read_retrieval(path: str, *, name: str) -> list[ListedImage]:
     if isinstance(listed, dict) and _all(listed.get("images"), "key", "captions"):
         return [ListedImage(image["key"], image["captions"]) for image in listed["images"]]
     if isinstance(listed, dict) and _all(listed.get("texts"), "text", "image_keys"):
-        return _turned(listed["texts"])
+        captions: dict[str, list[str]] = {}  # by image, in the order in which the texts first name the images
+        for entry in listed["texts"]:
+            for key in entry["image_keys"]:
+                captions.setdefault(key, []).append(entry["text"])
+        return [ListedImage(key, own) for key, own in captions.items()]
     forms = (
         '{"images": [{"key": text, "captions": [text, ...]}, ...]} or {"texts": [{"text": text, "image_keys": [...]}]}'
     )
-    raise DataError(f"{path}: {name} must have the form {forms}, got {short(listed)}")
+    raise DataError(f"{path}: {name} must have the form {forms}, got {listed!r:.60}")
 
 
 def read_karpathy(path: str, *, split: str) -> list[ListedImage]:
@@ -39,7 +43,7 @@ def read_karpathy(path: str, *, split: str) -> list[ListedImage]:
     images = read_object(path).get("images")
     form = '{"images": [{"filename": text, "split": text, "sentences": [{"raw": text}, ...]}, ...]}'
     if not isinstance(images, list) or not all(isinstance(image, dict) for image in images):
-        raise DataError(f"{path} must have the form {form}, got {short(images)}")
+        raise DataError(f"{path} must have the form {form}, got {images!r:.60}")
     found = []
     for number, image in enumerate(images):
         if image.get("split") == split:
@@ -47,7 +51,7 @@ def read_karpathy(path: str, *, split: str) -> list[ListedImage]:
                 captions = [sentence["raw"].strip() for sentence in image["sentences"]]
                 found.append(ListedImage(PurePosixPath(image["filename"]).stem, captions))
             except (KeyError, TypeError, AttributeError) as error:
-                raise DataError(f"{path}: images[{number}] must have the form {form}, got {short(image)}") from error
+                raise DataError(f"{path}: images[{number}] must have the form {form}, got {image!r:.60}") from error
     if not found:
         there = ", ".join(sorted({str(image.get("split")) for image in images})) or "none"
         raise DataError(f"{path} has no image of split {split!r}; there: {there}")
@@ -64,23 +68,8 @@ def read_object(path: str) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path} is not readable as JSON: {error}") from error
     if not isinstance(content, dict):
-        raise DataError(f"{path} must hold a JSON object, got {short(content)}")
+        raise DataError(f"{path} must hold a JSON object, got {content!r:.60}")
     return content
-
-
-def short(value: Any) -> str:
-    """`repr` of a value for an error message, at most 60 characters."""
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def _turned(texts: list[dict[str, Any]]) -> list[ListedImage]:
-    """Captions by image, in the order in which the texts first name the images."""
-    captions: dict[str, list[str]] = {}
-    for entry in texts:
-        for key in entry["image_keys"]:
-            captions.setdefault(key, []).append(entry["text"])
-    return [ListedImage(key, own) for key, own in captions.items()]
 
 
 def _all(entries: Any, one: str, several: str) -> bool:

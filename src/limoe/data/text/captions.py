@@ -18,14 +18,17 @@ _HALF_CHARACTER = re.compile("[\ud800-\udfff]")
 
 
 def read_description(key: str, *, text: bytes | None = None, fields: bytes | None = None) -> Description:
-    """Description from `KEY.txt` (`text`) and `KEY.json` (`fields`); captions of the json take precedence."""
+    """Description from `KEY.txt` (`text`) and `KEY.json` (`fields`); captions of the json take precedence,
+    and its other text fields are the labels.
+    """
     content = {} if fields is None else read_fields(fields)
     captions = captions_of(content)
     if not captions and text is not None:
         captions = [read_caption(text)]
     if not captions:
         raise BadContent("no caption: needs a .txt, or a .json with `caption` or `captions`", kind="no_caption")
-    return Description(captions, labels_of(content), key)
+    labels = {name: whole(value) for name, value in content.items() if isinstance(value, str) and name != "caption"}
+    return Description(captions, labels, key)
 
 
 def read_caption(data: bytes) -> str:
@@ -58,14 +61,9 @@ def captions_of(fields: dict[str, Any]) -> list[str]:
     return [clean_caption(caption) for caption in captions if caption.strip()]
 
 
-def labels_of(fields: dict[str, Any]) -> dict[str, str]:
-    """All text fields but `caption`."""
-    return {name: _whole(value) for name, value in fields.items() if isinstance(value, str) and name != "caption"}
-
-
 def clean_caption(text: str) -> str:
     """Strip and cut a caption; raises `BadContent` if it is empty or has a lone surrogate."""
-    caption = _whole(text.strip()[:MAX_CAPTION]).rstrip()
+    caption = whole(text.strip()[:MAX_CAPTION]).rstrip()
     if not caption:
         raise BadContent("its caption is empty", kind="no_caption")
     return caption
@@ -80,7 +78,7 @@ def _decoded(data: bytes) -> str:
         raise BadContent(f"its text is not UTF-8 (byte {error.start:,})", kind="bad_text") from error
 
 
-def _whole(text: str) -> str:
+def whole(text: str) -> str:
     """Refuse a lone surrogate (JSON can contain one), which can be neither tokenized nor written to a log."""
     if _HALF_CHARACTER.search(text):
         raise BadContent("a text with half a character (a lone surrogate)", kind="bad_text")

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from limoe.data.tasks.kinds import PromptSource
-from limoe.data.tasks.task_files import read_object, short
+from limoe.data.tasks.task_files import read_object
 from limoe.errors import DataError
 from limoe.files import sha256
 
@@ -67,7 +67,10 @@ def read_classes(
         names = [name.partition(",")[0] for name in names]
     if clean:
         names, sentences = [cleaned(name) for name in names], [cleaned(sentence) for sentence in sentences]
-    _warn_of_repeats(path, names)
+    repeated = [name for name, count in Counter(names).items() if count > 1]
+    if repeated:
+        several = "%s: %d names belong to several classes (%s), which get equal scores: their images count as wrong"
+        log.warning(several, path, len(repeated), ", ".join(repr(name) for name in repeated[:5]))
     chosen = "" if templates is None else f", templates {templates if isinstance(templates, str) else list(templates)}"
     files = tuple((file, sha256(Path(file))) for file in dict.fromkeys([path, templates_path or path]))
     source = PromptSource(f"{Path(path).parent.name}/{Path(path).name}: {label_space}{chosen}", files)
@@ -94,7 +97,7 @@ def _classes(
     elif isinstance(space, dict) and isinstance(space.get("classes"), list):
         field = space.get("label_field")
         if not isinstance(field, str):
-            faults.append(f"label_field must be the name of a label, got {short(field)}")
+            faults.append(f"label_field must be the name of a label, got {field!r:.60}")
         entries = [entry if isinstance(entry, dict) else {} for entry in space["classes"]]
         ids, names = ([entry.get(key) for entry in entries] for key in ("id", "name"))
     else:
@@ -111,9 +114,9 @@ def _check_column(key: str, values: Sequence[Any], faults: list[str], *, once: b
     seen: set[str] = set()
     for number, value in enumerate(values):
         if not isinstance(value, str) or not value.strip():
-            faults.append(f"classes[{number}].{key} must be a text that is not empty, got {short(value)}")
+            faults.append(f"classes[{number}].{key} must be a text that is not empty, got {value!r:.60}")
         elif once and value in seen:
-            faults.append(f"classes[{number}].{key} must occur once, got {short(value)} again")
+            faults.append(f"classes[{number}].{key} must occur once, got {value!r:.60} again")
         else:
             seen.add(value)
 
@@ -130,28 +133,17 @@ def _templates(
             continue
         sentences = content.get(f"templates_{entry}", content.get(entry))
         if not isinstance(sentences, list) or not sentences:
-            sets = [key.removeprefix("templates_") for key, value in content.items() if _is_set(value)]
+            sets = [key.removeprefix("templates_") for key, value in content.items() if _holds_templates(value)]
             there = ", ".join(sets) or "none"
             faults.append(f"templates: {Path(path).name} has no list of templates {entry!r}; there: {there}")
             continue
         for number, sentence in enumerate(sentences):
             if not isinstance(sentence, str) or sentence.count("{}") != 1:
-                faults.append(f"{entry}[{number}] must be a text with exactly one {{}}, got {short(sentence)}")
+                faults.append(f"{entry}[{number}] must be a text with exactly one {{}}, got {sentence!r:.60}")
             else:
                 found.append(sentence)
     return found
 
 
-def _is_set(value: Any) -> bool:
+def _holds_templates(value: Any) -> bool:
     return isinstance(value, list) and len(value) > 0 and all(isinstance(text, str) and "{}" in text for text in value)
-
-
-def _warn_of_repeats(path: str, names: Sequence[str]) -> None:
-    repeated = [name for name, count in Counter(names).items() if count > 1]
-    if repeated:
-        log.warning(
-            "%s: %d names belong to several classes (%s), which get equal scores: their images count as wrong",
-            path,
-            len(repeated),
-            ", ".join(repr(name) for name in repeated[:5]),
-        )

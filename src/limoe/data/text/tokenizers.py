@@ -152,7 +152,10 @@ class TokenizerFile:
         fitted = fixed_length(tokenizer, length=self.length, eos=eos, pad=pad, count_pad=self.count_pad)
         rule = f"{fitted.vocab_size}, the tokens of {self.path}"
         require_argument(self.vocab_size == fitted.vocab_size, "vocab_size", rule, self.vocab_size)
-        self._check_foreign_text(fitted)
+        try:
+            fitted.encode(["\U00010ffd"])  # some models raise an error on a character outside the vocabulary
+        except Exception as error:  # the library raises bare Exception
+            raise DataError(f"{self.path} cannot encode characters outside its vocabulary: {error}") from error
         return fitted
 
     def _eos(self, tokenizer: Tokenizer) -> str:
@@ -164,13 +167,6 @@ class TokenizerFile:
             f"{self.path} has no end-of-sequence token ({', '.join(names)}); "
             "set tokenizer.eos_token to the token of the file that ends a text"
         )
-
-    def _check_foreign_text(self, tokenizer: TextTokenizer) -> None:
-        """Check that a character outside the vocabulary can be encoded; some models raise an error on it."""
-        try:
-            tokenizer.encode(["\U00010ffd"])
-        except Exception as error:  # the library raises bare Exception
-            raise DataError(f"{self.path} cannot encode characters outside its vocabulary: {error}") from error
 
 
 def sample_captions(captions: Iterable[str], *, size: int) -> tuple[list[str], int]:

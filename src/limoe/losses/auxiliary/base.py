@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -32,7 +33,8 @@ class AuxLoss(ABC):
         require_argument(is_number(weight) and weight >= 0, "weight", "a number >= 0", weight)
         is_weight = absolute_weight is None or (is_number(absolute_weight) and absolute_weight >= 0)
         require_argument(is_weight, "absolute_weight", "a number >= 0 or null", absolute_weight)
-        self.modality = None if modality is None else modality_id(modality)
+        require_argument(modality is None or modality in MODALITIES, "modality", "'image' or 'text'", modality)
+        self.modality = None if modality is None else MODALITIES.index(modality)
         self.weight = weight
         self.absolute_weight = absolute_weight
 
@@ -43,10 +45,6 @@ class AuxLoss(ABC):
     def normalised(self, value: Float[Tensor, ""], num_experts: int) -> Float[Tensor, ""] | None:
         """The loss of one layer on a scale where 1 is balanced; None where no such scale makes sense."""
         return None
-
-    def applies_to(self, routed: RouterOutput) -> bool:
-        """Whether the term's tokens pass this router at all. In two towers a router has one modality."""
-        return self.modality is None or self.modality in routed.modalities
 
     def token_mean(
         self, routed: RouterOutput, values: Float[Tensor, "T n"]
@@ -66,16 +64,6 @@ class AuxLoss(ABC):
         return mean, count > 0
 
 
-def modality_id(name: str) -> int:
-    """0 for "image", 1 for "text".
-
-    Raises:
-        ArgumentError: the name is neither.
-    """
-    require_argument(name in MODALITIES, "modality", "'image' or 'text'", name)
-    return MODALITIES.index(name)
-
-
 def is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
@@ -89,6 +77,7 @@ class AuxTotal(NamedTuple):
     normalised: dict[str, Float[Tensor, ""]]  # 1 = balanced; mean over layers, no gradient; only where defined
 
 
+@dataclass
 class AuxLossSet:
     """total = weight * mean over terms of (term weight * factor * mean over layers) + sum of the absolute ones.
 
@@ -107,34 +96,27 @@ class AuxLossSet:
             the backward.
     """
 
-    def __init__(
-        self,
-        terms: Mapping[str, AuxLoss],
-        *,
-        weight: float = 0.04,
-        over_losses: str = "mean",
-        over_layers: str = "mean",
-        stats_sync: str = "local",
-    ) -> None:
-        require_argument(is_number(weight) and weight >= 0, "weight", "a number >= 0", weight)
-        for name, value in (("over_losses", over_losses), ("over_layers", over_layers)):
+    terms: Mapping[str, AuxLoss]
+    _: KW_ONLY
+    weight: float = 0.04
+    over_losses: str = "mean"
+    over_layers: str = "mean"
+    stats_sync: str = "local"
+
+    def __post_init__(self) -> None:
+        require_argument(is_number(self.weight) and self.weight >= 0, "weight", "a number >= 0", self.weight)
+        for name in ("over_losses", "over_layers"):
+            value = getattr(self, name)
             require_argument(value in ("mean", "sum"), name, "'mean' or 'sum'", value)
-        require_argument(stats_sync in ("local", "global"), "stats_sync", "'local' or 'global'", stats_sync)
-        self.terms = dict(terms)
+        is_known = self.stats_sync in ("local", "global")
+        require_argument(is_known, "stats_sync", "'local' or 'global'", self.stats_sync)
         for term in self.terms.values():
-            term.is_global = stats_sync == "global"
-        self.weight = weight
-        self.over_losses = over_losses
-        self.over_layers = over_layers
+            term.is_global = self.stats_sync == "global"
         self.factor = dict.fromkeys(self.terms, 1.0)
         self.boost = dict.fromkeys(self.terms, 1.0)
 
     def set_factor(self, name: str, factor: float) -> None:
-        """Multiply a term's weight from now on.
-
-        Raises:
-            LimoeError: the run has no such term.
-        """
+        """Multiply a term's weight from now on. Raises `LimoeError` if the run has no such term."""
         if name not in self.factor:
             have = ", ".join(self.factor) or "none"
             raise LimoeError(f"the auxiliary loss {name} is scheduled but not active; active losses: {have}")
@@ -149,20 +131,20 @@ class AuxLossSet:
         return weight != 0
 
     def __call__(self, routing: Mapping[int, RouterOutput]) -> AuxTotal:
-        """Layers are those that the term's modality passes.
-
-        Raises:
-            LimoeError: a loss has no sparse layer to be computed on.
+        """Layers are those that the term's modality passes. Raises `LimoeError` if a loss has no sparse layer to be
+        computed on.
         """
         if self.terms and not routing:
             raise LimoeError("auxiliary losses need sparse layers, and this model has none; leave them out")
         raw = {}
         normalised = {}
         for name, term in self.terms.items():
-            layers = [routed for routed in routing.values() if term.applies_to(routed)]
+            # those that the term's tokens pass: in two towers a router has one modality
+            layers = [routed for routed in routing.values() if term.modality in (None, *routed.modalities)]
             if not layers:
                 raise LimoeError(f"the auxiliary loss {name}: no sparse layer sees its modality; leave it out")
-            per_layer = torch.stack([_in_full_precision(term, routed) for routed in layers])
+            with torch.autocast(layers[0].logits.device.type, enabled=False):  # in full precision
+                per_layer = torch.stack([term(routed) for routed in layers])
             raw[name] = per_layer.sum() if self.over_layers == "sum" else per_layer.mean()
             on_scale = _normalised(term, per_layer.detach(), layers)
             if on_scale is not None:
@@ -180,13 +162,9 @@ class AuxLossSet:
         changes = self.factor[name] * self.boost[name]
         if term.absolute_weight is not None:
             return term.absolute_weight * changes
-        divisor = self._num_averaged() if self.over_losses == "mean" else 1
+        averaged = [name for name, term in self.terms.items() if term.absolute_weight is None and self.is_active(name)]
+        divisor = len(averaged) if self.over_losses == "mean" else 1
         return self.weight * term.weight * changes / divisor
-
-    def _num_averaged(self) -> int:
-        """Active terms without a weight of their own."""
-        relative = [name for name, term in self.terms.items() if term.absolute_weight is None]
-        return sum(self.is_active(name) for name in relative)
 
 
 def _normalised(
@@ -199,8 +177,3 @@ def _normalised(
         if on_scale is not None:
             found.append(on_scale)
     return torch.stack(found).mean() if found else None
-
-
-def _in_full_precision(term: AuxLoss, routed: RouterOutput) -> Float[Tensor, ""]:
-    with torch.autocast(routed.logits.device.type, enabled=False):
-        return term(routed)

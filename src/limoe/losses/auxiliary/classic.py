@@ -1,4 +1,5 @@
-"""The balance losses of V-MoE (arXiv 2106.05974) and the z-loss of ST-MoE (arXiv 2202.08906).
+"""The balance losses of V-MoE (arXiv 2106.05974), of GShard (2006.16668) and Switch (2101.03961), and the z-loss of
+ST-MoE (2202.08906).
 
 As published they look at all tokens alike; `modality` restricts each to one modality (an ablation of the paper,
 *unverified*).
@@ -6,6 +7,7 @@ CV^2(v) = population variance / mean^2 (not std / mean squared after the fact: t
 """
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
@@ -73,3 +75,24 @@ class ZLoss(AuxLoss):
         log_z = routed.logits.logsumexp(-1, keepdim=True)  # T, 1
         mean, _ = self.token_mean(routed, log_z.square())
         return mean[0]
+
+
+class Balance(AuxLoss):
+    """E * sum_e f_e P_e (GShard, Switch; vmoe). No unit.
+
+    f_e: share of tokens whose first choice is e, before drops, without gradient, also for K > 1 (GShard, vmoe).
+    P_e: mean gate of e. As in vmoe it is the gate used for dispatch, with noise, unlike importance and the entropies.
+    Balanced 1, collapsed on one expert E. 1 is no lower bound: f and P may disagree. Normalised: the loss itself.
+    """
+
+    def __call__(self, routed: RouterOutput) -> Float[Tensor, ""]:
+        num_experts = routed.num_experts
+        first_choice = F.one_hot(routed.expert_index[:, 0], num_experts).to(routed.gates.dtype)
+        # [T, 2 * E] first choices and gates, so that both means are one sum over ranks
+        values = torch.cat([first_choice, routed.gates], dim=-1)
+        mean, _ = self.token_mean(routed, values)
+        share, mean_gate = mean.split(num_experts)
+        return num_experts * (share.detach() @ mean_gate)
+
+    def normalised(self, value: Float[Tensor, ""], num_experts: int) -> Float[Tensor, ""]:
+        return value

@@ -77,11 +77,7 @@ class GlobalEntropy(AuxLoss):
         self.min_fraction = min_fraction
 
     def threshold(self, num_experts: int) -> float | None:
-        """tau in nats for E experts, or None.
-
-        Raises:
-            ArgumentError: more experts are asked for than there are.
-        """
+        """tau in nats for E experts, or None. Raises `ArgumentError` if more experts are asked for than there are."""
         if self.min_experts is not None:
             rule = f"<= num_experts={num_experts}"
             require_argument(self.min_experts <= num_experts, "min_experts", rule, self.min_experts)

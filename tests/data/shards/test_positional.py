@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from limoe.data import positional
-from limoe.data.positional import PositionalFiles
+from limoe.data.shards.tar_shards import PositionalFiles
 from limoe.errors import DataError
 
 

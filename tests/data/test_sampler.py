@@ -68,7 +68,7 @@ def test_too_few_samples_are_told_with_the_numbers() -> None:
 
 
 def test_blocks_stay_together_and_what_fills_no_batch_is_left_out() -> None:
-    """22 samples in blocks of 7: three whole blocks of two batches of 3, the last index and one of each block left out."""
+    """22 samples in blocks of 7: three whole blocks, each of two batches of 3; what remains is left out."""
     sampler = sampler_of(22, batch_size=3, seed=0, shuffle_block=7)
     epochs = [order(sampler, epoch) for epoch in (0, 1)]
     assert len(sampler) == len(epochs[0]) == 18
@@ -93,6 +93,6 @@ def test_ranks_share_the_batches_of_blocks() -> None:
 
 def test_a_block_smaller_than_a_joint_batch_is_refused() -> None:
     with pytest.raises(
-        DataError, match="10 samples .data.shuffle_block=10. are fewer than one batch of 6 on each of 2"
+        DataError, match=r"10 samples \(data.shuffle_block=10\) are fewer than one batch of 6 on each of 2"
     ):
         sampler_of(40, batch_size=6, seed=0, shuffle_block=10, world_size=2)

@@ -59,7 +59,7 @@ def write_curves(study: Study, rows: Sequence[Row], folder: Path, *, keys: Seque
         for row in own:
             points = zip(*thinned(row.curves[key], size=size), strict=True)
             lines += [[variant, str(row.trial.seed), key, f"{step:.0f}", f"{value:.5g}"] for step, value in points]
-    write_sheet(sheet(Path(CURVES).stem, ["variant", "seed", "key", "step", "value"], lines), folder, suffixes=[".csv"])
+    write_sheet(sheet(Path(CURVES).stem, ["variant", "seed", "key", "step", "value"], lines), folder)
 
 
 def with_curves(rows: Sequence[Row], folder: Path) -> list[Row]:

@@ -80,7 +80,7 @@ def _measured(state: State, key: str) -> tuple[int, float]:
 
 
 def _watch(plan: Plan, states: list[State], is_running: Callable[[], bool], *, console: Console) -> None:
-    """Until no trial is running show a live table in a terminal, elsewhere a line per validation and change of state."""
+    """Until no trial runs show a live table in a terminal, elsewhere a line per validation and change of state."""
     validated = dict.fromkeys(range(len(states)), 0)
     with Live(console=console, auto_refresh=False, transient=True, vertical_overflow="visible") as live:
         running = True

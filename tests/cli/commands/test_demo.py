@@ -49,7 +49,7 @@ def test_a_run_that_did_not_reach_its_end_is_quoted_with_its_steps(plan: Plan) -
 
 
 def test_it_trains_both_and_writes_every_page(tmp_path: Path) -> None:
-    words = "data.count=64,data.batch_size=32,trainer.max_steps=4,trainer.val_check_interval=2".split(",")
+    words = ["data.count=64", "data.batch_size=32", "trainer.max_steps=4", "trainer.val_check_interval=2"]
     done = limoe("demo", "overrides=[" + ",".join(f'"{word}"' for word in words) + "]", cwd=tmp_path).stdout
     assert "dense seed 0: step 4 / 4, zeroshot_top1" in done and "sparse seed 0: done" in done
     pages = [Path(path) for path in re.findall(r"^[a-z ]+: (/.*html)$", done, re.MULTILINE)]

@@ -5,7 +5,7 @@ from math import comb
 import numpy as np
 import pytest
 
-from limoe.evaluation import bootstrap
+from limoe.evaluation import metrics
 from limoe.evaluation.metrics import bootstrap_interval, mean_over_groups
 
 
@@ -49,7 +49,7 @@ def test_a_group_that_a_resample_misses_stays_out_of_it() -> None:
 def test_chunks_change_nothing_but_the_draws(monkeypatch: pytest.MonkeyPatch) -> None:
     values = np.random.default_rng(0).random(300)
     whole = bootstrap_interval(values)
-    monkeypatch.setattr(bootstrap, "_VALUES", 300 * 7)
+    monkeypatch.setattr(metrics, "_VALUES", 300 * 7)
     assert bootstrap_interval(values) == pytest.approx(whole, abs=0.003)
     assert whole[0] < values.mean() < whole[1]
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from limoe.data import positional
+from limoe.data.shards import tar_shards
 from limoe.data.shards.tar_shards import PositionalFiles
 from limoe.errors import DataError
 
@@ -28,8 +28,8 @@ def test_bytes_are_read_by_position(paths: list[Path]) -> None:
 def test_only_so_many_files_stay_open(paths: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     real = os.open
     opened: dict[Any, Any] = {}
-    monkeypatch.setattr(positional, "MAX_OPEN", 2)
-    monkeypatch.setattr(positional.os, "open", lambda path, flags: opened.setdefault(path, real(path, flags)))
+    monkeypatch.setattr(tar_shards, "MAX_OPEN", 2)
+    monkeypatch.setattr(tar_shards.os, "open", lambda path, flags: opened.setdefault(path, real(path, flags)))
     files = PositionalFiles(paths)
     for i in (0, 1, 0, 2, 0):
         assert files.read(i, offset=0, size=1) == b"%d" % i
@@ -81,8 +81,8 @@ def test_a_drive_that_fails_is_asked_again(
             raise OSError(5, "Input/output error")
         return real(*arguments)
 
-    monkeypatch.setattr(positional.os, "pread", failing)
-    monkeypatch.setattr(positional.time, "sleep", waited.append)
+    monkeypatch.setattr(tar_shards.os, "pread", failing)
+    monkeypatch.setattr(tar_shards.time, "sleep", waited.append)
     files = PositionalFiles(paths)
     if failures < 4:
         assert files.read(0, offset=0, size=1) == b"0"

@@ -95,7 +95,7 @@ def test_sentence_groups_by_verdict() -> None:
     # 0.30 and 0.31: half = 12.706 * 0.005 = 6.4 %
     assert sentence(STUDY, compare(STUDY, two)).startswith("accuracy, against a (30.0, 31.0 %): b (+10.0")
     assert sentence(STUDY, compare(STUDY, two)).endswith(
-        "no result (2 seeds, their values, differences paired by seed)."
+        "no result (2 seeds, single values, differences paired by seed)."
     )
     alone = replace(STUDY, variants={"a": ()})
     assert sentence(alone, compare(alone, rows)) == "accuracy: a (31.0 ± 2.5 %), 3 seeds."

@@ -84,7 +84,7 @@ def sentence(study: Study, lines: Sequence[VariantResult]) -> str:
     clauses = [part for verdict in verdicts if (part := _clause(verdict, metric, lines))]
     seeds = {cell.value.n for line in lines for cell in line.cells[:1] if cell.value}
     known = _seeds(min(seeds)) if len(seeds) == 1 else f"{min(seeds)} to {max(seeds)} seeds"
-    shown = "95 % intervals" if max(seeds) > 2 else "their values"
+    shown = "95 % intervals" if max(seeds) > 2 else "single values"
     return f"{metric.name}, against {value}: {'; '.join(clauses)} ({known}, {shown}, differences paired by seed)."
 
 

@@ -11,7 +11,7 @@ from tests.helpers.commands import FEW_IMAGES, TINY, limoe_in_this_process
 from tests.helpers.paths import DOCS
 
 PAGE = (DOCS / "metrics.md").read_text()
-CALLBACKS = "[default,aux_loss_schedule,collapse_alarm,gradient_share,ema]"
+CALLBACKS = "[default,aux_loss_schedule,collapse_alarm,gradient_share,leak_probe,ema]"
 WORDS = ["debug=limit", f"callbacks={CALLBACKS}", "report=false", "logger=csv"]
 ALARM = [f"callbacks.collapse_alarm.{setting}" for setting in ("action=boost", "patience=1", "min_success_rate=1.0")]
 SHORT = ["trainer.max_steps=2", "trainer.val_check_interval=2", "callbacks.routing_health.every_n_steps=1"]
@@ -50,6 +50,7 @@ def test_a_run_logs_nothing_that_is_not_explained(tmp_path: Path, monkeypatch: p
     with (tmp_path / "run" / "csv" / "metrics.csv").open() as file:
         keys = next(csv.reader(file))
     assert {"train/grad_share/contrastive", "train/aux_factor/local_text", "val/synthetic_val/i2t_r1"} <= set(keys)
+    assert {"leak/excess", "leak/unrelated_loss"} <= set(keys)
     assert any(key.startswith("train/aux_boost/") for key in keys)
     assert [key for key in keys if not is_documented(key)] == []
     record = json.loads((tmp_path / "run" / "run.json").read_text())

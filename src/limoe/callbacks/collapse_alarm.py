@@ -8,10 +8,12 @@ from typing import Any, cast
 import lightning as L
 
 from limoe.callbacks.base import RunCallback
+from limoe.callbacks.leak_probe import EXCESS
 from limoe.callbacks.routing_health import HealthRecord, RoutingHealth, append_lines
 from limoe.errors import LimoeError, require_argument
 from limoe.losses.auxiliary.base import AuxLossSet
 from limoe.losses.auxiliary.entropy import MIN_FRACTION, GlobalEntropy
+from limoe.routing.leak import leak_cure
 from limoe.runs.layout import ALARMS
 from limoe.training.lit_module import LIMoEModule
 
@@ -20,16 +22,21 @@ _ACTIONS = ("warn", "stop", "boost")
 
 @dataclass(frozen=True)
 class Alarm:
-    """Collapse of a modality in one layer since step `since`. `term` is the auxiliary loss to raise."""
+    """Collapse of a modality in one layer since step `since`. `term` is the auxiliary loss to raise.
+
+    A leak between the modalities has no layer, modality and term.
+    """
 
     step: int
     since: int
-    layer: int
-    modality: str
+    layer: int | None
+    modality: str | None
     signs: list[str]
-    term: str
+    term: str | None
 
     def __str__(self) -> str:
+        if self.layer is None:
+            return f"routing tells unrelated pairs apart: {', '.join(self.signs)}"
         return f"{self.modality} collapses in layer {self.layer} since step {self.since}: {', '.join(self.signs)}"
 
 
@@ -45,6 +52,9 @@ class CollapseAlarm(RunCallback):
     raises the gates and so the priority of the modality's tokens. Alarms are printed and written to
     `routing/alarms.jsonl`, which reports read.
 
+    With the callback `leak_probe` a leak between the modalities is an alarm too: an excess above `max_leak` after a
+    validation, once until it is below. No loss works against it, so "boost" only warns.
+
     Args:
         action: "warn", once until the signs are gone; "stop", end the training after this step as Lightning's early
             stopping does (validation and checkpoint included), with status "stopped" and the reason in `run.json`;
@@ -56,9 +66,11 @@ class CollapseAlarm(RunCallback):
         max_share: share of tokens, 1 = never.
         boost: factor on the weight for each boost.
         max_boost: largest product of these factors.
+        max_leak: largest excess of `leak_probe`, in nats; None = never.
 
     Raises:
-        ArgumentError: unknown action, `patience` below 1, a share outside [0, 1], or `max_boost` below `boost`.
+        ArgumentError: unknown action, `patience` below 1, a share outside [0, 1], a negative `max_leak`, or `max_boost`
+            below `boost`.
     """
 
     def __init__(
@@ -71,6 +83,7 @@ class CollapseAlarm(RunCallback):
         max_share: float = 0.9,
         boost: float = 2.0,
         max_boost: float = 10.0,
+        max_leak: float | None = 0.1,
     ) -> None:
         require_argument(action in _ACTIONS, "action", "'warn', 'stop' or 'boost'", action)
         require_argument(patience >= 1, "patience", ">= 1 (records)", patience)
@@ -79,6 +92,7 @@ class CollapseAlarm(RunCallback):
         require_argument(min_effective >= 0, "min_effective", ">= 0", min_effective)
         require_argument(boost > 1, "boost", "> 1", boost)
         require_argument(max_boost >= boost, "max_boost", f">= boost={boost}", max_boost)
+        require_argument(max_leak is None or max_leak >= 0, "max_leak", ">= 0 (nats) or null", max_leak)
         self.action = action
         self.patience = patience
         self.min_success_rate = min_success_rate
@@ -86,6 +100,8 @@ class CollapseAlarm(RunCallback):
         self.max_share = max_share
         self.boost = boost
         self.max_boost = max_boost
+        self.max_leak = max_leak
+        self._leaking = False
         self._streaks: dict[str, list[int]] = {}  # "layer/modality" -> step of the first sign, records since
         self._boosts: dict[str, float] = {}
         self._seen = 0
@@ -108,9 +124,20 @@ class CollapseAlarm(RunCallback):
         losses = cast(LIMoEModule, pl_module).aux_losses
         alarms = [alarm for record in records if (alarm := self._judge(record, losses)) is not None]
         if alarms:
-            self._act(alarms, trainer=trainer, pl_module=pl_module, losses=losses)
+            self._act(alarms, trainer=trainer, pl_module=pl_module)
         if self._boosts:
             pl_module.log_dict({f"train/aux_boost/{name}": value for name, value in self._boosts.items()})
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Judge what `LeakProbe` has logged, a mean over all ranks."""
+        if self.max_leak is None or EXCESS not in trainer.callback_metrics:
+            return
+        excess = trainer.callback_metrics[EXCESS].item()
+        was_leaking, self._leaking = self._leaking, excess > self.max_leak
+        if self._leaking and not was_leaking:
+            sign = f"their loss is {excess:.2f} nats below chance > {self.max_leak:g}"
+            alarm = Alarm(trainer.global_step, trainer.global_step, None, None, [sign], None)
+            self._act([alarm], trainer=trainer, pl_module=pl_module)
 
     def _judge(self, record: HealthRecord, losses: AuxLossSet) -> Alarm | None:
         """Count consecutive records with a sign; return an alarm when there are `patience` of them."""
@@ -147,13 +174,16 @@ class CollapseAlarm(RunCallback):
         success = record.statistics.success_rate.item()
         return [f"success rate {success:.0%} < {self.min_success_rate:.0%}"] if success < self.min_success_rate else []
 
-    def _act(
-        self, alarms: list[Alarm], *, trainer: L.Trainer, pl_module: L.LightningModule, losses: AuxLossSet
-    ) -> None:
+    def _act(self, alarms: list[Alarm], *, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        module = cast(LIMoEModule, pl_module)
+        losses = module.aux_losses
         if self.action == "boost":
-            for name in sorted({alarm.term for alarm in alarms if losses.is_active(alarm.term)}):
+            for name in sorted({alarm.term for alarm in alarms if alarm.term and losses.is_active(alarm.term)}):
                 losses.boost[name] = self._boosts[name] = min(self.max_boost, losses.boost[name] * self.boost)
-        lines = [f"{alarm}; {self._advice(alarm.term, losses)}" for alarm in alarms]
+        lines = []
+        for alarm in alarms:
+            advice = f"use {leak_cure(module)}" if alarm.term is None else self._advice(alarm.term, losses)
+            lines.append(f"{alarm}; {advice}")
         for line in lines:
             pl_module.print(f"collapse alarm at step {alarms[0].step}: {line}")
         if self.action == "stop":
@@ -173,10 +203,11 @@ class CollapseAlarm(RunCallback):
         return f"raise aux_loss.{name}.{'weight' if term.absolute_weight is None else 'absolute_weight'}"
 
     def state_dict(self) -> dict[str, Any]:
-        return {"streaks": self._streaks, "boosts": self._boosts, "seen": self._seen}
+        return {"streaks": self._streaks, "boosts": self._boosts, "seen": self._seen, "leaking": self._leaking}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._streaks, self._boosts, self._seen = (state_dict[key] for key in ("streaks", "boosts", "seen"))
+        self._leaking = state_dict["leaking"]
 
 
 def target_experts(modality: str, num_experts: int, *, losses: AuxLossSet) -> float:

@@ -156,6 +156,13 @@ class Router(nn.Module, ABC):
         """Multiply-accumulates of the router itself per token: by default each weight matrix is applied once."""
         return sum(p.numel() for p in self.parameters(recurse=False) if p.ndim > 1)
 
+    def drops_by_position(self, priority: Priority | None = None) -> bool:
+        """Whether, in training, the positions of tokens alone decide which of those that chose an expert it drops.
+
+        Dropped tokens then tell where in its group a pair stands. `priority`: None = that of the router.
+        """
+        return False
+
     def notes(self) -> list[str]:
         """Sentences that a reader of this run's routing atlas must know; empty = nothing to add."""
         return []

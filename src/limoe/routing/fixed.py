@@ -27,6 +27,7 @@ class FixedRouter(TokenChoiceRouter):
 
     learns = False
     has_threshold = False
+    gates_differ = False
 
     def __init__(
         self,

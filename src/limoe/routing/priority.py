@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from limoe.errors import ConfigError
-from limoe.types import IMAGE, TEXT, PackedTokens
+from limoe.types import IMAGE, TEXT, PackedTokens, Segment
 
 Priority = Callable[[Float[Tensor, "T"], PackedTokens], Float[Tensor, "T"]]
 
@@ -43,7 +43,23 @@ def text_first(top_gate: Float[Tensor, "T"], tokens: PackedTokens) -> Float[Tens
     return (tokens.modality == TEXT).to(top_gate.dtype)
 
 
-_PRIORITIES = {rule.__name__: rule for rule in (bpr, first_come, random, image_first, text_first)}
+PRIORITIES = {rule.__name__: rule for rule in (bpr, first_come, random, image_first, text_first)}
+
+
+def follows_position(priority: Priority, *, gates_differ: bool = True) -> bool:
+    """Whether the positions of the tokens alone decide the order: neither their gates nor chance change a score.
+
+    Args:
+        priority: called twice for the same tokens, with other gates.
+        gates_differ: False where a router gives all tokens the same gate; then both calls have equal gates.
+    """
+    segments = [Segment(IMAGE, size=4, length=2), Segment(TEXT, size=4, length=2)]
+    tokens = PackedTokens.of(segments, device=torch.device("cpu"))
+    with torch.random.fork_rng(devices=[]):
+        gates = torch.rand(2, 16) if gates_differ else torch.ones(2, 16)
+        first = priority(gates[0], tokens)
+        second = priority(gates[1], tokens)
+    return torch.equal(first, second)
 
 
 def get_priority(name: str) -> Priority:
@@ -52,13 +68,13 @@ def get_priority(name: str) -> Priority:
     Raises:
         ConfigError: there is no such function.
     """
-    if name in _PRIORITIES:
-        return _PRIORITIES[name]
+    if name in PRIORITIES:
+        return PRIORITIES[name]
     module, _, function = name.rpartition(".")
     try:
         found = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError, ValueError, TypeError):
         found = None
     if not callable(found):
-        raise ConfigError(f"priority must be one of {', '.join(_PRIORITIES)}, or a dotted path, got {name!r}")
+        raise ConfigError(f"priority must be one of {', '.join(PRIORITIES)}, or a dotted path, got {name!r}")
     return found

@@ -13,7 +13,7 @@ from limoe.nn.initialisation import lecun_normal_
 from limoe.routing.base import Capacity, Router, Usage, capacity_usage, float32_linear, with_noise
 from limoe.routing.bias_balance import BiasBalance
 from limoe.routing.dispatch import SlotDispatcher, assign_slots
-from limoe.routing.priority import Priority
+from limoe.routing.priority import Priority, follows_position
 from limoe.types import Dispatcher, PackedTokens, RouterOutput
 
 UNREACHABLE_LOGIT = (
@@ -47,6 +47,8 @@ class TokenChoiceRouter(Router):
 
     capacity: Capacity
     priority: Priority
+    # False: all tokens have the same gate, so an order by gates is the order of the tokens.
+    gates_differ = True
 
     def __init__(
         self,
@@ -107,6 +109,12 @@ class TokenChoiceRouter(Router):
     @property
     def depends_on_batch(self) -> bool:
         return self.capacity.eval_capacity_factor is not None
+
+    def drops_by_position(self, priority: Priority | None = None) -> bool:
+        factor = self.capacity.capacity_factor
+        if factor is None or factor * self.k >= self.num_experts:  # a slot for every token
+            return False
+        return follows_position(priority or self.priority, gates_differ=self.gates_differ)
 
     def usage(self, lengths: Mapping[str, int], *, pairs: int) -> Usage:
         return capacity_usage(self.capacity, lengths, num_experts=self.num_experts, k=self.k, pairs=pairs)

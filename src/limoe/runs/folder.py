@@ -83,7 +83,8 @@ class RunFolder:
     config: str = ""
     curves: dict[str, Curve] = field(default_factory=dict)
     health: list[Health] = field(default_factory=list)
-    alarms: dict[tuple[int, str], str] = field(default_factory=dict)  # (layer, modality) -> the first message
+    # (layer, modality) -> the first message; both None for a leak between the modalities
+    alarms: dict[tuple[int | None, str | None], str] = field(default_factory=dict)
     sample_task: str = ""
     samples: list[Sample] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
@@ -199,11 +200,13 @@ def _read_health(run: RunFolder) -> None:
 
 
 def _read_alarms(run: RunFolder) -> None:
-    """Read the first alarm of each layer and modality, if the run had a `CollapseAlarm`."""
+    """Read the first alarm of each layer and modality, and of a leak, if the run had a `CollapseAlarm`."""
     if not (run.path / ALARMS).exists():
         return
 
-    def parse(alarm: Mapping[str, Any]) -> tuple[int, str, str]:
+    def parse(alarm: Mapping[str, Any]) -> tuple[int | None, str | None, str]:
+        if alarm["layer"] is None:
+            return None, None, str(alarm["message"])
         return int(alarm["layer"]), str(alarm["modality"]), str(alarm["message"])
 
     for layer, modality, message in _parsed_lines(run, ALARMS, parse, consequence="alarms are unknown"):

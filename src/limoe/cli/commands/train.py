@@ -18,12 +18,17 @@ from omegaconf import DictConfig, OmegaConf
 from limoe.build import build_data, build_module, build_tasks, build_trainer, initialise
 from limoe.callbacks.base import check_callbacks, stop_reason
 from limoe.config.checks import check
+from limoe.config.model_settings import sparse_towers
 from limoe.config.objects import config_hash
 from limoe.evaluation.tasks import task_chance
 from limoe.reporting.report import build as build_report
 from limoe.reporting.terminal import print_summary
+from limoe.routing.leak import position_leak
 from limoe.runs.layout import CONFIG, TOKENIZER
 from limoe.runs.record import RunRecord, is_writer
+from limoe.training.lit_module import LIMoEModule
+
+log = logging.getLogger(__name__)
 
 
 def run(cfg: DictConfig) -> None:
@@ -55,6 +60,8 @@ def fit(cfg: DictConfig, *, record: RunRecord) -> None:
     trainer = build_trainer(cfg, tasks=tasks)
     callbacks: list[L.Callback] = trainer.callbacks  # type: ignore[attr-defined]
     check_callbacks(callbacks, module)
+    if trainer.is_global_zero:
+        warn_of_leak(module)
     assert data.tokenizer is not None
     start = initialise(cfg, module.model, tokenizer=data.tokenizer)
     if trainer.is_global_zero:
@@ -68,6 +75,15 @@ def fit(cfg: DictConfig, *, record: RunRecord) -> None:
     finally:
         record.metrics = {key: value.item() for key, value in trainer.callback_metrics.items()}
         record.bad_samples = data.bad_counts()
+
+
+def warn_of_leak(module: LIMoEModule) -> None:
+    """Log the leak of routers that drop by position. Of two towers both must be sparse: one alone tells nobody."""
+    towers = sparse_towers(module.hparams["model"])
+    is_one_of_two = len(towers) == 1 and "model" not in towers
+    leak = position_leak(module.model)
+    if leak is not None and not is_one_of_two:
+        log.warning(leak)
 
 
 def _quiet() -> None:

@@ -5,6 +5,7 @@ import io
 import itertools
 import math
 import re
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ IMAGE_COLOR, TEXT_COLOR = COLORS[:2]
 MAX_POINTS = 500  # longer curves are drawn as means of neighbouring points
 _TICKS = 8  # largest number of values that a logarithmic axis names
 _FEW = 25  # largest number of points with a marker each
+_TITLE, _SIDE = 44, 26  # characters of a line of a title, and of the label of the y axis
 
 STYLE: Any = matplotlib.rc_params_from_file(Path(__file__).with_name("report.mplstyle"), use_default_template=False)
 INK, _GRID = STYLE["text.color"], STYLE["grid.color"]
@@ -77,7 +79,7 @@ def lines_svg(
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(4.4, 2.7 + 0.2 * math.ceil(len(entries) / columns)), layout="constrained")
         axes = figure.subplots()
-        axes.set_title(title)
+        axes.set_title(textwrap.fill(title, _TITLE))
         for line in lines:
             look: Any = {"color": line.color, "linewidth": 1.5, "markersize": 3}
             marker = line.marker or ("o" if len(line.x) <= _FEW else None)
@@ -91,7 +93,7 @@ def lines_svg(
         if reference is not None:
             axes.axhline(reference[1], linestyle=":", color=INK, linewidth=1.2, label=reference[0])
         axes.set_xlabel(x_label)
-        axes.set_ylabel(y_label)
+        axes.set_ylabel(textwrap.fill(y_label, _SIDE))
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=all(x == int(x) for line in lines for x in line.x)))
         if log:
             _log_axis(axes, sorted({x for line in lines for x in line.x}))

@@ -48,11 +48,14 @@ AXES = {
 def write_curves(study: Study, rows: Sequence[Row], folder: Path, *, keys: Sequence[str]) -> None:
     """Write `curves.csv` with five digits per value: what the page shows of all trials.
 
+    Of variants outside the overview that is the first of `keys` alone, for the compute to reach the baseline's value.
     Validation metrics have all points, others at most about `MAX_POINTS`: means over neighbours, in groups of the same
     size for all seeds of a variant, so that their steps stay equal.
     """
     lines: list[list[Entry | str]] = []
     for variant, key in itertools.product(study.variants, keys):
+        if key != keys[0] and variant not in study.shown:
+            continue
         own = [row for row in rows if row.trial.variant == variant and row.curves.get(key)]
         longest = max((len(row.curves[key]) for row in own), default=0)
         size = 1 if key.startswith("val/") else math.ceil(longest / MAX_POINTS)

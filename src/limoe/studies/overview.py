@@ -52,7 +52,7 @@ def answer_plot(study: Study, rows: Sequence[Row], *, chance: Mapping[str, float
                 label = None if any(name in rates[other] for other in sparse[:number]) else name
                 _draw(panels[1], found, y=y, color=_RATES[name], label=label)
         if sparse:
-            _frame(panels[1], sparse, title="success rate at the end", percent=True)
+            _frame(panels[1], sparse, title="success rate", percent=True)
             panels[1].legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, borderpad=0, handlelength=1)
         return drawn(figure)
 

@@ -47,16 +47,24 @@ def panel_svg(
     configs: Mapping[str, DictConfig],
     chance: Mapping[str, float],
 ) -> str:
-    """The figure as SVG: means over seeds with `band`, every seed as a dot; empty without any result."""
+    """The figure as SVG: means over seeds with `band`, every seed as a dot; empty without any result.
+
+    Lines with the same name up to a comma, such as "sparse, width 32", have the same style.
+    """
     metric = next(metric for metric in study.metrics if metric.key == panel.metric)
     share = bool(SHARE.search(metric.key))
     label, amounts = _amounts(panel, costs, configs)
+    families = list(dict.fromkeys(name.partition(",")[0] for name in panel.lines))
     lines = []
     for number, (name, members) in enumerate(panel.lines.items()):
         found = {variant: list(values(rows, variant, metric.key).values()) for variant in members}
         points = sorted((amounts[variant], own) for variant, own in found.items() if own and variant in amounts)
         low, high = zip(*(band(own, share=share) for _, own in points), strict=True) if points else ((), ())
-        look: Any = {"color": COLORS[number], "style": _STYLES[number % len(_STYLES)], "marker": _MARKERS[number]}
+        look: Any = {
+            "color": COLORS[number],
+            "style": _STYLES[families.index(name.partition(",")[0]) % len(_STYLES)],
+            "marker": _MARKERS[number],
+        }
         dots = [(x, y) for x, own in points for y in own]
         means = [fmean(own) for _, own in points]
         lines.append(Line(name, [x for x, _ in points], means, low=low, high=high, dots=dots, **look))

@@ -72,8 +72,9 @@ def share(part: int, whole: int) -> Entry:
 
 
 def sentence(study: Study, lines: Sequence[VariantResult]) -> str:
-    """Summary of the first metric: the baseline's value, then the other variants by verdict."""
+    """Summary of the first metric: the baseline's value, then the other variants of the overview by verdict."""
     metric = study.metrics[0]
+    lines = [line for line in lines if line.variant in {study.baseline, *study.shown}]
     base = lines[0].cells[0].value
     if base is None:
         return f"No answer: no trial of {study.baseline} has a value of {metric.name}."

@@ -162,9 +162,8 @@ class Excess(L.Callback):
     def __init__(self, *excess: float) -> None:
         self.excess = iter(excess)
 
-    def on_validation_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        if batch_idx == 0:
-            pl_module.log(EXCESS, next(self.excess))
+    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        pl_module.log(EXCESS, next(self.excess))
 
 
 def alarmed(folder: Path, *excess: float, **settings: Any) -> tuple[L.Trainer, CollapseAlarm, list[dict[str, Any]]]:

@@ -13,7 +13,7 @@ experts. "Balanced" uses all E (or the S wanted) experts equally, "collapsed" se
 | entropy.GlobalEntropy      | max(0, ln S - H(P))                          | 0        | ln S      | min(1, e^H / S) |
 | ... without threshold      | -H(P)                                        | -ln E    | 0         | e^H / E         |
 | entropy.MutualInformation  | mean_x H(p(x)) - H(P)                        | -ln E    | 0         | -loss / ln E    |
-| balance.Balance            | E sum_e f_e P_e, f = shares of first choices | 1        | E         | the loss        |
+| classic.Balance            | E sum_e f_e P_e, f = shares of first choices | 1        | E         | the loss        |
 
 Sources: Importance, Load: V-MoE (compared with vmoe). Balance: GShard, Switch (compared with vmoe). ZLoss: ST-MoE. Both
 entropies: LIMoE, section 3. MutualInformation: Mod-Squad, *unverified*. Normalised values are ours; 1 = balanced.

@@ -162,7 +162,9 @@ class Excess(L.Callback):
     def __init__(self, *excess: float) -> None:
         self.excess = iter(excess)
 
-    def on_validation_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def on_validation_batch_end(
+        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, *_: Any
+    ) -> None:
         if batch_idx == 0:
             pl_module.log(EXCESS, next(self.excess))
 

@@ -20,15 +20,16 @@ class FixedRouter(TokenChoiceRouter):
     All gates are equal, so `priority=bpr` is the order of the tokens. The logits are those of a one-hot softmax and
     carry no gradient: statistics work, losses on the router are constants.
 
-    Arguments: those of `TokenChoiceRouter` without `k`; `dim` is not used.
+    Arguments: those of `TokenChoiceRouter`, with `k` = 1; `dim` is not used.
     """
 
     learns = False
     has_threshold = False
     gates_differ = False
 
-    def __init__(self, dim: int, *, num_experts: int, **slots: Any) -> None:
-        super().__init__(num_experts=num_experts, k=1, **slots)
+    def __init__(self, dim: int, **slots: Any) -> None:
+        super().__init__(**slots)
+        require_argument(self.k == 1, "k", "1 for a router that gives each token one expert", self.k)
 
     @abstractmethod
     def expert_of(self, tokens: PackedTokens) -> Int[Tensor, "T"]:

@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from limoe.errors import require_argument
-from limoe.nn.initialisation import lecun_normal_
+from limoe.nn import lecun_normal_
 from limoe.routing.base import Router, Usage, float32_linear, with_noise
 from limoe.types import BUFFERS, Dispatcher, ExpertTokens, PackedTokens, RouterOutput
 

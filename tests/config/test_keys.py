@@ -8,7 +8,7 @@ import pytest
 from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 
-from limoe.config.keys import Factory, arguments_of
+from limoe.config.keys import arguments_of, built
 from limoe.config.objects import instantiate
 from limoe.errors import ConfigError, DataError, require_argument
 from tests.helpers.commands import limoe
@@ -119,7 +119,7 @@ def test_a_bug_keeps_its_traceback() -> None:
 def test_a_factory_that_is_asked_for_is_outermost() -> None:
     """Its callers cannot know an argument that it was called with."""
     make = instantiate(config().routing)
-    assert isinstance(make, Factory) and isinstance(make(8, num_experts=1), Router)
+    assert make.func is built and isinstance(make(8, num_experts=1), Router)
     with pytest.raises(ConfigError, match=r"^routing: width must be > 0, got 0$"):
         make(0, num_experts=1)
     with pytest.raises(ConfigError, match=r"^routing: num_experts must be >= 1, got 0$"):

@@ -81,3 +81,9 @@ def test_the_builder_of_router_outputs_agrees() -> None:
 def test_bad_seed() -> None:
     with pytest.raises(ArgumentError, match=r"hash_seed must be >= 0, got -1"):
         HashRouter(3, num_experts=2, priority=bpr, hash_seed=-1)
+
+
+@pytest.mark.parametrize("kind", [HashRouter, RandomRouter, RoundRobinRouter])
+def test_a_token_has_one_expert(kind: type) -> None:
+    with pytest.raises(ArgumentError, match="k must be 1 for a router that gives each token one expert, got 2"):
+        kind(3, num_experts=8, priority=bpr, k=2)

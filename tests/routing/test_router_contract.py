@@ -14,7 +14,7 @@ from limoe.config.objects import instantiate
 from limoe.config.places import register_resolvers
 from limoe.models.limoe import LIMoE
 from limoe.models.moe import MoE
-from limoe.nn.step_update import StepUpdated
+from limoe.nn import StepUpdated
 from limoe.routing import dispatch
 from limoe.routing.base import Router
 from limoe.routing.modality import PerModalityRouter

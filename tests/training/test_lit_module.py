@@ -12,7 +12,7 @@ from torch import nn
 
 from limoe.losses.auxiliary.base import AuxLossSet
 from limoe.losses.contrastive import SigmoidContrastive
-from limoe.nn.step_update import StepUpdated
+from limoe.nn import StepUpdated
 from limoe.training.optim import adafactor, adamw, lion
 from limoe.training.schedules import warmup_stable_decay
 from tests.helpers.builders import Batches, quiet_trainer, tiny_batch, tiny_model

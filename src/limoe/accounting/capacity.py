@@ -3,13 +3,7 @@
 from typing import Any
 
 from limoe.accounting.anatomy import TowerPart
-from limoe.routing.base import Usage
 from limoe.types import MODALITIES
-
-
-def usage_of(router: Any, part: TowerPart, *, pairs: int) -> Usage:
-    """Slots and computed rows of a layer of this tower with this router, in training with a batch of `pairs`."""
-    return router.usage(part.lengths, pairs=pairs)
 
 
 def capacity(part: TowerPart, *, pairs: int) -> dict[str, Any]:
@@ -17,8 +11,8 @@ def capacity(part: TowerPart, *, pairs: int) -> dict[str, Any]:
 
     A capacity factor of 1 gives as many slots as assignments.
     """
-    router: Any = part.sparse[0].router
-    usage = usage_of(router, part, pairs=pairs)
+    router = part.sparse[0].router
+    usage = router.usage(part.lengths, pairs=pairs)
     group = usage.pairs_per_group
     return {
         "tokens": "+".join(part.lengths),
@@ -38,8 +32,8 @@ def collapse(part: TowerPart, *, pairs: int) -> dict[str, Any]:
 
     Counts every text token as real; with padding there are fewer, and a collapse drops tokens only later.
     """
-    router: Any = part.sparse[0].router
-    usage = usage_of(router, part, pairs=pairs)
+    router = part.sparse[0].router
+    usage = router.usage(part.lengths, pairs=pairs)
     result = {"experts_text_needs": None, "experts": router.num_experts, "best_text_success": None, "visible": None}
     if not router.tokens_choose:
         return result | {"says": "Experts choose their tokens: text cannot overload one of them."}

@@ -8,7 +8,6 @@ from jaxtyping import Float64
 from torch import nn
 
 from limoe.accounting.anatomy import Anatomy, TowerPart
-from limoe.accounting.capacity import usage_of
 from limoe.models.layers import Block, ImageEmbed, TextEmbed
 from limoe.models.moe import MoE
 from limoe.types import MODALITIES
@@ -77,9 +76,8 @@ def _block(block: Block, part: TowerPart, modality: str, *, pairs: int) -> Work:
     projections = product(length, block.attn.qkv.weight.numel() + block.attn.proj.weight.numel())
     mixed = projections + attention(length, block.attn.proj.in_features)
     if isinstance(mlp, MoE):
-        rows = usage_of(mlp.router, part, pairs=pairs).rows[modality]
-        router: Any = mlp.router
-        return mixed + product(length, router.macs_per_token()) + _experts(mlp, rows)
+        rows = mlp.router.usage(part.lengths, pairs=pairs).rows[modality]
+        return mixed + product(length, mlp.router.macs_per_token()) + _experts(mlp, rows)
     return mixed + product(length, sum(p.numel() for p in mlp.parameters() if p.ndim > 1))
 
 
@@ -92,7 +90,7 @@ def _empty_slots(part: TowerPart, *, pairs: int) -> Work:
     """FLOPs of the padded backend beyond the needed rows, per pair; negative where there are fewer slots."""
     total = _NOTHING
     for moe in part.sparse:
-        usage = usage_of(moe.router, part, pairs=pairs)
+        usage = moe.router.usage(part.lengths, pairs=pairs)
         extra = _experts(moe, usage.computed_rows - sum(usage.rows.values()))
         again = extra[0] if part.tower.activation_checkpointing else 0.0
         total = total + extra + np.array([0.0, again])

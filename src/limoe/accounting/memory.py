@@ -7,7 +7,6 @@ import torch
 from torch import Tensor, nn
 
 from limoe.accounting.anatomy import Anatomy, TowerPart
-from limoe.accounting.capacity import usage_of
 from limoe.accounting.parameters import count
 from limoe.models.layers import Block, ImageEmbed, TextEmbed
 from limoe.models.moe import MoE
@@ -126,7 +125,7 @@ def _block(block: Block, part: TowerPart, size: Precision, *, pairs: int) -> flo
     if not isinstance(mlp, MoE):
         hidden = mlp.fc1.out_features
         return tokens * (norms + attention + (width + 2 * hidden) * size.compute)
-    rows = usage_of(mlp.router, part, pairs=pairs).computed_rows
+    rows = mlp.router.usage(part.lengths, pairs=pairs).computed_rows
     hidden = mlp.experts.weight_in.shape[-1]
     router = tokens * (width * max(4, size.residual) + _router_of_token(mlp))
     return tokens * (norms + attention) + router + rows * 2 * (width + hidden) * size.compute

@@ -3,7 +3,6 @@
 from torch import nn
 
 from limoe.accounting.anatomy import Anatomy
-from limoe.accounting.capacity import usage_of
 
 
 def count(module: nn.Module) -> int:
@@ -40,6 +39,6 @@ def _idle(parts: Anatomy, *, pairs: int) -> int:
     for part in parts.towers:
         for moe in part.sparse:
             experts = len(moe.experts.weight_in)
-            visited = min(experts, usage_of(moe.router, part, pairs=pairs).experts_per_token)
+            visited = min(experts, moe.router.usage(part.lengths, pairs=pairs).experts_per_token)
             idle += (experts - visited) * count(moe.experts) / experts
     return round(idle)

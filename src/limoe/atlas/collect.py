@@ -33,8 +33,7 @@ class SparseLayer:
 
     @property
     def router(self) -> Router:
-        router: Any = self.moe.router
-        return router
+        return self.moe.router
 
     @property
     def name(self) -> str:

@@ -36,12 +36,7 @@ def window(*, on: int = 0, off: int | None = None) -> Schedule:
     return lambda step: float(on <= step and (off is None or step < off))
 
 
-_KINDS: dict[str, Callable[..., Schedule]] = {
-    "constant": constant,
-    "linear": linear,
-    "cosine": cosine,
-    "window": window,
-}
+_KINDS: dict[str, Callable[..., Schedule]] = {kind.__name__: kind for kind in (constant, linear, cosine, window)}
 
 
 def _progress(step: int, start: int, end: int) -> float:
@@ -83,9 +78,7 @@ class AuxLossSchedule(RunCallback):
         """Raise `LimoeError` unless every scheduled loss is an auxiliary loss of the run."""
         self._apply(module, step=0)
 
-    def on_train_batch_start(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
         self._apply(cast(LIMoEModule, pl_module), step=trainer.global_step)
         pl_module.log_dict({f"train/aux_factor/{n}": f(trainer.global_step) for n, f in self.schedules.items()})
 

@@ -8,12 +8,11 @@ from typing import Any, cast
 import lightning as L
 
 from limoe.callbacks.base import RunCallback
-from limoe.callbacks.leak_probe import EXCESS
+from limoe.callbacks.leak_probe import EXCESS, leak_cure
 from limoe.callbacks.routing_health import HealthRecord, RoutingHealth, append_lines
 from limoe.errors import LimoeError, require_argument
 from limoe.losses.auxiliary.base import AuxLossSet
 from limoe.losses.auxiliary.entropy import MIN_FRACTION, GlobalEntropy
-from limoe.routing.leak import leak_cure
 from limoe.runs.layout import ALARMS
 from limoe.training.lit_module import LIMoEModule
 

@@ -1,4 +1,4 @@
-"""Contrastive loss of unrelated pairs with the model in training mode: below ln B, routing tells pairs apart."""
+"""The leak of limited slots, by which routing tells pairs apart: its measurement, and its cure."""
 
 import math
 from collections.abc import Iterator
@@ -15,6 +15,7 @@ from limoe.callbacks.base import RunCallback
 from limoe.errors import ConfigError, LimoeError, require_argument
 from limoe.models.compilation import uncompiled
 from limoe.routing.base import routers_of
+from limoe.routing.priority import PRIORITIES
 from limoe.training.lit_module import LIMoEModule
 from limoe.training.micro_batches import encode
 from limoe.types import Batch, ModelOutput
@@ -49,13 +50,7 @@ class LeakProbe(RunCallback):
             )
 
     def on_validation_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        outputs: Any,
-        batch: Batch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Batch, batch_idx: int, *_: Any
     ) -> None:
         if trainer.sanity_checking or batch_idx >= self.batches:
             return
@@ -105,3 +100,27 @@ def _as_in_training(model: nn.Module, *, device: torch.device) -> Iterator[None]
             module.training = training
         for buffer, before in buffers:
             buffer.copy_(before)
+
+
+def position_leak(model: nn.Module) -> str | None:
+    """One line for a model whose routers drop tokens by position in training; None where none does."""
+    if not any(router.drops_by_position() for router in routers_of(model)):
+        return None
+    return (
+        "priority: experts have fewer slots than tokens and give them by position, so dropped tokens tell images and "
+        "texts which pair they belong to, and the training loss can fall without learning; use "
+        f"{leak_cure(model)} (callbacks=[default,leak_probe] measures it)"
+    )
+
+
+def leak_cure(model: nn.Module) -> str:
+    """The settings that end a leak. Where no router drops tokens by position, groups of few pairs are its cause."""
+    no_limit = "routing.capacity_factor=null"
+    routers = [router for router in routers_of(model) if router.drops_by_position()]
+    if not routers:
+        return f"a larger routing.pairs_per_group or {no_limit}"
+    cures = []
+    for name, priority in PRIORITIES.items():
+        if not any(router.drops_by_position(priority) for router in routers):
+            cures.append(f"priority={name}")
+    return " or ".join([*cures, no_limit])

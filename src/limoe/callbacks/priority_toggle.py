@@ -38,9 +38,7 @@ class PriorityToggle(L.Callback):
         if not routers_with_priority(pl_module):
             raise LimoeError("priority_toggle: no router of this model has a priority; leave the callback out")
 
-    def on_train_batch_start(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
         self._apply(trainer, pl_module)
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

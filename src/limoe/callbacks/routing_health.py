@@ -47,9 +47,7 @@ class RoutingHealth(L.Callback):
         self.latest: list[HealthRecord] = []
         self._last_step = 0
 
-    def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, *_: Any) -> None:
         routing: dict[int, RouterOutput] = outputs["output"].routing
         stepped, self._last_step = trainer.global_step != self._last_step, trainer.global_step
         is_due = trainer.global_step % self.every_n_steps == 0 or trainer.global_step == trainer.max_steps

@@ -6,6 +6,7 @@ its keys in `routing`.
 """
 
 import contextlib
+import functools
 import inspect
 import re
 import traceback
@@ -69,20 +70,10 @@ class Place:
             raise ConfigError(message) from error
 
 
-@dataclass(frozen=True)
-class Factory:
-    """Callable that builds an object and adds the keys of its place to errors of the constructor.
-
-    `make` is the partial that Hydra made of the node.
-    """
-
-    make: Callable[..., Any]
-    place: Place
-    is_outermost: bool
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        with self.place.keys_added(is_outermost=self.is_outermost):
-            return self.make(*args, **kwargs)
+def built(make: Callable[..., Any], place: Place, is_outermost: bool, /, *args: Any, **kwargs: Any) -> Any:
+    """The object that `make`, the partial that Hydra made of a node, builds; errors have the keys of its place."""
+    with place.keys_added(is_outermost=is_outermost):
+        return make(*args, **kwargs)
 
 
 def with_factories(node: DictConfig | ListConfig, changes: dict[str, Any]) -> DictConfig | ListConfig:
@@ -107,8 +98,8 @@ def factory(*, _make: Any, key: str, arguments: dict[str, str], is_partial: bool
     """
     if is_partial and not is_top and not inspect.isclass(_make.func):
         return _make
-    made = Factory(_make, Place(key, arguments), is_outermost=is_top or not is_partial)
-    return made if is_partial else made()
+    make = functools.partial(built, _make, Place(key, arguments), is_top or not is_partial)
+    return make if is_partial else make()
 
 
 def arguments_of(node: DictConfig) -> contextlib.AbstractContextManager[None]:

@@ -65,11 +65,27 @@ class FeatureExtractor:
     def images(
         self, images: PairDataset, *, before_head: bool = False, gathered: bool = True, progress: str | None = None
     ) -> Float[Tensor, "images d"]:
-        """Unit-length features, or with `before_head` the head's inputs; without `gathered` this rank's share only."""
+        """Unit-length features, or with `before_head` the head's inputs; without `gathered` this rank's share only.
+
+        `progress` names a bar, shown only in a terminal and only when the work takes longer than a few seconds.
+        Raises `DataError` if the loader drops or adds some.
+        """
+
+        parameter = next(self.model.parameters())
+        trunk = self.model.image_trunk if before_head else self.model.encode_image
 
         def encode(mine: Sequence[int]) -> Tensor:
             share = images if len(mine) == len(images) else PairSubset(images, mine)
-            return encode_images(self.model, self.data, share, before_head=before_head, progress=progress)
+            found = []
+            with tqdm(total=len(mine), desc=progress, leave=False, delay=5, disable=None if progress else True) as bar:
+                for batch in self.data.image_loader(share):
+                    found.append(trunk(batch.to(parameter.device, parameter.dtype)).float().cpu())
+                    bar.update(len(batch))
+            features = torch.cat(found)
+            if len(features) != len(mine):
+                what = f"the loader gave {len(features)} of {len(mine)}"
+                raise DataError(f"evaluation images: {what}, check that it neither drops nor shuffles")
+            return features
 
         return self._shared(len(images), encode, gathered=gathered)
 
@@ -125,26 +141,3 @@ def encode_texts(model: Any, tokenizer: Any, texts: Sequence[str]) -> Float[Tens
     ids, mask = tokenizer.encode(list(texts))
     device = next(model.parameters()).device
     return model.encode_text(ids.to(device), mask.to(device)).float().cpu()
-
-
-def encode_images(
-    model: Any, data: EvaluationData, images: PairDataset, *, before_head: bool = False, progress: str | None = None
-) -> Float[Tensor, "images d"]:
-    """Features of all images, in order. Raises `DataError` if the loader drops or adds some.
-
-    `progress` names a bar, shown only in a terminal and only when the work takes longer than a few seconds.
-    """
-    parameter = next(model.parameters())
-    encode = model.image_trunk if before_head else model.encode_image
-    total = len(images)
-    found = []
-    with tqdm(total=total, desc=progress, leave=False, delay=5, disable=None if progress else True) as bar:
-        for batch in data.image_loader(images):
-            found.append(encode(batch.to(parameter.device, parameter.dtype)).float().cpu())
-            bar.update(len(batch))
-    features = torch.cat(found)
-    if len(features) != total:
-        raise DataError(
-            f"evaluation images: the loader gave {len(features)} of {total}, check that it neither drops nor shuffles"
-        )
-    return features

@@ -14,6 +14,12 @@ from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
 RESAMPLES, LEVEL, SEED = 2000, 0.95, 0
+INTERVAL = {  # of the records
+    "level": LEVEL,
+    "method": "percentile bootstrap over images (retrieval: queries)",
+    "resamples": RESAMPLES,
+    "seed": SEED,
+}
 _VALUES = 4_000_000  # drawn values held in memory at once
 TIE = 1e-6  # smaller differences of cosines are ties: float32 features of one image in two batches differ by 1e-7
 
@@ -122,7 +128,7 @@ class FewShotAccuracy(TaskMetric):
 
 
 def wrong_before(
-    scores: Float[Tensor, "queries candidates"], right: Bool[Tensor, "queries candidates"], *, tie: float = TIE
+    scores: Float[Tensor, "queries candidates"], right: Bool[Tensor, "queries candidates"]
 ) -> Int64[Tensor, "queries"]:
     """Number of negatives ranked before the best positive (`right`) of each query; below k means found at k.
 
@@ -130,7 +136,7 @@ def wrong_before(
     query without a positive.
     """
     best = scores.masked_fill(~right, float("-inf")).amax(1, keepdim=True)
-    before = ~(scores < best - tie) & ~right  # negated, so that NaN ranks before everything
+    before = ~(scores < best - TIE) & ~right  # negated, so that NaN ranks before everything
     return before.sum(1)
 
 

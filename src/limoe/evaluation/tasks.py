@@ -13,20 +13,10 @@ from limoe.errors import DataError, require_argument
 from limoe.evaluation.encode import FeatureExtractor
 from limoe.evaluation.few_shot import ridge_scores, shots_of
 from limoe.evaluation.linear_probe import linear_probe
-from limoe.evaluation.metrics import (
-    LEVEL,
-    RESAMPLES,
-    SEED,
-    Classification,
-    FewShotAccuracy,
-    Measure,
-    TaskMetric,
-    ranks_of,
-)
+from limoe.evaluation.metrics import INTERVAL, Classification, FewShotAccuracy, Measure, TaskMetric, ranks_of
 from limoe.evaluation.retrieval import RetrievalRecall, retrieval_chance
 from limoe.evaluation.zero_shot import chance_top_k, classify, prompts_sha256
 
-_METHOD = "percentile bootstrap over images (retrieval: queries)"
 _CHUNK = 1024  # images per matrix of scores
 KINDS = {
     ZeroShotTask: "zero_shot",
@@ -160,7 +150,7 @@ def evaluation_record(name: str, task: Task, metric: TaskMetric) -> dict[str, An
         "task": name,
         "kind": KINDS[type(task)],
         "metrics": {key: _metric(measure, chance=chance[key]) for key, measure in metric.measures().items()},
-        "interval": {"level": LEVEL, "method": _METHOD, "resamples": RESAMPLES, "seed": SEED},
+        "interval": INTERVAL,
         "prompts": _prompts(task) if isinstance(task, ZeroShotTask) else None,
         "details": strict_json(metric.details()),
     }

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from limoe.errors import require_argument
-from limoe.nn.recompute import recomputed
+from limoe.nn import recomputed
 from limoe.parallel.collectives import all_gather, rank
 
 RowsLoss = Callable[..., Float[Tensor, ""]]

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from limoe.errors import require_argument
-from limoe.nn.initialisation import lecun_normal_
+from limoe.nn import lecun_normal_
 from limoe.types import PackedTokens, RouterOutput
 
 LayerNorm = partial(nn.LayerNorm, eps=1e-6)

@@ -17,6 +17,8 @@ class MoE(nn.Module):
     and a RouterOutput. The other arguments are those of `Experts`.
     """
 
+    router: Any
+
     def __init__(self, dim: int, *, num_experts: int, router: Callable[..., nn.Module], **experts: Any) -> None:
         super().__init__()
         self.router = router(dim, num_experts=num_experts)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from limoe.errors import require_argument
 from limoe.models.layers import Block, LayerNorm, Mlp, masked_mean
 from limoe.models.moe import MoE
-from limoe.nn.recompute import recomputed
+from limoe.nn import recomputed
 from limoe.types import PackedTokens, RouterOutput, Segment
 
 

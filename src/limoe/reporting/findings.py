@@ -113,7 +113,9 @@ def health_sheet(rows: Sequence[Health]) -> Sheet:
                 Entry(str(row.layer), row.layer),
                 row.modality,
                 Entry(f"{row.success_rate:.1%}", row.success_rate),
-                Entry(f"{pstdev(row.load) / mean:.2f}", pstdev(row.load) / mean) if (mean := _mean(row.load)) else "",
+                Entry(f"{pstdev(row.load) / mean:.2f}", pstdev(row.load) / mean)
+                if (mean := fmean(row.load or (0,)))
+                else "",
                 Entry(f"{row.local_entropy:.3f}", row.local_entropy),
                 Entry(f"{row.global_entropy:.3f}", row.global_entropy),
                 Entry(f"{row.effective_experts:.1f}", row.effective_experts),
@@ -122,7 +124,3 @@ def health_sheet(rows: Sequence[Health]) -> Sheet:
             for row in rows
         ],
     )
-
-
-def _mean(load: Sequence[float]) -> float:
-    return fmean(load) if load else 0.0

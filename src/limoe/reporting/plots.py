@@ -185,11 +185,6 @@ def _log_axis(axes: Axes, values: Sequence[float]) -> None:
     axes.xaxis.set_minor_locator(NullLocator())
 
 
-def _legend_columns(labels: Sequence[str]) -> int:
-    longest = max(map(len, labels), default=0)
-    return 1 if longest > 24 else 2 if longest > 14 or len(labels) == 4 else 3
-
-
 def _mix(axes: Axes, image: Sequence[float], text: Sequence[float]) -> None:
     """Assignments per expert by modality, stacked to 100 %; an expert without assignments has no bar."""
     both = [(i, a, b) for i, (a, b) in enumerate(zip(image, text, strict=False)) if a + b > 0]

@@ -20,10 +20,6 @@ class Estimate:
     n: int
     values: tuple[float, ...] = ()
 
-    @property
-    def excludes_zero(self) -> bool:
-        return abs(self.mean) > self.half
-
 
 def estimate(values: Sequence[float]) -> Estimate:
     """Mean and interval of at least one value."""
@@ -51,7 +47,7 @@ def verdict(difference: Estimate | None, *, higher: bool | None) -> str:
         return "no seed in common"
     if difference.n < 2:
         return "one seed: no interval"
-    if not difference.excludes_zero:
+    if not abs(difference.mean) > difference.half:
         return "within noise"
     if higher is None:
         return "higher" if difference.mean > 0 else "lower"

@@ -37,7 +37,7 @@ def print_summary(run_dir: Path, *, console: Console | None = None) -> None:
             console.print(Text(f"{name}: {path.resolve()}"), soft_wrap=True)
 
 
-def print_evaluations(records: Sequence[Mapping[str, Any]], *, title: str, console: Console | None = None) -> None:
+def print_evaluations(records: Sequence[Mapping[str, Any]], *, title: str) -> None:
     """Print records of `evaluation.tasks.evaluation_record`, one block per task, at most 80 columns wide."""
     table = Table("task and metric")
     for column in ("value", "95 % interval", "chance", "times", "n"):
@@ -49,7 +49,7 @@ def print_evaluations(records: Sequence[Mapping[str, Any]], *, title: str, conso
             value, low, high, chance = (number(key, metric[name]) for name in ("value", "low", "high", "chance"))
             times = factor(metric["value"], metric["chance"])
             table.add_row(f"  {key}", value, f"{low} to {high}", chance, times, f"{metric['n']:,}")
-    console = console or Console()
+    console = Console()
     console.print(Text(title, style="bold"), soft_wrap=True)
     console.print(table)
 

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from limoe.errors import require_argument
-from limoe.nn.step_update import StepUpdated
+from limoe.nn import StepUpdated
 from limoe.parallel.collectives import all_reduce_sum
 from limoe.types import MODALITIES
 

@@ -155,22 +155,15 @@ class SlotDispatcher(Dispatcher):
     def row_index(self, layout: str) -> "RowIndex":
         """Which row of a layout holds which assignment; computed once, when it is first asked for."""
         if layout not in self._row_indexes:
-            first_row = self._first_buffer_row() if layout == BUFFERS else self._first_sorted_row()
-            self._row_indexes[layout] = build_row_index(
-                self.assignment, first_row=first_row, num_rows=self.num_rows[layout]
-            )
+            # [E, G] rows of each bucket, then the row where it begins
+            rows = self._kept_per_bucket()
+            if layout == BUFFERS:
+                assert self.capacity is not None
+                rows = torch.full_like(rows, self.capacity)
+            first_row = (rows.flatten().cumsum(0) - rows.flatten()).view_as(rows)
+            num_rows = self.num_rows[layout]
+            self._row_indexes[layout] = build_row_index(self.assignment, first_row=first_row, num_rows=num_rows)
         return self._row_indexes[layout]
-
-    def _first_buffer_row(self) -> Int[Tensor, "E G"]:
-        assert self.capacity is not None
-        demand = self.assignment.demand
-        bucket = torch.arange(demand.numel(), device=demand.device)
-        return bucket.view_as(demand) * self.capacity
-
-    def _first_sorted_row(self) -> Int[Tensor, "E G"]:
-        kept = self._kept_per_bucket()
-        before = kept.flatten().cumsum(0) - kept.flatten()
-        return before.view_as(kept)
 
     def _kept_per_bucket(self) -> Int[Tensor, "E G"]:
         demand = self.assignment.demand

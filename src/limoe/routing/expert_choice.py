@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from limoe.errors import require_argument
-from limoe.nn.initialisation import lecun_normal_
+from limoe.nn import lecun_normal_
 from limoe.routing.base import Capacity, Groups, Router, Usage, capacity_usage, float32_linear, with_noise
 from limoe.routing.dispatch import descending_key
 from limoe.types import BUFFERS, Dispatcher, ExpertTokens, PackedTokens, RouterOutput

@@ -8,8 +8,6 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from limoe.errors import require_argument
-from limoe.routing.base import Capacity
-from limoe.routing.priority import Priority
 from limoe.routing.token_choice import UNREACHABLE_LOGIT, Choice, TokenChoiceRouter
 from limoe.types import PackedTokens, Segment
 
@@ -22,42 +20,16 @@ class FixedRouter(TokenChoiceRouter):
     All gates are equal, so `priority=bpr` is the order of the tokens. The logits are those of a one-hot softmax and
     carry no gradient: statistics work, losses on the router are constants.
 
-    Arguments: those of `TopKRouter` on slots; `dim` is not used.
+    Arguments: those of `TokenChoiceRouter`, with `k` = 1; `dim` is not used.
     """
 
     learns = False
     has_threshold = False
     gates_differ = False
 
-    def __init__(
-        self,
-        dim: int,
-        *,
-        num_experts: int,
-        priority: Priority,
-        eval_priority: Priority | None = None,
-        capacity_factor: float | None = 1.05,
-        eval_capacity_factor: float | None = None,
-        capacity_rounding: str = "ceil",
-        capacity_multiple_of: int = 4,
-        pairs_per_group: int | None = 8,
-        count_pad: bool = False,
-    ) -> None:
-        capacity = Capacity(
-            capacity_factor=capacity_factor,
-            eval_capacity_factor=eval_capacity_factor,
-            capacity_rounding=capacity_rounding,
-            capacity_multiple_of=capacity_multiple_of,
-            pairs_per_group=pairs_per_group,
-        )
-        super().__init__(
-            num_experts=num_experts,
-            k=1,
-            priority=priority,
-            eval_priority=eval_priority,
-            capacity=capacity,
-            count_pad=count_pad,
-        )
+    def __init__(self, dim: int, **slots: Any) -> None:
+        super().__init__(**slots)
+        require_argument(self.k == 1, "k", "1 for a router that gives each token one expert", self.k)
 
     @abstractmethod
     def expert_of(self, tokens: PackedTokens) -> Int[Tensor, "T"]:
@@ -92,14 +64,12 @@ class HashRouter(FixedRouter):
     the expert. No sample depends on its batch unless slots are limited in evaluation.
 
     Args:
-        dim: not used.
-        num_experts: E.
         hash_seed: which hash.
-        fixed: see `FixedRouter`.
+        dim, fixed: see `FixedRouter`.
     """
 
-    def __init__(self, dim: int, *, num_experts: int, hash_seed: int = 0, **fixed: Any) -> None:
-        super().__init__(dim, num_experts=num_experts, **fixed)
+    def __init__(self, dim: int, *, hash_seed: int = 0, **fixed: Any) -> None:
+        super().__init__(dim, **fixed)
         require_argument(hash_seed >= 0, "hash_seed", ">= 0", hash_seed)
         self.hash_seed = hash_seed
 
@@ -121,9 +91,7 @@ class RandomRouter(FixedRouter):
     So features of the same sample differ from call to call. Arguments: see `FixedRouter`.
     """
 
-    @property
-    def depends_on_batch(self) -> bool:
-        return True
+    depends_on_batch = True
 
     def expert_of(self, tokens: PackedTokens) -> Int[Tensor, "T"]:
         return torch.randint_like(tokens.modality, self.num_experts)
@@ -135,10 +103,7 @@ class RoundRobinRouter(FixedRouter):
     Padding takes its turn too, though it is not computed. Arguments: see `FixedRouter`.
     """
 
-    @property
-    def depends_on_batch(self) -> bool:
-        """A sample's place among the packed tokens follows from its place in the batch."""
-        return True
+    depends_on_batch = True  # a sample's place among the packed tokens follows from its place in the batch
 
     def expert_of(self, tokens: PackedTokens) -> Int[Tensor, "T"]:
         return torch.arange(len(tokens.modality), device=tokens.modality.device) % self.num_experts

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from limoe.errors import require_argument
-from limoe.nn.initialisation import lecun_normal_
+from limoe.nn import lecun_normal_
 from limoe.routing.base import float32_linear
 from limoe.routing.token_choice import TopKRouter
 from limoe.types import IMAGE, MODALITIES, PackedTokens

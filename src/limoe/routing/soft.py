@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from limoe.errors import require_argument
-from limoe.nn.initialisation import lecun_normal_
+from limoe.nn import lecun_normal_
 from limoe.routing.base import Router, Usage, float32_linear, with_noise
 from limoe.types import BUFFERS, Dispatcher, ExpertTokens, PackedTokens, RouterOutput
 
@@ -33,6 +33,7 @@ class SoftRouter(Router):
 
     has_threshold = False
     tokens_choose = False
+    depends_on_batch = False
 
     def __init__(
         self, dim: int, *, num_experts: int, slots_per_expert: int, noise_std: float = 0.0, count_pad: bool = False
@@ -72,10 +73,6 @@ class SoftRouter(Router):
         )
         dispatcher = SoftDispatcher(noisy_slot_logits, valid=valid, tokens=tokens, num_experts=self.num_experts)
         return dispatcher, routing
-
-    @property
-    def depends_on_batch(self) -> bool:
-        return False
 
     def usage(self, lengths: Mapping[str, int], *, pairs: int) -> Usage:
         rows = dict.fromkeys(lengths, float(self.num_experts * self.slots_per_expert))

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from limoe.errors import require_argument
-from limoe.nn.initialisation import lecun_normal_
+from limoe.nn import lecun_normal_
 from limoe.routing.base import Capacity, Router, Usage, capacity_usage, float32_linear, with_noise
 from limoe.routing.bias_balance import BiasBalance
 from limoe.routing.dispatch import SlotDispatcher, assign_slots
@@ -41,7 +41,7 @@ class TokenChoiceRouter(Router):
         k: experts per token.
         priority: which tokens get a slot first, see `limoe.routing.priority`.
         eval_priority: the same in evaluation; None = as in training.
-        capacity: slots and groups.
+        capacity_factor: see `Capacity`, as the next four.
         count_pad: route padding like text.
     """
 
@@ -54,18 +54,28 @@ class TokenChoiceRouter(Router):
         self,
         *,
         num_experts: int,
-        k: int,
+        k: int = 1,
         priority: Priority,
-        eval_priority: Priority | None,
-        capacity: Capacity,
-        count_pad: bool,
+        eval_priority: Priority | None = None,
+        capacity_factor: float | None = 1.05,
+        eval_capacity_factor: float | None = None,
+        capacity_rounding: str = "ceil",
+        capacity_multiple_of: int = 4,
+        pairs_per_group: int | None = 8,
+        count_pad: bool = False,
     ) -> None:
         super().__init__(num_experts=num_experts, count_pad=count_pad)
         require_argument(1 <= k <= num_experts, "k", f"between 1 and num_experts={num_experts}", k)
         self.k = k
         self.priority = priority
         self.eval_priority = eval_priority
-        self.capacity = capacity
+        self.capacity = Capacity(
+            capacity_factor=capacity_factor,
+            eval_capacity_factor=eval_capacity_factor,
+            capacity_rounding=capacity_rounding,
+            capacity_multiple_of=capacity_multiple_of,
+            pairs_per_group=pairs_per_group,
+        )
 
     @abstractmethod
     def choose(self, x: Float[Tensor, "T D"], tokens: PackedTokens) -> Choice:
@@ -141,17 +151,12 @@ class TopKRouter(TokenChoiceRouter):
 
     Args:
         dim: width D of the tokens.
-        num_experts: E.
-        k: experts per token.
         noise_std: in units of 1/E logits; 0 = none (then the load loss is undefined).
         renormalize_gates: divide the K gates by their sum (GShard); at K = 1 the router then has no task gradient.
         frozen: keep the router as it is drawn: experts follow the content of a token, without learning which. Losses on
             the router still move the tokens.
         bias_balance: settings of `BiasBalance` (select by gate + bias, weigh by gate); None = off.
-        priority: which tokens get a slot first, see `limoe.routing.priority`.
-        eval_priority: the same in evaluation; None = as in training.
-        capacity_factor: see `Capacity`, as the next four.
-        count_pad: route padding like text.
+        token_choice: see `TokenChoiceRouter`.
     """
 
     def __init__(
@@ -159,35 +164,13 @@ class TopKRouter(TokenChoiceRouter):
         dim: int,
         *,
         num_experts: int,
-        k: int = 1,
         noise_std: float = 1.0,
         renormalize_gates: bool = False,
         frozen: bool = False,
         bias_balance: Mapping[str, Any] | None = None,
-        priority: Priority,
-        eval_priority: Priority | None = None,
-        capacity_factor: float | None = 1.05,
-        eval_capacity_factor: float | None = None,
-        capacity_rounding: str = "ceil",
-        capacity_multiple_of: int = 4,
-        pairs_per_group: int | None = 8,
-        count_pad: bool = False,
+        **token_choice: Any,
     ) -> None:
-        capacity = Capacity(
-            capacity_factor=capacity_factor,
-            eval_capacity_factor=eval_capacity_factor,
-            capacity_rounding=capacity_rounding,
-            capacity_multiple_of=capacity_multiple_of,
-            pairs_per_group=pairs_per_group,
-        )
-        super().__init__(
-            num_experts=num_experts,
-            k=k,
-            priority=priority,
-            eval_priority=eval_priority,
-            capacity=capacity,
-            count_pad=count_pad,
-        )
+        super().__init__(num_experts=num_experts, **token_choice)
         require_argument(noise_std >= 0, "noise_std", ">= 0", noise_std)
         self.noise_std = noise_std
         self.renormalize_gates = renormalize_gates

@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
@@ -88,6 +89,15 @@ class RunFolder:
     sample_task: str = ""
     samples: list[Sample] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """The resolved config; empty if it cannot be read."""
+        try:
+            content = yaml.safe_load(self.config)
+        except (yaml.YAMLError, RecursionError):
+            return {}
+        return content if isinstance(content, dict) else {}
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -191,7 +201,8 @@ def _cells(rows: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, int, float]
 def _read_health(run: RunFolder) -> None:
     consequence = "there is no routing to show"
     if not (run.path / HEALTH).exists():
-        if not _is_dense(run.config):
+        layers = [value for key, value in leaves(run.settings.get("model")) if key.endswith("moe_layers")]
+        if not layers or any(layers):  # not a dense run
             run.problems.append(f"{HEALTH}: missing; {consequence}")
         return
     found = _parsed_lines(run, HEALTH, Health.of, consequence=consequence)
@@ -223,15 +234,6 @@ def _parsed_lines(run: RunFolder, name: str, parse: Callable[[Any], T], *, conse
     if len(found) < len(lines):
         run.problems.append(f"{name}: {len(lines) - len(found)} of {len(lines)} lines can't be read and are left out")
     return found
-
-
-def _is_dense(config: str) -> bool:
-    try:
-        model = yaml.safe_load(config)["model"]
-    except (yaml.YAMLError, KeyError, TypeError, RecursionError):
-        return False
-    layers = [value for key, value in leaves(model, "model") if key.endswith(".moe_layers")]
-    return bool(layers) and not any(layers)
 
 
 def _read_samples(run: RunFolder) -> None:

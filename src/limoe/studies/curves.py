@@ -24,10 +24,6 @@ RATES = tuple(Metric(f"router/{name}/success_rate", f"success rate of {name}") f
 _STYLES = ("-", "--", ":", "-.")  # used in turn when there are more variants than colours
 
 
-def _seconds(cost: Cost) -> float:
-    return cost.seconds_per_step or 0.0
-
-
 @dataclass(frozen=True)
 class _Axis:
     """A horizontal axis: its quantity, units with their sizes (largest first), and the amount per training step."""
@@ -41,7 +37,9 @@ AXES = {
     "steps": _Axis("training steps", {"": 1.0}, lambda cost: 1.0),
     "pairs": _Axis("pairs seen", {"million ": 1e6, "thousand ": 1e3, "": 1.0}, lambda cost: cost.pairs_per_step),
     "FLOPs": _Axis("FLOP of training", FLOP_UNITS, lambda cost: cost.flops_per_step),
-    "time": _Axis("of training", {"hours ": 3600.0, "minutes ": 60.0, "seconds ": 1.0}, _seconds),
+    "time": _Axis(
+        "of training", {"hours ": 3600.0, "minutes ": 60.0, "seconds ": 1.0}, lambda cost: cost.seconds_per_step or 0.0
+    ),
 }
 
 

@@ -118,7 +118,8 @@ def variant_names(groups: Sequence[Group]) -> list[str]:
     names: list[str] = []
     for group, words in zip(groups, own, strict=True):
         parts = words or _values(group.config, dict.fromkeys(keys)) or group.words
-        name = _shortened(parts) if group.config else "config unknown"
+        more = f" and {len(parts) - _SHOWN} more" if len(parts) > _SHOWN else ""
+        name = ", ".join(parts[:_SHOWN]) + more if group.config else "config unknown"
         name = group.given if given.count(group.given) == 1 and group.given else name or "baseline"
         numbered = (f"{name} ({number})" for number in range(2, len(names) + 3))
         names.append(name if name not in names else next(other for other in numbered if other not in names))
@@ -145,11 +146,6 @@ def _differing(configs: Sequence[dict[str, Any]]) -> list[str]:
 def _values(config: dict[str, Any], keys: Iterable[str]) -> list[str]:
     flat = {key: json.dumps(value, default=str).strip('"') for key, value in leaves(config)}
     return [f"{key}={flat[key]}" if key in flat else f"other {key}" for key in keys]
-
-
-def _shortened(parts: Sequence[str]) -> str:
-    more = len(parts) - _SHOWN
-    return ", ".join(parts[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 def _without_seed(value: Any, seed: int) -> Any:

@@ -8,8 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from limoe.config.overrides import override_key
 from limoe.config.trees import mapped, moved
 from limoe.errors import DataError
@@ -58,7 +56,7 @@ def read_row(folder: Path) -> Row:
     runs = runs_of(folder) if is_trial else [read_run(folder)]
     written = read_object(folder / TRIAL) if is_trial else {}
     record = runs[-1].record if runs else {}
-    config = _config(runs[-1]) if runs else {}
+    config = runs[-1].settings if runs else {}
     seed = written.get("seed", config.get("seed", record.get("seed")))
     words = record.get("overrides")
     trial = Trial(
@@ -124,11 +122,3 @@ def _settings(config: dict[str, Any]) -> dict[str, Any]:
         return value
 
     return mapped({key: value for key, value in config.items() if is_setting(str(key))}, nameless)
-
-
-def _config(run: RunFolder) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(run.config)
-    except (yaml.YAMLError, RecursionError):
-        return {}
-    return content if isinstance(content, dict) else {}

@@ -96,8 +96,9 @@ def _routing(variant: str, modality: str, rows: Sequence[Row], config: DictConfi
     alarms = sum(row.alarms > 0 for row in finished)
     model = OmegaConf.to_container(config.get("model") or OmegaConf.create({}), resolve=True)
     experts = [value for key, value in leaves(model) if key.endswith("num_experts")]
-    worst, used, dead = (
-        [value for row in finished for value in _by_layer(row, modality, name)]
+    last = [item for row in finished for item in row.metrics.items()]
+    worst, used, dead = (  # values in all sparse layers
+        [value for key, value in last if re.fullmatch(rf"router/L\d+/{modality}/{name}", key)]
         for name in ("success_rate", "effective_experts", "dead_experts")
     )
     return [
@@ -110,12 +111,6 @@ def _routing(variant: str, modality: str, rows: Sequence[Row], config: DictConfi
         share(sum(kept), len(kept)),
         Entry(f"{alarms} / {len(finished)}", alarms),
     ]
-
-
-def _by_layer(row: Row, modality: str, name: str) -> list[float]:
-    """Values of a router metric of one modality in all sparse layers."""
-    pattern = re.compile(rf"router/L\d+/{modality}/{name}")
-    return [value for key, value in row.metrics.items() if pattern.fullmatch(key)]
 
 
 def _plain(value: float | None) -> Entry:

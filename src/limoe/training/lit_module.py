@@ -12,7 +12,7 @@ from limoe.errors import require_argument
 from limoe.losses.auxiliary.base import AuxLossSet
 from limoe.losses.contrastive import ContrastiveLoss
 from limoe.models.compilation import uncompiled
-from limoe.nn.step_update import StepUpdated
+from limoe.nn import StepUpdated
 from limoe.training.micro_batches import encode
 from limoe.training.schedules import Schedule
 from limoe.types import Batch, ModelOutput

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from limoe.nn.recompute import recomputed
+from limoe.nn import recomputed
 from limoe.types import Batch, ModelOutput
 
 _PER_TOKEN = ("logits", "noisy_logits", "gates", "expert_index", "gate", "kept", "modality", "valid")

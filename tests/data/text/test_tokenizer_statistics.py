@@ -1,8 +1,7 @@
 import pytest
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
-from limoe.data.text.text_tokenizer import TextTokenizer, fixed_length
-from limoe.data.text.tokenizer_statistics import measure
+from limoe.data.text.text_tokenizer import TextTokenizer, fixed_length, measure
 from limoe.data.text.tokenizers import ByteBPE
 
 

@@ -4,7 +4,7 @@ from collections import Counter
 import pytest
 from tokenizers import Tokenizer
 
-from limoe.data.text.unigram import train_unigram
+from limoe.data.text.tokenizers import train_unigram
 
 ALPHABET = list("abcdefghijklmnopqrstuvwxyz")
 WORDS = Counter({"woman": 500, "man": 300, "playing": 200, "play": 150, "handball": 80, "quizzed": 1})

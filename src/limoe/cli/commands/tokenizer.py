@@ -16,8 +16,7 @@ from rich.text import Text
 
 from limoe.config.keys import arguments_of
 from limoe.config.objects import instantiate
-from limoe.data.text.text_tokenizer import TextTokenizer
-from limoe.data.text.tokenizer_statistics import measure
+from limoe.data.text.text_tokenizer import TextTokenizer, measure
 from limoe.data.text.tokenizers import TokenizerFactory, sample_captions
 from limoe.errors import DataError, require
 from limoe.files import write_text

@@ -17,13 +17,13 @@ from omegaconf import DictConfig, OmegaConf
 
 from limoe.build import build_data, build_module, build_tasks, build_trainer, initialise
 from limoe.callbacks.base import check_callbacks, stop_reason
+from limoe.callbacks.leak_probe import position_leak
 from limoe.config.checks import check
 from limoe.config.model_settings import sparse_towers
 from limoe.config.objects import config_hash
 from limoe.evaluation.tasks import task_chance
 from limoe.reporting.report import build as build_report
 from limoe.reporting.terminal import print_summary
-from limoe.routing.leak import position_leak
 from limoe.runs.layout import CONFIG, TOKENIZER
 from limoe.runs.record import RunRecord, is_writer
 from limoe.training.lit_module import LIMoEModule

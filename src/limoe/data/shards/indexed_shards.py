@@ -10,11 +10,10 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from limoe.data.cache import cache_path, stamp
 from limoe.data.shards.builder import read_contents
 from limoe.data.shards.index import SUFFIX, Located, ShardFacts, ShardIndex, write_index
 from limoe.errors import DataError
-from limoe.files import sha256
+from limoe.files import cache_path, sha256, stamp
 
 log = logging.getLogger(__name__)
 

@@ -105,7 +105,9 @@ def _samples(shard: str, *, bad: list[BadSample]) -> Iterator[Sample]:
     try:
         with urlopen(shard, timeout=_TIMEOUT) if _scheme(shard) else open(shard, "rb") as stream:
             source = [{"url": shard, "stream": stream}]
-            members = tar_file_expander(source, handler=note, select_files=_is_read)
+            members = tar_file_expander(
+                source, handler=note, select_files=lambda name: _key_and_suffix(name)[1] in _SUFFIXES
+            )
             yield from group_by_keys(members, keys=_key_and_suffix, handler=note)
     except OSError as error:
         note(error)
@@ -113,10 +115,6 @@ def _samples(shard: str, *, bad: list[BadSample]) -> Iterator[Sample]:
 
 def _key_and_suffix(name: str) -> tuple[str | None, str | None]:
     return split_name(name) or (None, None)
-
-
-def _is_read(name: str) -> bool:
-    return _key_and_suffix(name)[1] in _SUFFIXES
 
 
 def _describe(sample: Sample) -> Description:

@@ -74,7 +74,7 @@ class PositionalFiles:
 class TarShards(DescribedPairs, LeavesOutBad):
     """All samples of `<root>/shards/<split>-*.tar`, or of `<root>/<split>-*.tar`, in the order of the shards.
 
-    The positions of the samples are in a memory-mapped index file per shard (`cache.cache_path`), so that a process
+    The positions of the samples are in a memory-mapped index file per shard (`files.cache_path`), so that a process
     holds a few numbers per shard and nothing per sample; captions and images are read on access. `verify` is the check
     of an index: `changed` (size and modification time of the shard), or `full` (its sha256, which reads all shards).
 

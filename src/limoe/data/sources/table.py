@@ -1,8 +1,8 @@
 """Image-text pairs in parquet, CSV or JSON lines files.
 
 The images are bytes in a column, a struct of bytes and path as Hugging Face writes it, or paths of files. The first
-use copies the usable rows into one Arrow file in the cache (`cache.py`), which is then read by position. It is written
-again when a file or a setting changes, and may be deleted at any time.
+use copies the usable rows into one Arrow file in the cache (`files.cache_path`), which is then read by position. It is
+written again when a file or a setting changes, and may be deleted at any time.
 """
 
 import glob
@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from limoe.data.bad_samples import BadSample, BadSamples
-from limoe.data.cache import cache_path, stamp
 from limoe.data.images.image_files import read_image
 from limoe.data.pairs import Description, StoredPairs
 from limoe.data.sources.arrow_copy import open_copy, write_copy
 from limoe.data.sources.table_rows import Columns, usable_rows
 from limoe.errors import DataError, require_argument
+from limoe.files import cache_path, stamp
 
 _VERSION = 2  # of the copy's content
 

@@ -1,6 +1,7 @@
 """Losses on entropies of one modality or of all tokens (LIMoE, arXiv 2206.02770). Clean gates, nats, minimised."""
 
 import math
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -36,8 +37,8 @@ class LocalEntropy(AuxLoss):
         modality: "image" or "text"; None = all tokens.
     """
 
-    def __init__(self, *, modality: str | None, weight: float = 1.0, absolute_weight: float | None = None) -> None:
-        super().__init__(modality=modality, weight=weight, absolute_weight=absolute_weight)
+    def __init__(self, *, modality: str | None, **weights: Any) -> None:
+        super().__init__(modality=modality, **weights)
 
     def __call__(self, routed: RouterOutput) -> Float[Tensor, ""]:
         mean, _ = self.token_mean(routed, token_entropy(routed))
@@ -65,10 +66,9 @@ class GlobalEntropy(AuxLoss):
         modality: str | None,
         min_experts: float | None = None,
         min_fraction: float | None = None,
-        weight: float = 1.0,
-        absolute_weight: float | None = None,
+        **weights: Any,
     ) -> None:
-        super().__init__(modality=modality, weight=weight, absolute_weight=absolute_weight)
+        super().__init__(modality=modality, **weights)
         enough = min_experts is None or (is_number(min_experts) and min_experts >= 1)
         require_argument(enough, "min_experts", "a number >= 1 or null", min_experts)
         in_range = min_fraction is None or (is_number(min_fraction) and 0 < min_fraction <= 1)

@@ -7,11 +7,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from limoe.callbacks.leak_probe import other_places, unrelated_loss
+from limoe.callbacks.leak_probe import leak_cure, other_places, position_leak, unrelated_loss
 from limoe.models.dual_encoder import unit_length
 from limoe.routing.expert_choice import ExpertChoiceRouter
 from limoe.routing.fixed import RandomRouter
-from limoe.routing.leak import leak_cure, position_leak
 from limoe.routing.priority import bpr, first_come, image_first, random, text_first
 from limoe.routing.soft import SoftRouter
 from limoe.routing.token_choice import TopKRouter

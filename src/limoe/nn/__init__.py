@@ -1,1 +1,0 @@
-"""Small extensions of `torch.nn` that every package may use."""

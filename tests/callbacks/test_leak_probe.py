@@ -9,7 +9,7 @@ from typing import Any
 import lightning as L
 import pytest
 import torch
-from limoe.nn.step_update import StepUpdated
+from limoe.nn import StepUpdated
 from torch import Tensor, nn
 
 from limoe.callbacks.collapse_alarm import CollapseAlarm

@@ -26,7 +26,7 @@ def test_health_of_a_run_without_counts_weighs_both_modalities_equally(tmp_path:
 
 def test_the_first_alarm_of_each_layer_and_modality_is_kept(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run")
-    lines = [{"layer": 1, "modality": "text", "message": m} for m in ("first", "second")]
+    lines: list[dict[str, object]] = [{"layer": 1, "modality": "text", "message": m} for m in ("first", "second")]
     lines += [{"layer": 3, "modality": "text", "message": "third"}, {"layer": None, "message": "a leak"}]
     text = "\n".join(json.dumps(line) for line in lines) + '\n[]\n{"layer": 1'
     (run / "routing" / "alarms.jsonl").write_text(text)

@@ -9,13 +9,13 @@ from typing import Any
 import lightning as L
 import pytest
 import torch
-from limoe.nn import StepUpdated
 from torch import Tensor, nn
 
 from limoe.callbacks.collapse_alarm import CollapseAlarm
 from limoe.callbacks.leak_probe import EXCESS, LeakProbe, other_places, unrelated_loss
 from limoe.callbacks.routing_health import RoutingHealth
 from limoe.errors import ConfigError, LimoeError
+from limoe.nn import StepUpdated
 from limoe.routing.base import routers_of
 from limoe.routing.priority import first_come, random
 from limoe.runs.folder import read_run

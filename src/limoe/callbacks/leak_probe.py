@@ -45,9 +45,7 @@ class LeakProbe(RunCallback):
 
     def check(self, module: LIMoEModule) -> None:
         if not routers_of(module.model):
-            raise ConfigError(
-                "callbacks.leak_probe: a dense model has no routing to probe; drop it: ~callbacks.leak_probe"
-            )
+            raise ConfigError("callbacks.leak_probe: a dense model has no routing; drop it: ~callbacks.leak_probe")
 
     def on_validation_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Batch, batch_idx: int, *_: Any

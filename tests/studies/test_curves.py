@@ -9,7 +9,7 @@ from limoe.errors import DataError
 from limoe.runs.folder import Curve
 from limoe.studies.curves import with_curves, write_curves
 from limoe.studies.report import conclude
-from tests.studies.test_tables import COSTS, PLAN, ROWS, STUDY, TOP1, row
+from tests.helpers.study_rows import COSTS, PLAN, ROWS, STUDY, TOP1, row
 
 
 def test_a_report_can_be_made_again_with_its_curves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

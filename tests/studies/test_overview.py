@@ -28,11 +28,11 @@ def test_variants_from_the_baseline_on_and_slots_of_the_sparse_ones() -> None:
     rows = [row(name, seed, **{TOP1: 0.3 + seed / 9}) for name in STUDY.variants for seed in (0, 1)]
     dense = texts(answer_plot(STUDY, rows, chance={TOP1: 0.01}))
     assert dense.index("dense") < dense.index("sparse")
-    assert "accuracy" in dense and "dotted: chance" in dense and "success rate at the end" not in dense
+    assert "accuracy" in dense and "dotted: chance" in dense and "success rate" not in dense
     rows += [row("sparse", 2, **{TOP1: 0.3, "router/image/success_rate": 0.9, "router/text/success_rate": 0.8})]
     both = texts(answer_plot(STUDY, rows, chance={}))
     assert both.count("sparse") == 2 and both.count("dense") == 1
-    assert {"success rate at the end", "image", "text"} <= set(both) and "dotted: chance" not in both
+    assert {"success rate", "image", "text"} <= set(both) and "dotted: chance" not in both
 
 
 def test_nothing_measured_is_an_empty_image() -> None:

@@ -21,39 +21,10 @@ from limoe.studies.plan import Plan, differences, load_trial
 from limoe.studies.report import MAIN, conclude, contents, render, write_report
 from limoe.studies.results import RUNS, Row, kept_slots, read_csv, write_csv
 from limoe.studies.side_tables import routing_sheet, trial_sheet
-from limoe.studies.study import Metric, Published, Study
+from limoe.studies.study import Metric
 from limoe.studies.tables import compare, number_sheet, result_sheet, sentence, share, values, with_interval
 from limoe.studies.trial import State, Trial
-
-TOP1 = "val/x/zeroshot_top1"
-STUDY = Study(
-    name="my_study",
-    question="Is <b> better?",
-    base=("experiment=scenes",),
-    variants={"a": (), "b": ("aux_loss=none",), "c": ("seedless=1",)},
-    seeds=(0, 1, 2),
-    metrics=(Metric(TOP1, "accuracy"), Metric("val/loss", "loss", higher=False)),
-    baseline="a",
-    published=(Published("B/16", "73.7 %", "second-hand"),),
-)
-
-
-def row(variant: str, seed: int, status: str = "done", **metrics: float) -> Row:
-    trial = Trial(variant, seed, (), "0123456789ab", Path("nowhere"))
-    record = {"metrics": metrics, "chance": {TOP1: 0.05}, "git_commit": "f" * 40}
-    curves = {TOP1: {10: 0.1, 20: metrics.get(TOP1, math.nan)}}
-    run = RunFolder(Path("nowhere"), record=record, curves=curves)
-    return Row.of(trial, State(status, 60.0, Path("nowhere/try_1"), "" if status == "done" else "why"), [run])
-
-
-ROWS = [
-    *(
-        row("a", seed, **{TOP1: 0.30 + 0.01 * seed, "val/loss": 2.0, "router/text/success_rate": 0.95})
-        for seed in range(3)
-    ),
-    *(row("b", seed, **{TOP1: 0.40 + 0.01 * seed, "val/loss": 2.0 + 0.1 * (seed - 1)}) for seed in range(3)),
-    row("c", 0, status="failed", **{TOP1: 0.9}),
-]
+from tests.helpers.study_rows import CONFIGS, COSTS, PLAN, ROWS, STUDY, TOP1, row
 
 
 def test_lines() -> None:
@@ -257,11 +228,6 @@ def test_times_survive_runs_csv_and_old_files_lack_them(tmp_path: Path) -> None:
     write_csv(ROWS[:1], tmp_path / RUNS)  # as before this number was recorded
     assert "cpu_seconds" not in (tmp_path / RUNS).read_text()
     assert read_csv(tmp_path / RUNS)[0].cpu_seconds is None
-
-
-CONFIGS = {name: OmegaConf.create({"seed": 0, "aux": {"w": n}, "same": 1}) for n, name in enumerate("abc")}
-PLAN = Plan(tuple(r.trial for r in ROWS), (TOP1,), None, dict.fromkeys("abc", 20), CONFIGS)
-COSTS = [Cost(name, 10_000_000, 4_000_000, 1e9, 64, 20, None) for name in "abc"]
 
 
 def test_page_is_self_contained_and_escaped() -> None:

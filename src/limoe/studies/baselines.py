@@ -40,13 +40,7 @@ def comparison(
         ConfigError: the run is not a sparse one-tower with K = 1, or a variant is unknown.
         DataError: the values of `tuned` are no lists of overrides.
     """
-    for variant in variants:
-        if variant not in VARIANTS:
-            raise ConfigError(f"variants: {variant!r} must be one of {', '.join(VARIANTS)}")
-    for variant in tuned:
-        if variant not in variants:
-            raise ConfigError(f"tuned: {variant!r} must be one of {', '.join(variants)}")
-    chosen = {key: Tuned(read_overrides(words, "limoe compare", f"tuned.{key}")) for key, words in tuned.items()}
+    chosen = _tuned(tuned, variants)
     cfg = compose("train", overrides=list(overrides))
     model: dict[str, Any] = OmegaConf.to_container(cfg.model, resolve=True)  # type: ignore[assignment]
     if "depth" not in model or not sparse_towers(model):
@@ -73,6 +67,17 @@ def comparison(
         baseline=variants[0],
         published=published(overrides),
     )
+
+
+def _tuned(tuned: Mapping[str, Sequence[str]], variants: Sequence[str]) -> dict[str, Tuned]:
+    """The values of their own of `variants`, with the names of both checked."""
+    for variant in variants:
+        if variant not in VARIANTS:
+            raise ConfigError(f"variants: {variant!r} must be one of {', '.join(VARIANTS)}")
+    for variant in tuned:
+        if variant not in variants:
+            raise ConfigError(f"tuned: {variant!r} must be one of {', '.join(variants)}")
+    return {key: Tuned(read_overrides(words, "limoe compare", f"tuned.{key}")) for key, words in tuned.items()}
 
 
 def _numbers(settings: dict[str, Any]) -> list[str]:

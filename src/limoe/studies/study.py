@@ -133,13 +133,7 @@ def parse_study(content: Any, *, name: str, place: str) -> Study:
     for key in _REQUIRED:
         _require(content.get(key) not in (None, "", [], {}), place, f"{key} is missing")
     variants = content["variants"]
-    _require(isinstance(variants, dict), place, "variants must map names to lists of overrides")
-    for variant, value in variants.items():
-        plain = isinstance(variant, str) and variant.replace("-", "_").replace(".", "_").isidentifier()
-        _require(plain, place, f"variants: {variant!r} must be a name of letters, digits, _, - and .")
-        for key in _as_map(value):
-            _require(key in _VARIANT, place, f"variants.{variant}.{key}: unknown key{did_you_mean(str(key), _VARIANT)}")
-    maps = {variant: _as_map(value) for variant, value in variants.items()}
+    maps = _variant_maps(variants, place)
     words = {name: read_overrides(own.get("overrides"), place, f"variants.{name}") for name, own in maps.items()}
     tuned = {name: _tuned(own, place, f"variants.{name}") for name, own in maps.items() if {"tuned", "grid"} & set(own)}
     baseline = content.get("baseline", next(iter(variants)))
@@ -175,6 +169,17 @@ def parse_study(content: Any, *, name: str, place: str) -> Study:
         return study
     large = _paper_scale(content, place)
     return replace(study, paper_scale=parse_study(large, name=f"{name}_paper_scale", place=f"{place}: paper_scale"))
+
+
+def _variant_maps(variants: Any, place: str) -> dict[str, dict[str, Any]]:
+    """The variants as maps, with names and keys checked."""
+    _require(isinstance(variants, dict), place, "variants must map names to lists of overrides")
+    for variant, value in variants.items():
+        plain = isinstance(variant, str) and variant.replace("-", "_").replace(".", "_").isidentifier()
+        _require(plain, place, f"variants: {variant!r} must be a name of letters, digits, _, - and .")
+        for key in _as_map(value):
+            _require(key in _VARIANT, place, f"variants.{variant}.{key}: unknown key{did_you_mean(str(key), _VARIANT)}")
+    return {variant: _as_map(value) for variant, value in variants.items()}
 
 
 def _paper_scale(content: dict[str, Any], place: str) -> dict[str, Any]:

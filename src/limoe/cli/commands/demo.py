@@ -30,6 +30,7 @@ from limoe.studies.trial import read_state
 _TASK = "val/emblems_names"
 _KEY = f"{_TASK}/zeroshot_top1"
 _METRICS = (_KEY, "val/emblems_retrieval/i2t_r1", "val/emblems_retrieval/t2i_r1", "val/loss")
+_QUESTION = "At equal FLOPs per pair, does a sparse one-tower remember more than a dense one?"
 _ATLAS = Path("atlas") / "index.html"
 _NEXT = (
     "limoe train experiment=demo priority=first_come     # without BPR: dropped tokens tell the pairs apart",
@@ -66,7 +67,7 @@ def run(cfg: DictConfig) -> None:
     pages = _pages(rows, draw_atlas=interrupt is None)
     links = tuple((name, relpath(path, folder)) for name, path in pages.items())
     answer = sentence(plan, rows)
-    conclude(replace(study, links=links, answer=answer), plan, states, out=folder)
+    conclude(replace(study, question=_QUESTION, links=links, answer=answer), plan, states, out=folder)
     for name, path in pages.items():
         print(f"{name}: {path}")
     print("\nnext:", *_NEXT, sep="\n  ")
@@ -77,11 +78,21 @@ def run(cfg: DictConfig) -> None:
 
 def sentence(plan: Plan, rows: Sequence[Row]) -> str:
     """Accuracy of both at the end, or at the last validation of a run that did not get to its end."""
-    costs = {cost.variant: f"{cost.flops_per_pair / 1e6:.2f} M" for cost in costs_of(plan, rows)}
-    parts = [f"{row.trial.variant} {_accuracy(row, plan.max_steps[row.trial.variant])}" for row in reversed(rows)]
+    # cost of a pair in training, by variant
+    costs = {}
+    for cost in costs_of(plan, rows):
+        costs[cost.variant] = f"{cost.flops_per_pair / 1e6:.2f} M"
+
+    # the sparse model first
+    found = []
+    for row in reversed(rows):
+        variant = row.trial.variant
+        found.append(f"{variant} {_accuracy(row, plan.max_steps[variant])}")
+
     things = plan.configs[SPARSE].data.count
+    chance = number(_KEY, 1 / things)
     at_cost = f"At equal FLOPs per pair in training (sparse {costs[SPARSE]}, dense {costs[DENSE]})"
-    return f"{at_cost}: {', '.join(parts)} of {things:,} names on new images; chance {number(_KEY, 1 / things)}."
+    return f"{at_cost}: {', '.join(found)} of {things:,} names on new images; chance {chance}."
 
 
 def _accuracy(row: Row, max_steps: int) -> str:
